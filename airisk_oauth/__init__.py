@@ -1,0 +1,17 @@
+"""Connect the users of a Django site to AIRisk."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .sessions import AIRiskAuth, AIRiskSession
+
+__all__ = ["AIRiskAuth", "AIRiskSession"]
+
+
+def __getattr__(name: str) -> Any:
+    # On first use: models cannot be imported before the apps are ready, and requests is heavy.
+    if name in __all__:
+        from . import sessions
+
+        return getattr(sessions, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,228 @@
+"""Who is who on AIRisk, to be edited; and which tokens live and why one does not, to be seen."""
+
+from collections.abc import Iterator
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, Final
+
+from django import forms
+from django.contrib import admin, messages
+from django.contrib.auth import get_user_model
+from django.core.exceptions import ImproperlyConfigured, PermissionDenied
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.urls import URLPattern, path, reverse
+from django.utils.html import format_html
+from django.utils.translation import gettext_lazy as _
+from django.utils.translation import ngettext
+from django.views.decorators.http import require_POST
+
+from . import conf, flow, renewal, states, sweep
+from .exceptions import AIRiskError, ConnectionRequired
+from .models import AIRiskIdentity, AIRiskToken
+from .states import State
+from .views import start
+
+if TYPE_CHECKING:
+    from django.db.models import Field, QuerySet
+
+    _IdentityAdmin = admin.ModelAdmin[AIRiskIdentity]
+    _TokenAdmin = admin.ModelAdmin[AIRiskToken]
+else:
+    _IdentityAdmin = _TokenAdmin = admin.ModelAdmin
+
+_LIST: Final = "admin:airisk_oauth_airisktoken_changelist"
+
+
+class DeploymentFilter(admin.SimpleListFilter):
+    title = _("deployment")
+    parameter_name = "deployment"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(alias, alias) for alias in conf.aliases()]
+
+    def queryset(self, request: HttpRequest, queryset: "QuerySet[Any]") -> "QuerySet[Any]":
+        return queryset.filter(deployment=self.value()) if self.value() else queryset
+
+
+class StateFilter(admin.SimpleListFilter):
+    title = _("state")
+    parameter_name = "state"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
+        return list(State.choices)
+
+    def queryset(self, request: HttpRequest, queryset: "QuerySet[Any]") -> "QuerySet[Any]":
+        return queryset.filter(state=self.value()) if self.value() else queryset
+
+
+class _SearchedByUser:
+    """Search by userid, and by what the site's user model calls a name and an e-mail address."""
+
+    def get_search_fields(self, request: HttpRequest) -> list[str]:
+        user = get_user_model()
+        fields = {field.name for field in user._meta.get_fields()}
+        names = {user.USERNAME_FIELD, user.get_email_field_name()} & fields
+        return ["userid", *(f"user__{name}" for name in sorted(names))]
+
+
+@admin.register(AIRiskIdentity)
+class AIRiskIdentityAdmin(_SearchedByUser, _IdentityAdmin):
+    list_display = ("user", "deployment", "userid")
+    list_display_links = ("user", "userid")
+    list_filter = (DeploymentFilter,)
+    list_select_related = ("user",)
+    raw_id_fields = ("user",)
+
+    def get_autocomplete_fields(self, request: HttpRequest) -> list[str]:
+        users = self.admin_site._registry.get(get_user_model())
+        return ["user"] if users is not None and users.get_search_fields(request) else []
+
+    def formfield_for_dbfield(self, db_field: "Field[Any, Any]", request: Any, **kwargs: Any) -> Any:
+        if db_field.name == "deployment":
+            kwargs["widget"] = forms.Select(choices=[(alias, alias) for alias in conf.aliases()])
+        return super().formfield_for_dbfield(db_field, request, **kwargs)
+
+
+@admin.register(AIRiskToken)
+class AIRiskTokenAdmin(_SearchedByUser, _TokenAdmin):
+    """Shows what there is to know of a token but the token: nothing here opens one."""
+
+    list_display = (
+        "owner_name",
+        "deployment",
+        "userid",
+        "coloured_state",
+        "expires_at",
+        "renewed_at",
+        "last_used_at",
+        "trouble",
+    )
+    list_filter = (StateFilter, DeploymentFilter)
+    list_select_related = ("user",)
+    show_full_result_count = False
+    actions = ("renew_now", "disconnect")
+    fields = (
+        ("owner_name", "userid"),
+        "deployment",
+        "coloured_state",
+        "expires_at",
+        ("obtained_at", "renewed_at", "last_used_at"),
+        "trouble",
+        ("failed_at", "failing_since", "failure_count"),
+        "retry_at",
+    )
+
+    def get_queryset(self, request: HttpRequest) -> "QuerySet[AIRiskToken]":
+        return states.with_state(super().get_queryset(request).defer("sealed"))
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: AIRiskToken | None = None) -> bool:
+        return False
+
+    def has_renew_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("airisk_oauth.change_airisktoken")
+
+    def get_actions(self, request: HttpRequest) -> dict[str, Any]:
+        actions = super().get_actions(request)
+        actions.pop("delete_selected", None)
+        return actions
+
+    @admin.display(description=_("user"), ordering="user")
+    def owner_name(self, token: AIRiskToken) -> str:
+        return str(token.user or _("the application"))
+
+    @admin.display(description=_("state"))
+    def coloured_state(self, token: AIRiskToken) -> str:
+        state = State(getattr(token, "state"))  # noqa: B009 - an annotation
+        return format_html('<span class="airisk-state airisk-{}">{}</span>', state.value, state.label)
+
+    @admin.display(description=_("trouble"))
+    def trouble(self, token: AIRiskToken) -> str:
+        if not token.failure_kind:
+            return ""
+        words = (token.get_failure_kind_display(), token.failure_status, token.failure_reason)
+        trace = f"traceId {token.failure_trace_id}" if token.failure_trace_id else ""
+        return " · ".join(str(word) for word in (*words, trace) if word)
+
+    @admin.action(description=_("Renew now"), permissions=["renew"])
+    def renew_now(self, request: HttpRequest, queryset: "QuerySet[AIRiskToken]") -> None:
+        tokens = queryset.order_by("deployment", "pk")
+        report = sweep.Report()
+        for alias, group in groupby(tokens.values_list("deployment", "pk"), key=lambda row: row[0]):
+            pks = [pk for _alias, pk in group]
+            try:
+                deployment = conf.deployment(alias)
+            except ImproperlyConfigured as error:
+                report.skip(str(error), len(pks))
+                continue
+            run = sweep.Sweep(deployment, within=None, pks=pks).run
+            report.add(renewal.on_own_connection(run, pks[0]))
+        self._report(request, report)
+
+    @admin.action(description=_("Disconnect"), permissions=["delete"])
+    def disconnect(self, request: HttpRequest, queryset: "QuerySet[AIRiskToken]") -> None:
+        self.log_deletions(request, queryset)
+        tokens = list(queryset)
+        for token in tokens:
+            flow.disconnect(token)
+        text = ngettext("%d token was forgotten.", "%d tokens were forgotten.", len(tokens)) % len(tokens)
+        self.message_user(request, text, messages.SUCCESS)
+
+    def delete_model(self, request: HttpRequest, obj: AIRiskToken) -> None:
+        flow.disconnect(obj)
+
+    def get_urls(self) -> list[URLPattern]:
+        obtain = self.admin_site.admin_view(require_POST(self.obtain))
+        ours = path("obtain/<slug:alias>/", obtain, name="airisk_oauth_airisktoken_obtain")
+        return [ours, *super().get_urls()]
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
+        aliases = conf.aliases() if self.has_renew_permission(request) else []
+        return super().changelist_view(request, {**(extra_context or {}), "airisk_deployments": aliases})
+
+    def obtain(self, request: HttpRequest, alias: str) -> HttpResponse:
+        """Obtain the application's token, or renew it; by this browser where AIRisk wants a person."""
+        if not self.has_renew_permission(request):
+            raise PermissionDenied
+        deployment = conf.deployment(alias)
+        back = reverse(_LIST, current_app=self.admin_site.name)
+        try:
+            renewal.TokenKeeper(deployment).renew()
+        except ConnectionRequired:
+            return start(request, deployment, next_url=back, for_application=True)
+        except AIRiskError as error:
+            self.message_user(request, str(error), messages.ERROR)
+        else:
+            self.message_user(request, _("The application's token was obtained."), messages.SUCCESS)
+        return redirect(back)
+
+    def _report(self, request: HttpRequest, report: sweep.Report) -> None:
+        for words, level in _sentences(report):
+            self.message_user(request, words, level)
+
+
+def _sentences(report: sweep.Report) -> Iterator[tuple[str, int]]:
+    counts = report.counts
+    if number := counts[sweep.RENEWED]:
+        yield ngettext("%d token was renewed.", "%d tokens were renewed.", number) % number, messages.SUCCESS
+    if number := counts[sweep.REFUSED]:
+        text = ngettext(
+            "%d token was refused: its user has to reconnect.",
+            "%d tokens were refused: their users have to reconnect.",
+            number,
+        )
+        yield text % number, messages.ERROR
+    if number := counts[sweep.UNAVAILABLE]:
+        text = ngettext(
+            "%d token was not renewed: AIRisk was not available.",
+            "%d tokens were not renewed: AIRisk was not available.",
+            number,
+        )
+        yield text % number, messages.ERROR
+    for reason, number in report.reasons.items():
+        text = ngettext(
+            "%(number)d token was skipped: %(reason)s.", "%(number)d tokens were skipped: %(reason)s.", number
+        )
+        yield text % {"number": number, "reason": reason}, messages.WARNING

@@ -1,0 +1,219 @@
+"""The setting ``AIRISK_OAUTH``, read live into frozen :class:`Deployment` objects.
+
+Everything that can be wrong with a setting is a :class:`Problem`, found in one place: a system check shows all of
+them, and using a deployment that has one raises ``ImproperlyConfigured``.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from ipaddress import ip_address
+from typing import Any, Final, cast
+from urllib.parse import urlsplit
+
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.utils.module_loading import import_string
+
+from . import protocol
+
+DEFAULT_ALIAS: Final = "default"
+MAX_ALIAS: Final = 64
+MAX_USERID: Final = 255
+
+#: Takes a user and a deployment's alias, returns the user's ``userid`` on AIRisk, or ``None``.
+UserIdResolver = Callable[[Any, str], str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A wrong setting: the number of its system check, what is wrong, and how to mend it."""
+
+    number: int
+    message: str
+    hint: str
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.hint}"
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """One AIRisk deployment, as ``AIRISK_OAUTH[alias]`` describes it."""
+
+    alias: str
+    base_url: str
+    client_id: str
+    client_secret: str = field(repr=False)
+    redirect_uri: str
+    authorize_path: str = "/api/oauth2"
+    token_path: str = "/api/oauth2/Token"  # noqa: S105 - a path
+    userid: str = "airisk_oauth.userids.from_identity"
+    silent_renewal: bool = True
+    renew_before: int = 300
+    renew_unused_for: int = 30
+    timeout: tuple[float, float] = (5, 10)
+    api_timeout: tuple[float, float] = (5, 30)
+    extra_authorize_params: Mapping[str, str] = field(default_factory=dict)
+    extra_token_params: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def authorize_url(self) -> str:
+        return self.base_url + self.authorize_path
+
+    @property
+    def token_url(self) -> str:
+        return self.base_url + self.token_path
+
+    @cached_property
+    def origin(self) -> tuple[str, str, int]:
+        """Scheme, host and port that the bearer may be sent to."""
+        return cast("tuple[str, str, int]", protocol.origin_of(self.base_url))
+
+    def userid_of(self, user: Any) -> str | None:
+        """Return the user's ``userid`` on this deployment, or ``None``: our own records decide, never a browser.
+
+        :raises ImproperlyConfigured: the site's ``USERID`` returned what AIRisk cannot have given.
+        """
+        resolve = cast("UserIdResolver", import_string(self.userid))
+        userid = resolve(user, self.alias)
+        if userid and not is_userid(userid):
+            raise ImproperlyConfigured(f"{self.userid} returned something that is no userid of AIRisk's.")
+        return userid or None
+
+
+def is_userid(value: object) -> bool:
+    """Tell whether a value can be a ``userid``: opaque, but printable, and without white space around it."""
+    return isinstance(value, str) and 0 < len(value) <= MAX_USERID and value.isprintable() and value == value.strip()
+
+
+def deployment(alias: str = DEFAULT_ALIAS) -> Deployment:
+    """Return the deployment with this alias.
+
+    :raises ImproperlyConfigured: there is none, or one of its settings is wrong.
+    """
+    configured = _configured()
+    if alias not in configured:
+        raise ImproperlyConfigured(f"AIRISK_OAUTH has no deployment {alias!r}.")
+    for problem in _problems_of(alias, configured[alias]):
+        raise ImproperlyConfigured(str(problem))
+    options = {key.lower(): value for key, value in configured[alias].items()}
+    options["base_url"] = options["base_url"].rstrip("/")
+    options["client_secret"] = protocol.Secret(options["client_secret"])
+    return Deployment(alias=alias, **options)
+
+
+def aliases() -> list[str]:
+    """Return the aliases of all deployments, in the order of the setting."""
+    return list(_configured())
+
+
+def problems() -> Iterator[Problem]:
+    """Yield what is wrong with ``AIRISK_OAUTH``, all of it."""
+    try:
+        configured = _configured()
+    except ImproperlyConfigured as error:
+        yield Problem(1, str(error), "See the quickstart in the README of django-airisk-oauth.")
+        return
+    for alias, options in configured.items():
+        yield from _problems_of(alias, options)
+
+
+def _configured() -> Mapping[str, Any]:
+    configured = getattr(settings, "AIRISK_OAUTH", None)
+    if not isinstance(configured, Mapping) or not configured:
+        raise ImproperlyConfigured("AIRISK_OAUTH must be a dictionary of deployments by alias.")
+    return configured
+
+
+def _problems_of(alias: object, options: object) -> Iterator[Problem]:
+    where = f"AIRISK_OAUTH[{alias!r}]"
+    if not isinstance(alias, str) or not re.fullmatch(rf"[-a-zA-Z0-9_]{{1,{MAX_ALIAS}}}", alias):
+        yield Problem(2, f"{where} has an alias that no URL can carry.", "Use letters, digits, - and _ only.")
+        return
+    if not isinstance(options, Mapping):
+        yield Problem(1, f"{where} must be a dictionary.", "Give it at least " + ", ".join(_REQUIRED) + ".")
+        return
+    for key in options:
+        if key not in _RULES:
+            yield Problem(3, f"{where} has an unknown key {key!r}.", f"Known are {', '.join(_RULES)}.")
+    for key, (is_right, expected) in _RULES.items():
+        if key not in options:
+            if key in _REQUIRED:
+                yield Problem(4, f"{where} lacks {key}.", f"Set it to {expected}.")
+        elif not is_right(options[key]):
+            yield Problem(5, f"{where} has a wrong {key}.", f"Set it to {expected}.")
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value) and value.isprintable() and value == value.strip()
+
+
+def _is_url(value: object) -> bool:
+    """https anywhere, http to this machine, and to any other under DEBUG; nothing but origin and path."""
+    if not isinstance(value, str) or not value.isascii() or not _is_text(value) or set(value) & set("?#@\\ "):
+        return False
+    origin = protocol.origin_of(value)
+    return origin is not None and (origin[0] == "https" or _is_loopback(origin[1]) or bool(settings.DEBUG))
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def _is_path(value: object) -> bool:
+    return _is_text(value) and str(value).startswith("/") and urlsplit(str(value)).path == value
+
+
+def _is_dotted_path(value: object) -> bool:
+    try:
+        return callable(import_string(cast("str", value)))
+    except (ImportError, AttributeError):
+        return False
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _are_timeouts(value: object) -> bool:
+    return isinstance(value, tuple) and len(value) == 2 and all(map(_is_number, value))
+
+
+def _are_extras(reserved: frozenset[str]) -> Callable[[object], bool]:
+    def check(value: object) -> bool:
+        return isinstance(value, Mapping) and all(
+            isinstance(key, str) and isinstance(text, str) and key not in reserved for key, text in value.items()
+        )
+
+    return check
+
+
+_EXTRAS = "a dictionary of strings, without the parameters of the protocol itself"
+_URL = "an https:// URL without user, query and fragment (http:// is for loopback, and for DEBUG)"
+_TIMEOUTS = "a tuple of two numbers of seconds: to connect, to read"
+_REQUIRED = ("BASE_URL", "CLIENT_ID", "CLIENT_SECRET", "REDIRECT_URI")
+_RULES: dict[str, tuple[Callable[[object], bool], str]] = {
+    "BASE_URL": (_is_url, _URL),
+    "CLIENT_ID": (_is_text, "the client_id of the APIUser on AIRisk"),
+    "CLIENT_SECRET": (_is_text, "the client_secret of the APIUser on AIRisk"),
+    "REDIRECT_URI": (_is_url, _URL + ", exactly as registered with AIRisk"),
+    "AUTHORIZE_PATH": (_is_path, "a path that starts with /"),
+    "TOKEN_PATH": (_is_path, "a path that starts with /"),
+    "USERID": (_is_dotted_path, "the dotted path of a function (user, deployment alias) -> str | None"),
+    "SILENT_RENEWAL": (lambda value: isinstance(value, bool), "True or False"),
+    "RENEW_BEFORE": (_is_count, "a whole number of seconds, 0 or more"),
+    "RENEW_UNUSED_FOR": (_is_count, "a whole number of days, 0 or more"),
+    "TIMEOUT": (_are_timeouts, _TIMEOUTS),
+    "API_TIMEOUT": (_are_timeouts, _TIMEOUTS),
+    "EXTRA_AUTHORIZE_PARAMS": (_are_extras(protocol.AUTHORIZE_PARAMETERS), _EXTRAS),
+    "EXTRA_TOKEN_PARAMS": (_are_extras(protocol.TOKEN_PARAMETERS), _EXTRAS),
+}

@@ -1,0 +1,60 @@
+"""``airisk_required``: a view for users who are connected to AIRisk."""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar, overload
+
+from asgiref.sync import iscoroutinefunction, sync_to_async
+from django.contrib.auth.views import redirect_to_login
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
+
+from . import conf
+from .exceptions import ConnectionRequired
+from .middleware import connection_required_response, is_script
+from .renewal import TokenKeeper
+
+View = TypeVar("View", bound=Callable[..., Any])
+
+
+@overload
+def airisk_required(view: View) -> View: ...
+@overload
+def airisk_required(*, deployment: str = ...) -> Callable[[View], View]: ...
+def airisk_required(view: Any = None, *, deployment: str = conf.DEFAULT_ALIAS) -> Any:
+    """Send a user without a usable token to connect first, and somebody who is not signed in to sign in.
+
+    Used as ``@airisk_required`` or ``@airisk_required(deployment="…")``, on synchronous and asynchronous views. No
+    call is made to AIRisk: a token that can be renewed silently is good enough.
+    """
+    if view is None:
+        return lambda view: airisk_required(view, deployment=deployment)  # type: ignore[call-overload]
+
+    if iscoroutinefunction(view):
+
+        @wraps(view)
+        async def async_wrapper(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+            answer = await sync_to_async(answer_unconnected)(request, deployment)
+            return answer or await view(request, *args, **kwargs)
+
+        return async_wrapper
+
+    @wraps(view)
+    def wrapper(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        answer: HttpResponseBase | None = answer_unconnected(request, deployment)
+        return answer or view(request, *args, **kwargs)
+
+    return wrapper
+
+
+def answer_unconnected(request: HttpRequest, deployment: str) -> HttpResponseBase | None:
+    """Return the response for a user who has to connect first, or ``None`` for one who is connected."""
+    if not request.user.is_authenticated and not is_script(request):
+        return redirect_to_login(request.get_full_path())
+    try:
+        TokenKeeper(conf.deployment(deployment), request.user).check()
+    except ConnectionRequired as error:
+        if error.connect_url is None:
+            raise
+        return connection_required_response(request, error)
+    return None

@@ -1,0 +1,221 @@
+"""Begin and complete a connection, by browser or silently. Builds no response."""
+
+import hashlib
+import secrets
+import time
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from django.conf import settings
+from django.db import transaction
+from django.urls import NoReverseMatch, reverse
+from django.utils import timezone
+
+from . import conf, protocol
+from .conf import Deployment
+from .exceptions import AIRiskRefused, ConnectionRequired
+from .models import MAX_NEXT, AIRiskToken, PendingAuthorization
+from .protocol import Secret, TokenGrant
+from .signals import token_disconnected, token_obtained
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from .transport import OAuthClient
+
+#: How long a started flow may take, and how long a second hit of its callback waits for the first.
+LIFETIME: Final = timedelta(minutes=10)
+WAIT_FOR_FIRST: Final = timedelta(seconds=15)
+
+_Outcome = PendingAuthorization.Outcome
+
+
+class NoIdentity(Exception):
+    """This user is nobody on AIRisk, as far as the site knows."""
+
+
+class CallbackRejected(Exception):
+    """The callback is not one that this browser, user and deployment wait for; nothing was sent to AIRisk."""
+
+
+class StateExpired(CallbackRejected):
+    """It was, but its ten minutes are over."""
+
+
+class StateSpent(CallbackRejected):
+    """It was, and it has been used, without success."""
+
+
+class IdentityChanged(CallbackRejected):
+    """The user is somebody else on AIRisk now than when the flow began."""
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """A flow that ended well. ``first`` is false for a callback that came again."""
+
+    pending: PendingAuthorization
+    first: bool
+
+
+def begin(
+    deployment: Deployment, user: Any, *, browser: str, next_url: str = "", for_application: bool = False
+) -> Secret:
+    """Start a flow for this user in this browser, and return the URL to send the browser to.
+
+    :param browser: a random value that only this browser's session holds.
+    :raises NoIdentity: the user has no ``userid`` on this deployment.
+    """
+    userid = None if for_application else deployment.userid_of(user)
+    if userid is None and not for_application:
+        raise NoIdentity
+    state = _new_state()
+    PendingAuthorization.objects.begin(
+        state_hash=_hash(state),
+        user=user,
+        for_application=for_application,
+        deployment=deployment.alias,
+        userid=userid or "",
+        next=next_url if len(next_url) <= MAX_NEXT else "",
+        browser_hash=_hash(browser),
+    )
+    return _authorization_url(deployment, state=state, userid=userid)
+
+
+def complete(deployment: Deployment, user: Any, *, browser: str | None, query: Secret) -> Connected:
+    """Finish the flow that this callback belongs to.
+
+    :param query: the query string, as the browser brought it.
+    :raises protocol.MalformedCallback: AIRisk cannot have sent this.
+    :raises CallbackRejected: see there and its subclasses.
+    :raises AIRiskError: AIRisk refused, could not be reached, or cannot be understood.
+    """
+    callback = protocol.read_callback(query)
+    pending = _pending(deployment, user, browser, callback.state)
+    if pending.spent_at is None and timezone.now() - pending.created_at > LIFETIME:
+        raise StateExpired
+    if callback.iss is not None and callback.iss.rstrip("/") != deployment.base_url:
+        raise CallbackRejected
+    if not PendingAuthorization.objects.spend(pending.pk):
+        return _completed_before(pending)
+    try:
+        _trade(deployment, user, pending, callback.answer)
+    except BaseException:
+        _settle(pending, _Outcome.FAILED)
+        raise
+    _settle(pending, _Outcome.CONNECTED)
+    return Connected(pending, first=True)
+
+
+def obtain_silently(deployment: Deployment, userid: str | None, client: "OAuthClient") -> TokenGrant:
+    """Run the whole code flow from this server (AIRisk answers the authorization endpoint at once).
+
+    :raises ConnectionRequired: AIRisk wants a person, in a browser.
+    :raises AIRiskError: AIRisk refused, could not be reached, or cannot be understood.
+    """
+    state = _new_state()
+    client.start_clock()
+    try:
+        code = client.authorize(_authorization_url(deployment, state=state, userid=userid), state=state)
+    except protocol.PageShown:
+        raise ConnectionRequired("AIRisk asks for a person, in a browser.", deployment=deployment.alias) from None
+    return client.exchange(code, userid=userid)
+
+
+def disconnect(token: AIRiskToken) -> None:
+    """Forget a token. AIRisk has no way to revoke it: it lives there until its end."""
+    user_id, deployment = token.user_id, token.deployment
+    deleted, _rows = AIRiskToken.objects.primary().filter(pk=token.pk).delete()
+    if deleted:
+        token_disconnected.send_robust(AIRiskToken, user_id=user_id, deployment=deployment)
+
+
+def page_url(name: str, alias: str) -> str | None:
+    """Return the path of one of our pages for a deployment, or ``None`` where the site does not include them."""
+    if not getattr(settings, "ROOT_URLCONF", None):
+        return None
+    try:
+        return reverse(f"airisk_oauth:{name}", args=[] if alias == conf.DEFAULT_ALIAS else [alias])
+    except NoReverseMatch:
+        return None
+
+
+def _pending(deployment: Deployment, user: Any, browser: str | None, state: Secret) -> PendingAuthorization:
+    pending: PendingAuthorization | None = (
+        PendingAuthorization.objects.primary()
+        .filter(
+            state_hash=_hash(state),
+            user=user,
+            deployment=deployment.alias,
+            browser_hash=_hash(browser or ""),
+        )
+        .first()
+    )
+    if pending is None:
+        raise CallbackRejected
+    return pending
+
+
+def _completed_before(pending: PendingAuthorization) -> Connected:
+    """Answer a second hit of the same callback as the first one ended, waiting for it if it has not."""
+    while True:
+        again: PendingAuthorization | None = (
+            PendingAuthorization.objects.primary().filter(pk=pending.pk, spent_at__isnull=False).first()
+        )
+        if again is None or again.outcome == _Outcome.FAILED:
+            raise StateSpent
+        if again.outcome == _Outcome.CONNECTED:
+            return Connected(again, first=False)
+        if timezone.now() - cast("datetime", again.spent_at) > WAIT_FOR_FIRST:
+            raise StateSpent
+        time.sleep(0.1)
+
+
+def _trade(deployment: Deployment, user: Any, pending: PendingAuthorization, answer: Secret | AIRiskRefused) -> None:
+    from .transport import OAuthClient
+
+    if isinstance(answer, AIRiskRefused):
+        raise answer
+    userid = pending.userid or None
+    _check_identity(deployment, user, pending)
+    with OAuthClient(deployment) as client:
+        grant = client.exchange(answer, userid=userid)
+    with transaction.atomic(using=AIRiskToken.objects.primary().db):
+        _check_identity(deployment, user, pending)
+        token = AIRiskToken.objects.store(
+            None if pending.for_application else user.pk, deployment.alias, pending.userid, grant
+        )
+    token_obtained.send_robust(AIRiskToken, user_id=token.user_id, deployment=token.deployment)
+
+
+def _check_identity(deployment: Deployment, user: Any, pending: PendingAuthorization) -> None:
+    if pending.for_application:
+        still = user.has_perm("airisk_oauth.change_airisktoken")
+    else:
+        still = deployment.userid_of(user) == pending.userid
+    if not still:
+        raise IdentityChanged
+
+
+def _settle(pending: PendingAuthorization, outcome: str) -> None:
+    PendingAuthorization.objects.primary().filter(pk=pending.pk).update(outcome=outcome)
+
+
+def _authorization_url(deployment: Deployment, *, state: str, userid: str | None) -> Secret:
+    return protocol.authorization_url(
+        deployment.authorize_url,
+        client_id=deployment.client_id,
+        redirect_uri=deployment.redirect_uri,
+        state=state,
+        userid=userid,
+        extra=deployment.extra_authorize_params,
+    )
+
+
+def _new_state() -> Secret:
+    return Secret(secrets.token_urlsafe(32))
+
+
+def _hash(value: str) -> str:
+    return hashlib.sha256(value.encode()).hexdigest()

@@ -1,0 +1,296 @@
+"""Who is who, the tokens, and the authorizations under way. No HTTP here."""
+
+import random
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any, ClassVar, Final, Self, cast
+from uuid import UUID
+
+from django.conf import settings
+from django.contrib.auth import get_user_model
+from django.core.exceptions import ValidationError
+from django.db import connections, models, router, transaction
+from django.db.models import Q
+from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
+
+from . import conf, sealing
+from .exceptions import (
+    AIRiskError,
+    AIRiskInvalidResponse,
+    AIRiskRefused,
+    AIRiskUnavailable,
+    ConnectionRequired,
+)
+from .protocol import Secret, TokenGrant
+
+#: A token this close to its end counts as ended: clocks differ.
+SKEW: Final = timedelta(seconds=10)
+COOL_DOWN: Final = timedelta(seconds=30)
+MAX_COOL_DOWN: Final = timedelta(hours=1)
+#: How many flows a user may have open at once, and how long a started one is remembered.
+MAX_PENDING: Final = 10
+KEEP_SPENT: Final = timedelta(hours=1)
+MAX_NEXT: Final = 2000
+
+
+def validate_userid(value: str) -> None:
+    if not conf.is_userid(value):
+        raise ValidationError(_("This cannot be a userid: it has to be printable, without spaces around it."))
+
+
+def AliasField() -> "models.CharField[str, str]":  # noqa: N802 - reads as the field it makes
+    return models.CharField(_("deployment"), max_length=conf.MAX_ALIAS, default=conf.DEFAULT_ALIAS)
+
+
+UserField = partial(models.ForeignKey, settings.AUTH_USER_MODEL, on_delete=models.CASCADE, verbose_name=_("user"))
+
+
+class PrimaryQuerySet(models.QuerySet[Any]):
+    def primary(self) -> Self:
+        """Read where writes go: a replica that lags would bring a replaced token back."""
+        return self.using(router.db_for_write(self.model))
+
+
+class AIRiskIdentity(models.Model):
+    """Who a Django user is on an AIRisk deployment; edited by staff, never by a browser."""
+
+    user = UserField(related_name="airisk_identities")
+    deployment = AliasField()
+    userid = models.CharField(
+        _("userid"),
+        max_length=conf.MAX_USERID,
+        validators=[validate_userid],
+        help_text=_("The id of this person's ApplicationUser on AIRisk."),
+    )
+
+    objects = PrimaryQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = _("AIRisk identity")
+        verbose_name_plural = _("AIRisk identities")
+        constraints = [
+            models.UniqueConstraint(fields=["user", "deployment"], name="airisk_oauth_one_identity"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.userid} ({self.deployment})"
+
+
+class AIRiskTokenQuerySet(PrimaryQuerySet):
+    def owned_by(self, user_id: Any, deployment: str) -> Self:
+        """Return the one token of this user, or with ``None`` the application's, if it is there."""
+        return self.filter(user=user_id, deployment=deployment)
+
+    def store(self, user_id: Any, deployment: str, userid: str, grant: TokenGrant) -> "AIRiskToken":
+        """Save what a person's connecting brought, in place of whatever was there, failures and lease included."""
+        token = AIRiskToken(user_id=user_id, deployment=deployment, userid=userid)
+        token.renew(grant, timezone.now())
+        fresh = ("userid", "obtained_at", "last_used_at", "lease", "lease_until")
+        values = {name: getattr(token, name) for name in (*fresh, *token.RENEWED, *token.FAILED)}
+        stored, _created = self.primary().update_or_create(user_id=user_id, deployment=deployment, defaults=values)
+        return cast("AIRiskToken", stored)
+
+    def claim(self, pks: Iterable[Any], lease: UUID, *, now: datetime, seconds: float) -> list["AIRiskToken"]:
+        """Lease those of the rows that nobody else has leased, and return them as they now are.
+
+        Where rows can be locked, those that somebody is changing this moment are passed over: an UPDATE alone would
+        wait for another's transaction to end.
+        """
+        rows = self.primary().filter(pk__in=list(pks))
+        free = rows.filter(Q(lease_until=None) | Q(lease_until__lt=now))
+        with transaction.atomic(using=rows.db):
+            if connections[rows.db].features.has_select_for_update_skip_locked:
+                locked = free.select_for_update(skip_locked=True).values_list("pk", flat=True)
+                free = free.filter(pk__in=list(locked))
+            free.update(lease=lease, lease_until=now + timedelta(seconds=seconds))
+        return list(rows.filter(lease=lease).order_by("pk"))
+
+    def settle(self, tokens: list["AIRiskToken"], lease: UUID, fields: Iterable[str]) -> list["AIRiskToken"]:
+        """Write changed rows back and give up their lease; return those that were still leased, the others are left."""
+        if not tokens:
+            return []
+        rows = self.primary().filter(lease=lease)
+        with transaction.atomic(using=rows.db):
+            held = set(
+                rows.filter(pk__in=[token.pk for token in tokens]).select_for_update().values_list("pk", flat=True)
+            )
+            still = [token for token in tokens if token.pk in held]
+            for token in still:
+                token.lease = token.lease_until = None
+            rows.bulk_update(still, [*fields, "lease", "lease_until"])
+        return still
+
+
+class AIRiskToken(models.Model):
+    """The token of one user, or without a user of the application, for one deployment.
+
+    A row without a sealed token is the application's before its first one: it is there to be leased.
+    """
+
+    class Failure(models.TextChoices):
+        REFUSED = "refused", _("refused by AIRisk")
+        PERSON = "person", _("AIRisk asks for a person")
+        UNAVAILABLE = "unavailable", _("AIRisk unavailable")
+        INVALID = "invalid", _("unusable answer")
+
+    RENEWED: ClassVar[tuple[str, ...]] = ("sealed", "key_id", "expires_at", "renewed_at")
+    FAILED: ClassVar[tuple[str, ...]] = (
+        "failed_at",
+        "failing_since",
+        "failure_count",
+        "failure_kind",
+        "failure_status",
+        "failure_reason",
+        "failure_trace_id",
+        "retry_at",
+    )
+
+    user = UserField(related_name="airisk_tokens", null=True, blank=True)
+    deployment = AliasField()
+    userid = models.CharField(_("userid"), max_length=conf.MAX_USERID, blank=True, default="")
+    sealed = models.TextField(_("sealed token"), blank=True, default="", editable=False)
+    key_id = models.CharField(_("key"), max_length=12, blank=True, default="", editable=False)
+    expires_at = models.DateTimeField(_("ends"), null=True, blank=True)
+    obtained_at = models.DateTimeField(_("obtained"), default=timezone.now)
+    renewed_at = models.DateTimeField(_("last renewed"), default=timezone.now)
+    last_used_at = models.DateTimeField(_("last used"), default=timezone.now)
+    lease = models.UUIDField(null=True, blank=True, editable=False)
+    lease_until = models.DateTimeField(null=True, blank=True, editable=False)
+    failed_at = models.DateTimeField(_("last failure"), null=True, blank=True)
+    failing_since = models.DateTimeField(_("failing since"), null=True, blank=True)
+    failure_count = models.PositiveIntegerField(_("failures in a row"), default=0)
+    failure_kind = models.CharField(_("kind of failure"), max_length=12, choices=Failure, blank=True, default="")
+    failure_status = models.PositiveSmallIntegerField(_("AIRisk's status"), null=True, blank=True)
+    failure_reason = models.CharField(_("AIRisk's reason"), max_length=120, blank=True, default="")
+    failure_trace_id = models.CharField(_("AIRisk's traceId"), max_length=128, blank=True, default="")
+    retry_at = models.DateTimeField(_("not tried again before"), null=True, blank=True)
+
+    objects = AIRiskTokenQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = _("AIRisk token")
+        verbose_name_plural = _("AIRisk tokens")
+        constraints = [
+            models.UniqueConstraint(fields=["user", "deployment"], name="airisk_oauth_one_token"),
+            models.UniqueConstraint(
+                fields=["deployment"], condition=Q(user=None), name="airisk_oauth_one_application_token"
+            ),
+        ]
+        indexes = [models.Index(fields=["deployment", "expires_at", "id"], name="airisk_oauth_expiry")]
+
+    def __str__(self) -> str:
+        return f"{self.userid or _('the application')} ({self.deployment})"
+
+    @property
+    def owner(self) -> sealing.Owner:
+        if self.user_id is None:
+            if self.user is not None:
+                raise ValueError("Save the user before giving it a token: the token is sealed for its owner.")
+            return self.deployment, None, self.userid
+        user_key = get_user_model()._meta.pk.to_python(self.user_id)
+        return self.deployment, str(user_key), self.userid
+
+    @property
+    def access_token(self) -> Secret:
+        """The token itself; reading it opens the seal, setting it seals at once.
+
+        :raises airisk_oauth.sealing.Unreadable: it was sealed with a key that is gone, or for another owner.
+        """
+        return sealing.unseal(self.sealed, self.owner)
+
+    @access_token.setter
+    def access_token(self, token: str) -> None:
+        self.sealed, self.key_id = sealing.seal(token, self.owner)
+
+    def is_ended(self, now: datetime) -> bool:
+        return self.expires_at is not None and self.expires_at <= now + SKEW
+
+    def renew_at(self, renew_before: int) -> datetime | None:
+        """Return from when on to renew; ``renew_before`` is in seconds, and a quarter of the life at the most."""
+        if self.expires_at is None:
+            return None
+        life = self.expires_at - self.renewed_at
+        return self.expires_at - min(timedelta(seconds=renew_before), life / 4)
+
+    def renew(self, grant: TokenGrant, now: datetime) -> None:
+        """Take a new token over (without saving), and forget what failed before."""
+        self.access_token = grant.access_token
+        self.expires_at, self.renewed_at = grant.expires_at, now
+        for name in self.FAILED:
+            setattr(self, name, cast("models.Field[Any, Any]", self._meta.get_field(name)).get_default())
+
+    def fail(self, error: AIRiskError, now: datetime) -> None:
+        """Note a failed renewal (without saving); the token stays, and nobody tries early again for a while."""
+        self.failed_at = now
+        self.failing_since = self.failing_since or now
+        self.failure_kind = _KINDS.get(type(error), self.Failure.INVALID)
+        self.failure_status = getattr(error, "status", None)
+        self.failure_reason = getattr(error, "reason", "")
+        self.failure_trace_id = getattr(error, "trace_id", "")
+        pause = min(COOL_DOWN * 2 ** min(self.failure_count, 20), MAX_COOL_DOWN)
+        asked = timedelta(seconds=getattr(error, "retry_after", None) or 0)
+        self.failure_count += 1
+        self.retry_at = now + max(pause * random.uniform(1, 1.2), asked)  # noqa: S311 - only spreads the load
+
+    def failure(self) -> AIRiskError:
+        """Return the last failure as the error it was."""
+        if self.failure_kind == self.Failure.REFUSED:
+            return AIRiskRefused(self.failure_status or 0, self.failure_reason, self.failure_trace_id)
+        if self.failure_kind == self.Failure.PERSON:
+            return ConnectionRequired("AIRisk asks for a person.", deployment=self.deployment)
+        if self.failure_kind == self.Failure.UNAVAILABLE:
+            return AIRiskUnavailable("AIRisk was not available a moment ago.")
+        return AIRiskInvalidResponse("AIRisk's answer could not be used a moment ago.")
+
+
+_KINDS: Final[dict[type[AIRiskError], str]] = {
+    AIRiskRefused: AIRiskToken.Failure.REFUSED,
+    ConnectionRequired: AIRiskToken.Failure.PERSON,
+    AIRiskUnavailable: AIRiskToken.Failure.UNAVAILABLE,
+}
+
+
+class PendingAuthorizationQuerySet(PrimaryQuerySet):
+    def begin(self, **values: Any) -> "PendingAuthorization":
+        """Save a started flow, drop this user's pending ones beyond the newest ten, and everybody's old ones."""
+        now = timezone.now()
+        pending = self.primary().create(created_at=now, **values)
+        others = self.primary().filter(user=pending.user_id, spent_at=None).order_by("-created_at", "-pk")
+        self.primary().filter(pk__in=list(others.values_list("pk", flat=True)[MAX_PENDING:])).delete()
+        self.primary().filter(created_at__lt=now - KEEP_SPENT).delete()
+        return cast("PendingAuthorization", pending)
+
+    def spend(self, pk: Any) -> bool:
+        """Use a state up; true for one caller only, whoever else tries at the same moment."""
+        return self.primary().filter(pk=pk, spent_at=None).update(spent_at=timezone.now()) == 1
+
+
+class PendingAuthorization(models.Model):
+    """A flow that was started: what its callback has to match. Kept a while after, to know a second hit."""
+
+    class Outcome(models.TextChoices):
+        OPEN = "", _("open")
+        CONNECTED = "connected", _("connected")
+        FAILED = "failed", _("failed")
+
+    state_hash = models.CharField(max_length=64, unique=True)
+    user = UserField(related_name="+")
+    for_application = models.BooleanField(default=False)
+    deployment = AliasField()
+    userid = models.CharField(max_length=conf.MAX_USERID, blank=True, default="")
+    next = models.CharField(max_length=MAX_NEXT, blank=True, default="")
+    browser_hash = models.CharField(max_length=64)
+    created_at = models.DateTimeField(db_index=True)
+    spent_at = models.DateTimeField(null=True)
+    outcome = models.CharField(max_length=12, choices=Outcome, blank=True, default="")
+
+    objects = PendingAuthorizationQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = _("pending authorization")
+        verbose_name_plural = _("pending authorizations")
+
+    def __str__(self) -> str:
+        return f"{self.deployment}, {self.created_at:%Y-%m-%d %H:%M}"

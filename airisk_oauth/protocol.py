@@ -1,0 +1,311 @@
+"""AIRisk's OAuth 2 on paper: what to send, and how to read what comes back.
+
+Pure functions: no Django, no I/O, no clock. Every reader returns a valid value or raises an ``AIRiskError`` whose
+message holds nothing of what was read, so that an error can be shown and logged as it is.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+from .exceptions import AIRiskError, AIRiskInvalidResponse, AIRiskRefused, AIRiskUnavailable
+
+MAX_BODY: Final = 64 * 1024
+MAX_QUERY: Final = 16 * 1024
+MAX_TOKEN: Final = 16 * 1024
+MAX_LIFE: Final = timedelta(days=3653)
+MAX_RETRY_AFTER: Final = 60.0
+
+# The parameters that are ours to set; a site's extra ones may not replace them.
+AUTHORIZE_PARAMETERS: Final = frozenset({"client_id", "redirect_uri", "state", "userid"})
+TOKEN_PARAMETERS: Final = frozenset({"code", "client_id", "client_secret", "redirect_uri", "userid"})
+
+_VSCHAR = re.compile(r"[\x21-\x7e]+")
+_READABLE = re.compile(r"[\x20-\x7e]{1,120}")
+_TRACE_ID = re.compile(r"[0-9A-Za-z:._|-]{1,128}")
+_RFC3339 = re.compile(
+    r"(\d{4}-\d\d-\d\d)[Tt](\d\d:\d\d:\d\d)(?:\.(\d{1,7}))?([Zz]|[+-]\d\d:\d\d)",
+    re.ASCII,
+)
+# RFC 6749, section 4.1.2.1: the only words of an error redirect that are worth repeating.
+_ERROR_CODES = frozenset(
+    {
+        "access_denied",
+        "invalid_request",
+        "invalid_scope",
+        "server_error",
+        "temporarily_unavailable",
+        "unauthorized_client",
+        "unsupported_response_type",
+    }
+)
+
+
+class Secret(str):
+    """A string that its ``repr`` does not show: a traceback with local variables stays harmless."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'[secret]'"
+
+
+@dataclass(frozen=True, slots=True)
+class TokenGrant:
+    """A token as AIRisk granted it.
+
+    :ivar access_token: opaque; at most 16 KiB of visible ASCII.
+    :ivar expires_at: when it ends (aware, UTC), or ``None`` where AIRisk named no end.
+    """
+
+    access_token: Secret
+    expires_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The parts of an HTTP response that the protocol gives a meaning to."""
+
+    status: int
+    body: bytes = b""
+    location: str | None = None
+    content_type: str = ""
+    retry_after: str = ""
+
+    def __repr__(self) -> str:
+        return f"<Reply {self.status}>"
+
+
+@dataclass(frozen=True, slots=True)
+class Callback:
+    """What came back to the redirect URI.
+
+    :ivar answer: the code, or AIRisk's refusal.
+    :ivar iss: who says so (RFC 9207); AIRisk itself sends none.
+    """
+
+    state: Secret
+    answer: Secret | AIRiskRefused
+    iss: str | None = None
+
+
+class MalformedCallback(Exception):
+    """A query that AIRisk cannot have sent."""
+
+
+class PageShown(Exception):
+    """The authorization endpoint wants a person: it showed a page or led elsewhere."""
+
+
+def authorization_url(
+    endpoint: str,
+    *,
+    client_id: str,
+    redirect_uri: str,
+    state: str,
+    userid: str | None,
+    extra: Mapping[str, str],
+) -> Secret:
+    """Return the URL that starts a flow (RFC 6749, section 4.1.1; AIRisk, "authorization endpoint")."""
+    query = {"client_id": client_id, "redirect_uri": redirect_uri, "state": state}
+    if userid is not None:
+        query["userid"] = userid
+    return Secret(f"{endpoint}?{urlencode({**extra, **query})}")
+
+
+def token_form(
+    *,
+    code: str,
+    client_id: str,
+    client_secret: str,
+    redirect_uri: str,
+    userid: str | None,
+    extra: Mapping[str, str],
+) -> dict[str, str]:
+    """Return the form that trades a code for a token (RFC 6749, section 4.1.3; AIRisk, "token endpoint")."""
+    form = {
+        "code": Secret(code),
+        "client_id": client_id,
+        "client_secret": Secret(client_secret),
+        "redirect_uri": redirect_uri,
+    }
+    if userid is not None:
+        form["userid"] = userid
+    return {**extra, **form}
+
+
+def origin_of(url: str) -> tuple[str, str, int] | None:
+    """Return scheme, host and port of an absolute http(s) URL, or ``None`` for anything else."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return None
+    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
+        return None
+    return parts.scheme, parts.hostname, port or {"http": 80, "https": 443}[parts.scheme]
+
+
+def read_callback(query: str) -> Callback:
+    """Read the query that AIRisk sent the browser back with (RFC 6749, sections 4.1.2 and 4.1.2.1; RFC 9207).
+
+    :raises MalformedCallback: no state, neither or both of code and error, a repeated parameter, bytes that no
+        URL has, or more than 16 KiB.
+    """
+    if len(query) > MAX_QUERY or not query.isascii():
+        raise MalformedCallback
+    try:
+        pairs = parse_qsl(query, keep_blank_values=True, errors="strict", max_num_fields=50)
+    except ValueError:
+        raise MalformedCallback from None
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        raise MalformedCallback
+    state, code, error = values.get("state"), values.get("code"), values.get("error")
+    if not state or (code is None) == (error is None):
+        raise MalformedCallback
+    if error is not None:
+        refusal = AIRiskRefused(302, error if error in _ERROR_CODES else "")
+        return Callback(Secret(state), refusal, values.get("iss"))
+    if not _VSCHAR.fullmatch(code or ""):
+        raise MalformedCallback
+    return Callback(Secret(state), Secret(code), values.get("iss"))
+
+
+def read_authorization(reply: Reply, *, redirect_uri: str, state: str) -> Secret:
+    """Return the code from the authorization endpoint's answer to our own server (AIRisk: "302 at once").
+
+    :raises PageShown: a person has to go through what AIRisk shows.
+    :raises AIRiskRefused: AIRisk said no, by status or by error parameters.
+    :raises AIRiskUnavailable: 5xx or 429.
+    :raises AIRiskInvalidResponse: a redirect to us with another state, or one that cannot be read.
+    """
+    if reply.status >= 400:
+        raise _refusal(reply, secrets=(state,))
+    if not 300 <= reply.status < 400 or reply.location is None:
+        raise PageShown
+    target, _, query = map(Secret, reply.location.partition("?"))
+    if target != redirect_uri:
+        raise PageShown
+    try:
+        callback = read_callback(query)
+    except MalformedCallback:
+        raise AIRiskInvalidResponse("AIRisk's redirect cannot be read.") from None
+    if callback.state != state:
+        raise AIRiskInvalidResponse("AIRisk's redirect carries another state than the one that was sent.")
+    if isinstance(callback.answer, AIRiskRefused):
+        raise callback.answer
+    return callback.answer
+
+
+def read_token(reply: Reply, *, now: datetime, secrets: tuple[str, ...] = ()) -> TokenGrant:
+    """Return the token from the token endpoint's answer (RFC 6749, section 5; AIRisk, "token endpoint").
+
+    :param now: the moment (aware) that ``expires_in`` counts from.
+    :param secrets: what was sent and must not come back in an error's words.
+    :raises AIRiskRefused: 4xx other than 429.
+    :raises AIRiskUnavailable: 5xx or 429.
+    :raises AIRiskInvalidResponse: anything else that is not a token with a believable end.
+    """
+    if reply.status >= 400:
+        raise _refusal(reply, secrets=secrets)
+    if reply.status != 200:
+        raise AIRiskInvalidResponse(f"AIRisk's token endpoint answered with status {reply.status}.")
+    answer = _json_object(reply)
+    if answer is None:
+        raise AIRiskInvalidResponse("AIRisk's answer is not the JSON that its documentation shows.")
+    token = _text(answer.pop("access_token", None))
+    if len(token) > MAX_TOKEN or not _VSCHAR.fullmatch(token):
+        raise AIRiskInvalidResponse("AIRisk's answer holds no usable access_token.")
+    return TokenGrant(token, _end(answer, now))
+
+
+def _text(value: object) -> Secret:
+    return Secret(value) if isinstance(value, str) else Secret()
+
+
+def _end(answer: Mapping[str, Any], now: datetime) -> datetime | None:
+    try:
+        if answer.get("expiration") is not None:
+            end = _moment(answer["expiration"])
+        elif answer.get("expires_in") is not None:
+            end = now + timedelta(seconds=_seconds(answer["expires_in"]))
+        else:
+            return None
+    except (ValueError, OverflowError):
+        raise AIRiskInvalidResponse("AIRisk's answer names an end of the token that cannot be read.") from None
+    if not now < end <= now + MAX_LIFE:
+        raise AIRiskInvalidResponse("AIRisk's answer names an end of the token that is past or too far away.")
+    return end
+
+
+def _moment(value: object) -> datetime:
+    """Read RFC 3339 with an offset; .NET writes up to seven fractional digits, one more than Python reads."""
+    match = _RFC3339.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError
+    date, time, fraction, offset = match.groups()
+    moment = datetime.fromisoformat(f"{date}T{time}.{(fraction or '0')[:6]:0<6}{offset.upper()}")
+    return moment.astimezone(UTC)
+
+
+def _seconds(value: object) -> float:
+    """Read ``expires_in``: RFC 6749 says a number; a string of digits is common and unmistakable."""
+    if isinstance(value, str) and re.fullmatch(r"\d{1,12}", value, re.ASCII):
+        return float(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError  # noqa: TRY004 - a wrong value of the wire, as every other one
+    return float(value)
+
+
+def _refusal(reply: Reply, *, secrets: tuple[str, ...]) -> AIRiskError:
+    """Turn an error status into the error that says what to do about it."""
+    if reply.status == 429 or reply.status >= 500:
+        return AIRiskUnavailable(
+            f"AIRisk answered with status {reply.status}.", retry_after=_retry_after(reply.retry_after)
+        )
+    trace_id: object = ""
+    if "json" in reply.content_type:
+        problem = _json_object(reply) or {}
+        reason, trace_id = problem.get("title"), problem.get("traceId")
+    elif reply.content_type.startswith("text/plain"):
+        reason = reply.body[: MAX_BODY // 64].decode("ascii", "replace").strip()
+    else:
+        reason = ""
+    return AIRiskRefused(reply.status, _harmless(reason, _READABLE, secrets), _harmless(trace_id, _TRACE_ID, secrets))
+
+
+def _harmless(value: object, pattern: re.Pattern[str], secrets: tuple[str, ...]) -> str:
+    """Return AIRisk's words where they are plain and repeat nothing secret, else an empty string."""
+    if isinstance(value, str) and pattern.fullmatch(value) and not any(s and s in value for s in secrets):
+        return value
+    return ""
+
+
+def _retry_after(value: str) -> float | None:
+    """Read the seconds form of ``Retry-After`` (RFC 9110, section 10.2.3), capped at a minute."""
+    return min(float(value), MAX_RETRY_AFTER) if re.fullmatch(r"\d{1,9}", value, re.ASCII) else None
+
+
+def _json_object(reply: Reply) -> dict[str, Any] | None:
+    """Return the JSON object that the body is, or ``None``: no error is raised where the body is at hand."""
+    try:
+        answer = json.loads(reply.body, object_pairs_hook=_unique, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        return None
+    return answer if isinstance(answer, dict) else None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    answer = dict(pairs)
+    if len(answer) != len(pairs):
+        raise ValueError("duplicate key")
+    return answer
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(name)

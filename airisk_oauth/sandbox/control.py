@@ -1,0 +1,101 @@
+"""The page on which a developer decides what kind of day AIRisk has."""
+
+from dataclasses import asdict
+
+from django import forms
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http.response import HttpResponseBase
+from django.shortcuts import render
+from django.utils.translation import gettext_lazy as _
+from django.views.decorators.cache import never_cache
+from django.views.decorators.csrf import csrf_protect
+from django.views.decorators.http import require_http_methods, require_safe
+
+from .endpoint import sandbox_view
+from .registry import clients, redirect_uris
+from .world import Switches, world
+
+_LATEST = 25
+_TEN_YEARS = 315_360_000
+
+
+class SwitchesForm(forms.Form):
+    """The fields of `Switches`, by the same names."""
+
+    latency = forms.FloatField(
+        label=_("Latency"), help_text=_("Seconds before every answer."), min_value=0, max_value=120
+    )
+    outage = forms.BooleanField(
+        label=_("Outage"), help_text=_("Every endpoint answers 503 with a web page."), required=False
+    )
+    retry_after = forms.IntegerField(
+        label=_("Retry-After"),
+        help_text=_("Seconds named by an outage; empty: none."),
+        required=False,
+        min_value=0,
+    )
+    token_life = forms.IntegerField(
+        label=_("Life of new tokens"),
+        help_text=_("Seconds; empty: AIRisk names no end."),
+        required=False,
+        min_value=1,
+        max_value=_TEN_YEARS,
+    )
+    expires_in_shape = forms.BooleanField(
+        label=_("expires_in"), help_text=_("Where the answer would have “expiration”."), required=False
+    )
+    login_page = forms.BooleanField(
+        label=_("Login page"),
+        help_text=_("A person has to press a button before the redirect."),
+        required=False,
+    )
+    refuse = forms.BooleanField(
+        label=_("Refuse"), help_text=_("Redirect with error=access_denied, without a code."), required=False
+    )
+    malformed = forms.BooleanField(
+        label=_("Malformed answer"), help_text=_("A web page where a token was due."), required=False
+    )
+
+
+@sandbox_view
+@csrf_protect
+@never_cache
+@require_http_methods(["GET", "HEAD", "POST"])
+def control(request: HttpRequest) -> HttpResponseBase:
+    """Shows the switches, and sets them."""
+    if request.method != "POST":
+        return _page(request, SwitchesForm(initial=asdict(world.switches)))
+    action = request.POST.get("action")
+    if action == "end_all_tokens":
+        world.end_all_tokens()
+    elif action == "reset":
+        world.reset()
+    else:
+        form = SwitchesForm(request.POST)
+        if not form.is_valid():
+            return _page(request, form, status=400)
+        world.switches = Switches(**form.cleaned_data)
+    return HttpResponse(status=303, headers={"Location": request.get_full_path()})
+
+
+@sandbox_view
+@never_cache
+@require_safe
+def journal(request: HttpRequest) -> HttpResponseBase:
+    """What AIRisk saw, oldest first, for tests that run in another process."""
+    return JsonResponse({"journal": [asdict(seen) for seen in world.journal]})
+
+
+def _page(request: HttpRequest, form: SwitchesForm, status: int = 200) -> HttpResponse:
+    context = {
+        "form": form,
+        # Of the address as the browser sees it, so that it is right under any prefix.
+        "base_url": request.build_absolute_uri("..").removesuffix("/"),
+        "clients": {client_id: redirect_uris(client) for client_id, client in clients().items()},
+        "journal": world.journal[: -_LATEST - 1 : -1],
+    }
+    response = render(request, "airisk_sandbox/control.html", context, status=status)
+    response["Content-Security-Policy"] = (
+        "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; base-uri 'none'"
+    )
+    return response

@@ -1,0 +1,122 @@
+"""What all sandbox views have in common: when they exist at all, and how AIRisk receives a request."""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from typing import TypeAlias
+
+from django.conf import settings
+from django.contrib.auth.decorators import login_not_required
+from django.db.transaction import non_atomic_requests
+from django.http import Http404, HttpRequest
+from django.http.response import HttpResponseBase
+from django.views.decorators.csrf import csrf_exempt, csrf_protect
+
+from .answers import Refusal, add_hosting_headers, not_allowed, outage
+from .world import Caller, Seen, world
+
+_NOT_SECRET = ("client_id", "redirect_uri", "userid")
+_VALUE_LENGTH = 200
+
+
+@dataclass(frozen=True)
+class Call:
+    """A request that reached AIRisk, as far as its endpoints care."""
+
+    request: HttpRequest
+    given: dict[str, str]
+    """The parameters: those of the body for a POST, else those of the query."""
+    caller: Caller | None
+    """Whom the bearer token stands for, if a valid one came along."""
+
+
+View: TypeAlias = Callable[[HttpRequest], HttpResponseBase]
+AIRiskView: TypeAlias = Callable[[Call], HttpResponseBase]
+
+
+def sandbox_view(view: View) -> View:
+    """Let a view exist in development only, and keep the site's own rules away from it."""
+
+    @wraps(view)
+    def only_in_development(request: HttpRequest) -> HttpResponseBase:
+        if not settings.DEBUG and getattr(settings, "AIRISK_OAUTH_SANDBOX", None) is not True:
+            raise Http404
+        return view(request)
+
+    # AIRisk knows neither the site's logins nor its CSRF tokens; forms have `csrf_protect` inside, so that
+    # they too answer 404 outside development. A transaction could wait for the lock of the very request that
+    # waits for this answer.
+    return csrf_exempt(login_not_required(non_atomic_requests(only_in_development)))
+
+
+def endpoint(path: str, method: str, *, has_form: bool = False) -> Callable[[AIRiskView], View]:
+    """Make an AIRisk endpoint of a function: latency, outages, its host's headers, a line in the journal."""
+
+    def decorate(view: AIRiskView) -> View:
+        @wraps(view)
+        def receive(request: HttpRequest) -> HttpResponseBase:
+            started = time.monotonic()
+            time.sleep(world.switches.latency)
+            call = Call(request, _parameters(request), _caller(request))
+            try:
+                response = _answer(view, method, call, has_form=has_form)
+            except Refusal as refusal:
+                response = refusal.response
+            add_hosting_headers(request, response)
+            _record(path, call, started, response.status_code)
+            return response
+
+        return sandbox_view(receive)
+
+    return decorate
+
+
+def _answer(view: AIRiskView, method: str, call: Call, *, has_form: bool) -> HttpResponseBase:
+    switches = world.switches
+    if switches.outage:
+        raise outage(switches.retry_after)
+    if call.request.method != method:
+        raise not_allowed(method)
+    return csrf_protect(lambda request: view(call))(call.request) if has_form else view(call)
+
+
+def _record(path: str, call: Call, started: float, status: int) -> None:
+    values = {name: call.given[name] for name in _NOT_SECRET if name in call.given}
+    if call.caller is not None:
+        values = {"client_id": call.caller.client_id, "userid": call.caller.userid or ""}
+    world.record(
+        Seen(
+            time=world.clock(),
+            started=started,
+            ended=time.monotonic(),
+            endpoint=path,
+            method=str(call.request.method),
+            parameters=tuple(sorted({*call.request.GET, *call.given})),
+            values={name: value[:_VALUE_LENGTH] for name, value in values.items()},
+            status=status,
+        )
+    )
+
+
+def _caller(request: HttpRequest) -> Caller | None:
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    # The name of the scheme is case-insensitive (RFC 9110, section 11.1).
+    return world.caller_of(token.strip()) if scheme.lower() == "bearer" else None
+
+
+def _parameters(request: HttpRequest) -> dict[str, str]:
+    if request.method != "POST":
+        return request.GET.dict()
+    # Read before `request.POST`, which would use up the stream of a multipart body.
+    body = request.body
+    if request.content_type != "application/json":
+        return request.POST.dict()
+    try:
+        fields = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    if not isinstance(fields, dict):
+        return {}
+    return {name: str(value) for name, value in fields.items() if value is not None}

@@ -1,0 +1,174 @@
+"""``requests``, with the bearer on it: :class:`AIRiskAuth` for a session of one's own, :class:`AIRiskSession` for ease.
+
+The bearer goes to the deployment's own origin only, checked on every hop.
+"""
+
+import re
+from contextlib import suppress
+from typing import Any, Final, NoReturn, Self
+
+import requests
+from django.utils import timezone
+from requests.auth import AuthBase
+from requests.cookies import extract_cookies_to_jar
+from requests.exceptions import InvalidURL
+from requests.utils import rewind_body
+from urllib3.exceptions import HTTPError
+
+from . import conf, protocol
+from .conf import Deployment
+from .exceptions import AIRiskInvalidResponse, AIRiskUnavailable
+from .protocol import Secret
+from .renewal import Access, TokenKeeper
+from .transport import USER_AGENT, isolate
+
+_DRAINED: Final = 64 * 1024
+_PATH: Final = re.compile(r"/(?![/\\])[^\\]*")
+
+
+class AIRiskAuth(AuthBase):
+    """Puts ``Authorization: Bearer`` on requests to one deployment (RFC 6750, section 2.1), and keeps the token fresh.
+
+    After a 401 the token is renewed and the request sent once more (not if its body is a stream that cannot be
+    rewound); what then comes is handed back. Calls raise what :meth:`TokenKeeper.access
+    <airisk_oauth.renewal.TokenKeeper.access>` raises, and ``requests.exceptions.InvalidURL``, before connecting, for
+    another origin than the deployment's.
+    """
+
+    def __init__(self, deployment: Deployment, user: Any = None) -> None:
+        self.deployment = deployment
+        self._keeper = TokenKeeper(deployment, user)
+        self._access: Access | None = None
+
+    @classmethod
+    def for_user(cls, user: Any, deployment: str = conf.DEFAULT_ALIAS) -> Self:
+        """Call as this user. No I/O; errors come with the first call."""
+        return cls(conf.deployment(deployment), user)
+
+    @classmethod
+    def for_application(cls, deployment: str = conf.DEFAULT_ALIAS) -> Self:
+        """Call as the application itself, with the generic token. No I/O; errors come with the first call."""
+        return cls(conf.deployment(deployment))
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        if not self._is_ours(request):
+            raise InvalidURL("The token of an AIRisk deployment is sent to its own origin only.")
+        self._sign(request, self._token())
+        request.hooks["response"].append(self._after)
+        return request
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("An object that signs calls to AIRisk cannot be pickled; make a new one where it is needed.")
+
+    def _is_ours(self, request: requests.PreparedRequest) -> bool:
+        return protocol.origin_of(request.url or "") == self.deployment.origin
+
+    def _token(self) -> Secret:
+        access = self._access
+        if access is None or access.good_until <= timezone.now():
+            access = self._access = self._keeper.access()
+        return access.token
+
+    @staticmethod
+    def _sign(request: requests.PreparedRequest, token: str) -> None:
+        request.headers["Authorization"] = f"Bearer {token}"
+
+    def _after(self, response: requests.Response, **kwargs: Any) -> requests.Response:
+        """Look at every response, those on the way of a redirect included."""
+        request = response.request
+        if response.is_redirect:
+            # Removed before requests copies the headers to the next hop, which may be anywhere.
+            target = requests.compat.urljoin(response.url, response.headers["Location"])
+            if protocol.origin_of(target) != self.deployment.origin:
+                request.headers.pop("Authorization", None)
+        sent = request.headers.get("Authorization", "").removeprefix("Bearer ")
+        if response.status_code != 401 or not sent or not self._is_ours(request):
+            return response
+        self._access = self._keeper.access(refused=sent)
+        return self._replay(response, self._access.token, kwargs) if _rewind(request) else response
+
+    def _replay(self, response: requests.Response, token: str, kwargs: dict[str, Any]) -> requests.Response:
+        # Drained, so that the connection can be used again, but not for ever.
+        with suppress(HTTPError, OSError):
+            response.raw.read(_DRAINED, decode_content=False)
+        response.close()
+        # The request itself is signed anew, not a copy: what a later redirect copies must not be the old token.
+        again: Any = response.request
+        extract_cookies_to_jar(again._cookies, again, response.raw)  # type: ignore[no-untyped-call]
+        again.headers.pop("Cookie", None)
+        again.prepare_cookies(again._cookies)
+        self._sign(again, token)
+        replayed: requests.Response = response.connection.send(again, **kwargs)
+        replayed.history.append(response)
+        return replayed
+
+
+class AIRiskSession(requests.Session):
+    """A ``requests.Session`` that calls one deployment: paths are joined to ``BASE_URL``, ``API_TIMEOUT`` holds.
+
+    Every HTTP status comes back as a response. Besides what :class:`AIRiskAuth` raises, a call raises
+    ``AIRiskUnavailable`` where the transport failed. A redirect to another origin is handed back, not followed.
+    """
+
+    def __init__(self, auth: AIRiskAuth) -> None:
+        super().__init__()
+        self.deployment = auth.deployment
+        self.auth = auth
+        self.headers.update({"Accept": "application/json", "User-Agent": USER_AGENT})
+        isolate(self, self.deployment.base_url)
+
+    @classmethod
+    def for_user(cls, user: Any, deployment: str = conf.DEFAULT_ALIAS) -> Self:
+        """Call as this user. No I/O; errors come with the first call."""
+        return cls(AIRiskAuth.for_user(user, deployment))
+
+    @classmethod
+    def for_application(cls, deployment: str = conf.DEFAULT_ALIAS) -> Self:
+        """Call as the application itself, with the generic token. No I/O; errors come with the first call."""
+        return cls(AIRiskAuth.for_application(deployment))
+
+    def prepare_request(self, request: requests.Request) -> requests.PreparedRequest:
+        """Join a path to ``BASE_URL``, then prepare as ``requests`` does."""
+        url = str(request.url)
+        if not re.match(r"https?://", url, re.IGNORECASE):
+            if not _PATH.fullmatch(url):
+                raise InvalidURL("Give a path that starts with one slash, or a URL of the deployment.")
+            request.url = self.deployment.base_url + url
+        return super().prepare_request(request)
+
+    def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
+        """Send with ``API_TIMEOUT`` where the caller gave none."""
+        if protocol.origin_of(request.url or "") != self.deployment.origin:
+            raise InvalidURL("This session calls one AIRisk deployment, and no other origin.")
+        if kwargs.get("timeout") is None:
+            kwargs["timeout"] = self.deployment.api_timeout
+        try:
+            return super().send(request, **kwargs)
+        except requests.TooManyRedirects:
+            raise AIRiskInvalidResponse("AIRisk redirects without end.") from None
+        except requests.RequestException as error:
+            raise AIRiskUnavailable(f"AIRisk could not be reached ({type(error).__name__}).") from None
+
+    def get_redirect_target(self, resp: requests.Response) -> str | None:
+        """Follow redirects within the deployment's origin only."""
+        target = super().get_redirect_target(resp)
+        if target is None:
+            return None
+        url = requests.compat.urljoin(resp.url, target)
+        return target if protocol.origin_of(url) == self.deployment.origin else None
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("A session with AIRisk cannot be pickled; make a new one where it is needed.")
+
+
+def _rewind(request: requests.PreparedRequest) -> bool:
+    """Make a sent body ready to be sent again; false for one that cannot be, such as a generator."""
+    if request.body is None or isinstance(request.body, str | bytes):
+        return True
+    if not isinstance(request._body_position, int):
+        return False
+    try:
+        rewind_body(request)
+    except requests.exceptions.UnrewindableBodyError:
+        return False
+    return True

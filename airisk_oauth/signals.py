@@ -1,0 +1,13 @@
+"""Signals for metrics and audit trails.
+
+Each is sent with ``sender=AIRiskToken``, ``user_id`` (``None`` for the application's token) and ``deployment``
+(the alias); ``renewal_failed`` also with ``error`` (an ``AIRiskError``). None carries a token. A receiver that
+raises is logged and never undoes what it was told of.
+"""
+
+from django.dispatch import Signal
+
+token_obtained = Signal()
+token_renewed = Signal()
+renewal_failed = Signal()
+token_disconnected = Signal()

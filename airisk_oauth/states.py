@@ -1,0 +1,78 @@
+"""The state a stored token is in, as one database expression: lists and filters never open a token."""
+
+from datetime import datetime, timedelta
+
+from django.db.models import (
+    Case,
+    CharField,
+    DurationField,
+    Exists,
+    ExpressionWrapper,
+    F,
+    OuterRef,
+    Q,
+    QuerySet,
+    TextChoices,
+    Value,
+    When,
+)
+from django.db.models.lookups import LessThanOrEqual
+from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
+
+from . import conf, sealing
+from .conf import Deployment
+from .models import SKEW, AIRiskIdentity, AIRiskToken
+
+
+class State(TextChoices):
+    LIVE = "live", _("live")
+    ENDING = "ending", _("about to end")
+    ENDED = "ended", _("ended")
+    RECONNECT = "reconnect", _("needs reconnecting")
+    FAILING = "failing", _("failing")
+    UNREADABLE = "unreadable", _("unreadable")
+    AWAITED = "awaited", _("not obtained yet")
+
+
+def with_state(tokens: "QuerySet[AIRiskToken]") -> "QuerySet[AIRiskToken]":
+    """Annotate tokens with ``state``, a :class:`State`: of those that apply, the most pressing one."""
+    now = timezone.now()
+    deployments = [conf.deployment(alias) for alias in conf.aliases()]
+    return tokens.annotate(
+        state=Case(
+            When(~Q(sealed="") & ~Q(key_id__in=sealing.key_ids()), then=Value(State.UNREADABLE)),
+            When(_needs_person(deployments, now), then=Value(State.RECONNECT)),
+            When(failure_count__gt=0, then=Value(State.FAILING)),
+            When(sealed="", then=Value(State.AWAITED)),
+            When(expires_at__lte=now + SKEW, then=Value(State.ENDED)),
+            *(When(_is_due(deployment, now), then=Value(State.ENDING)) for deployment in deployments),
+            default=Value(State.LIVE),
+            output_field=CharField(),
+        )
+    )
+
+
+def _needs_person(deployments: list[Deployment], now: datetime) -> Q:
+    by_hand = [deployment.alias for deployment in deployments if not deployment.silent_renewal]
+    by_identity = [deployment.alias for deployment in deployments if deployment.userid == Deployment.userid]
+    same_identity = AIRiskIdentity.objects.filter(
+        user=OuterRef("user"), deployment=OuterRef("deployment"), userid=OuterRef("userid")
+    )
+    return (
+        Q(failure_kind__in=[AIRiskToken.Failure.REFUSED, AIRiskToken.Failure.PERSON])
+        | Q(deployment__in=by_hand, expires_at__lte=now + SKEW)
+        | Q(~Exists(same_identity), deployment__in=by_identity, user__isnull=False)
+    )
+
+
+def _is_due(deployment: Deployment, now: datetime) -> Q:
+    """Tell in SQL what ``AIRiskToken.renew_at`` tells of one token."""
+    left = ExpressionWrapper(F("expires_at") - Value(now), output_field=DurationField())
+    life = ExpressionWrapper(F("expires_at") - F("renewed_at"), output_field=DurationField())
+    four_times = ExpressionWrapper(left * Value(4), output_field=DurationField())
+    return Q(
+        LessThanOrEqual(four_times, life),
+        deployment=deployment.alias,
+        expires_at__lte=now + timedelta(seconds=deployment.renew_before),
+    )

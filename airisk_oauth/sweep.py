@@ -1,0 +1,248 @@
+"""Renew many tokens: those of a deployment that have ended or soon will, earliest first.
+
+A pool of workers does HTTP only; the database stays in the calling thread, which claims rows a page at a time and
+saves what came back in batches. Several hosts may sweep at once: a row that one has claimed the others pass over.
+"""
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final
+from uuid import uuid4
+
+from django.contrib.auth import get_user_model
+from django.db.models import Q, QuerySet
+from django.utils import timezone
+from django.utils.module_loading import import_string
+
+from . import renewal
+from .conf import Deployment
+from .exceptions import AIRiskError, AIRiskRefused, ConnectionRequired
+from .models import AIRiskToken
+from .sealing import Unreadable
+
+if TYPE_CHECKING:
+    from .transport import OAuthClient
+
+#: After so many tokens in a row for which AIRisk was not available, the rest of the deployment is left alone.
+GIVE_UP_AFTER: Final = 5
+#: For how long results are gathered before they are saved together, in seconds.
+GATHER: Final = 0.05
+
+RENEWED: Final = "renewed"
+REFUSED: Final = "refused"
+UNAVAILABLE: Final = "unavailable"
+SKIPPED: Final = "skipped"
+COUNTED: Final = (RENEWED, REFUSED, UNAVAILABLE, SKIPPED)
+
+#: Why a token was skipped.
+HELD: Final = "another process is at it"
+OVERTAKEN: Final = "another process was faster"
+SOMEBODY_ELSE: Final = "the user's identity on AIRisk is gone or has changed"
+UNREADABLE: Final = "the stored token cannot be opened"
+LEFT_ALONE: Final = "left alone, because AIRisk is not available"
+INTERRUPTED: Final = "interrupted"
+
+
+@dataclass
+class Report:
+    """What a sweep did: how many tokens by what became of them, and why some were skipped."""
+
+    counts: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(COUNTED, 0)))
+    reasons: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether every token was renewed, here or by another process."""
+        troubled = sum(number for reason, number in self.reasons.items() if reason not in (HELD, OVERTAKEN))
+        return not (self.counts[REFUSED] or self.counts[UNAVAILABLE] or troubled)
+
+    def add(self, other: "Report") -> None:
+        self.counts.update(other.counts)
+        self.reasons.update(other.reasons)
+
+    def skip(self, reason: str, number: int = 1) -> None:
+        if number > 0:
+            self.counts[SKIPPED] += number
+            self.reasons[reason] += number
+
+
+@dataclass
+class Sweep:
+    """The tokens of one deployment that are to be renewed.
+
+    :ivar within: what ends within this time; ``None``: all, whatever their end, idleness or cool-down.
+    :ivar user_id: only this user's token.
+    :ivar pks: only these rows.
+    :ivar limit: so many tokens at the most.
+    :ivar workers: so many HTTP requests at a time.
+    :ivar stop: set it, from a signal handler say, and what is in flight is finished, nothing more begun.
+    """
+
+    deployment: Deployment
+    within: timedelta | None = timedelta(minutes=10)
+    user_id: Any = None
+    pks: list[Any] | None = None
+    limit: int | None = None
+    workers: int = 8
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self.started = timezone.now()
+
+    def candidates(self) -> "QuerySet[AIRiskToken]":
+        """Return the tokens that are to be renewed; none twice, however short a life AIRisk gives them."""
+        tokens: QuerySet[AIRiskToken] = (
+            AIRiskToken.objects.primary()
+            .filter(deployment=self.deployment.alias, renewed_at__lte=self.started)
+            .exclude(sealed="")
+        )
+        if not self.deployment.silent_renewal:
+            return tokens.none()
+        if self.user_id is not None:
+            tokens = tokens.filter(user=self.user_id)
+        if self.pks is not None:
+            tokens = tokens.filter(pk__in=self.pks)
+        if self.within is None:
+            return tokens
+        return tokens.filter(
+            Q(retry_at=None) | Q(retry_at__lte=self.started),
+            expires_at__lte=self.started + self.within,
+            last_used_at__gte=self.started - timedelta(days=self.deployment.renew_unused_for),
+        )
+
+    def total(self) -> int:
+        number = self.candidates().count()
+        return number if self.limit is None else min(number, self.limit)
+
+    def run(self, progress: Callable[[str], object] = lambda _what: None) -> Report:
+        """Renew them.
+
+        :param progress: called for each token with what became of it, one of :data:`COUNTED`.
+        """
+        return _Run(self, progress).run()
+
+
+class _Run:
+    def __init__(self, sweep: Sweep, progress: Callable[[str], object]) -> None:
+        self.sweep = sweep
+        self.deployment = sweep.deployment
+        self.progress = progress
+        self.report = Report()
+        self.lease = uuid4()
+        self.outages = 0
+        self.in_flight: dict[Future[renewal.Outcome], AIRiskToken] = {}
+        self.of_thread = threading.local()
+        self.clients = ExitStack()
+
+    def run(self) -> Report:
+        expected = self.sweep.total()
+        pages = self._pages(expected)
+        with self.clients, ThreadPoolExecutor(self.sweep.workers) as pool:
+            exhausted = False
+            while self.in_flight or not exhausted:
+                # A page in reserve keeps the workers busy while the database is at work.
+                while not exhausted and len(self.in_flight) <= self.sweep.workers:
+                    page = next(pages, None)
+                    exhausted = page is None
+                    for token in page or ():
+                        self.in_flight[pool.submit(self._renew, token)] = token
+                self._save()
+        left = expected - self.report.counts.total()
+        if self.sweep.stop.is_set():
+            self.report.skip(INTERRUPTED, left)
+        elif self.outages >= GIVE_UP_AFTER:
+            self.report.skip(LEFT_ALONE, left)
+        return self.report
+
+    def _pages(self, left: int) -> Iterator[list[AIRiskToken]]:
+        """Yield claimed tokens, a page at a time, in keyset order: a page costs the same wherever it is."""
+        order = ("pk",) if self.sweep.within is None else ("expires_at", "pk")
+        after = Q()
+        while left > 0 and not self.sweep.stop.is_set() and self.outages < GIVE_UP_AFTER:
+            rows = self.sweep.candidates().filter(after).order_by(*order)
+            page = list(rows.values_list("expires_at", "pk")[: min(self.sweep.workers, left)])
+            if not page:
+                return
+            left -= len(page)
+            end, pk = page[-1]
+            after = Q(pk__gt=pk) if self.sweep.within is None else Q(expires_at__gt=end) | Q(expires_at=end, pk__gt=pk)
+            yield self._claim([pk for _end, pk in page])
+
+    def _claim(self, pks: list[Any]) -> list[AIRiskToken]:
+        """Lease these rows, and give back those that need no renewal any more or must not have one."""
+        seconds = 2 * renewal.lease_seconds(self.deployment)
+        claimed = AIRiskToken.objects.claim(pks, self.lease, now=timezone.now(), seconds=seconds)
+        self._skip(HELD, len(pks) - len(claimed))
+        userids = self._userids([token.user_id for token in claimed if token.user_id is not None])
+        wanted: list[AIRiskToken] = []
+        unwanted: list[AIRiskToken] = []
+        for token in claimed:
+            reason = self._reason_against(token, userids)
+            if reason:
+                self._skip(reason)
+            (unwanted if reason else wanted).append(token)
+        AIRiskToken.objects.settle(unwanted, self.lease, [])
+        return wanted
+
+    def _reason_against(self, token: AIRiskToken, userids: dict[Any, str | None]) -> str | None:
+        if token.renewed_at > self.sweep.started:
+            return OVERTAKEN
+        if token.user_id is not None and userids.get(token.user_id) != token.userid:
+            return SOMEBODY_ELSE
+        try:
+            # A host with a wrong key must not replace what the others can still open.
+            token.access_token  # noqa: B018
+        except Unreadable:
+            return UNREADABLE
+        return None
+
+    def _userids(self, user_ids: list[Any]) -> dict[Any, str | None]:
+        resolver = import_string(self.deployment.userid)
+        if hasattr(resolver, "many"):
+            found: dict[Any, str | None] = resolver.many(user_ids, self.deployment.alias)
+            return found
+        users = get_user_model()._default_manager.in_bulk(user_ids)
+        return {pk: self.deployment.userid_of(user) for pk, user in users.items()}
+
+    def _renew(self, token: AIRiskToken) -> renewal.Outcome:
+        return renewal.renewal_outcome(self.deployment, token, self._client())
+
+    def _client(self) -> "OAuthClient":
+        """Return this worker's own client: a connection is used by one thread."""
+        from .transport import OAuthClient
+
+        if not hasattr(self.of_thread, "client"):
+            self.of_thread.client = self.clients.enter_context(OAuthClient(self.deployment))
+        client: OAuthClient = self.of_thread.client
+        return client
+
+    def _save(self) -> None:
+        """Save what has come back, gathered for a moment so that one write serves several tokens."""
+        wait(self.in_flight, return_when=FIRST_COMPLETED)
+        done, _pending = wait(self.in_flight, timeout=GATHER)
+        outcomes = [(self.in_flight.pop(future), future.result()) for future in done]
+        saved = {token.pk for token in renewal.save_outcomes(outcomes, self.lease)}
+        for token, outcome in outcomes:
+            if token.pk not in saved:
+                self._skip(OVERTAKEN)
+                continue
+            what = _word_for(outcome)
+            self.outages = self.outages + 1 if what == UNAVAILABLE else 0
+            self.report.counts[what] += 1
+            self.progress(what)
+
+    def _skip(self, reason: str, number: int = 1) -> None:
+        self.report.skip(reason, number)
+        for _ in range(number):
+            self.progress(SKIPPED)
+
+
+def _word_for(outcome: renewal.Outcome) -> str:
+    if isinstance(outcome, AIRiskRefused | ConnectionRequired):
+        return REFUSED
+    return UNAVAILABLE if isinstance(outcome, AIRiskError) else RENEWED

@@ -1,0 +1,56 @@
+"""The few things most tests need: AIRisk on a real port, and people."""
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.core.handlers.wsgi import WSGIHandler
+from django.core.servers.basehttp import ThreadedWSGIServer
+from django.test import Client
+from django.test.testcases import QuietWSGIRequestHandler
+
+from airisk_oauth.models import AIRiskIdentity
+from airisk_oauth.sandbox.world import World, world
+
+
+@pytest.fixture(scope="session")
+def airisk_url() -> Iterator[str]:
+    """The sandbox on a port of its own: another origin than the site under test, and no database in its way."""
+    server = ThreadedWSGIServer(("127.0.0.1", 0), QuietWSGIRequestHandler)
+    server.set_app(WSGIHandler())
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def airisk(airisk_url: str, settings: Any) -> Iterator[World]:
+    """Both deployments answered by the sandbox; what it saw and its switches are this object's."""
+    default, second = settings.AIRISK_OAUTH["default"], settings.AIRISK_OAUTH["second"]
+    settings.AIRISK_OAUTH = {
+        "default": {**default, "BASE_URL": f"{airisk_url}/sandbox"},
+        "second": {**second, "BASE_URL": f"{airisk_url}/second-sandbox"},
+    }
+    world.reset()
+    yield world
+    world.reset()
+
+
+@pytest.fixture
+def mia(db: None) -> User:
+    """A user who is ``user_42`` on the default deployment, and has not connected."""
+    user = User.objects.create_user("mia", email="mia@example.com")
+    AIRiskIdentity.objects.create(user=user, userid="user_42")
+    return user
+
+
+@pytest.fixture
+def browser(mia: User, client: Client) -> Client:
+    """The browser in which Mia is signed in."""
+    client.force_login(mia)
+    return client

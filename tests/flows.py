@@ -1,0 +1,44 @@
+"""What a browser does between the site and AIRisk, in one line."""
+
+from datetime import timedelta
+from typing import Any
+from urllib.parse import urlsplit
+
+import requests
+from django.contrib.auth.models import User
+from django.test import Client
+from django.urls import reverse
+from django.utils import timezone
+
+from airisk_oauth.models import AIRiskToken
+
+
+def start(browser: Client, alias: str = "default", **data: str) -> str:
+    """Click Connect, and return the URL on AIRisk that the browser is sent to."""
+    response = browser.post(reverse("airisk_oauth:connect", args=[alias]), data)
+    assert response.status_code == 302
+    return response["Location"]
+
+
+def authorize(url: str) -> str:
+    """Visit AIRisk, and return the path and query that it sends the browser back to."""
+    response = requests.get(url, allow_redirects=False, timeout=5)
+    assert response.status_code == 302
+    back = urlsplit(response.headers["Location"])
+    return f"{back.path}?{back.query}"
+
+
+def connect(browser: Client, alias: str = "default", **data: str) -> Any:
+    """Go the whole way, and return the site's answer to the callback."""
+    return browser.get(authorize(start(browser, alias, **data)))
+
+
+def give_token(user: User | None, *, ends_in: float | None = 3600, **values: Any) -> AIRiskToken:
+    """Store a token that AIRisk never gave; ``ends_in`` is in seconds, negative for one that has ended."""
+    now = timezone.now()
+    userid = "" if user is None else "user_42"
+    ends = None if ends_in is None else now + timedelta(seconds=ends_in)
+    defaults = {"userid": userid, "access_token": "stored-token", "expires_at": ends}
+    if ends_in is not None and ends_in < 3600:
+        defaults["renewed_at"] = now + timedelta(seconds=ends_in) - timedelta(hours=1)
+    return AIRiskToken.objects.create(user=user, **{**defaults, **values})

@@ -1,0 +1,79 @@
+"""The site that the tests run in: as a real one, with a sandbox for AIRisk; ``DATABASE_URL`` chooses the database."""
+
+import tempfile
+from pathlib import Path
+
+import environ
+
+BASE_DIR = Path(__file__).resolve().parent
+SCRATCH = Path(tempfile.gettempdir())
+
+SECRET_KEY = "a key for the tests, and long enough for Django's own check of it"
+DEBUG = False
+ALLOWED_HOSTS = ["*"]
+USE_TZ = True
+TIME_ZONE = "UTC"
+ROOT_URLCONF = "tests.urls"
+STATIC_URL = "/static/"
+LOGIN_URL = "/accounts/login/"
+
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.messages",
+    "django.contrib.sessions",
+    "django.contrib.staticfiles",
+    "airisk_oauth",
+    "airisk_oauth.sandbox",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "airisk_oauth.middleware.AIRiskMiddleware",
+]
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+
+DATABASES = {"default": environ.Env().db("DATABASE_URL", default=f"sqlite:///{SCRATCH}/airisk-oauth.sqlite3")}
+if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
+    # A file, because threads share no database in memory; what a site in production would set besides.
+    DATABASES["default"]["TEST"] = {"NAME": str(SCRATCH / "airisk-oauth-test.sqlite3")}
+    DATABASES["default"]["OPTIONS"] = {
+        "transaction_mode": "IMMEDIATE",
+        "timeout": 20,
+        "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF",
+    }
+
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+
+AIRISK_OAUTH = {
+    "default": {
+        "BASE_URL": "https://demo.aicrisk.com",
+        "CLIENT_ID": "client-1",
+        "CLIENT_SECRET": "secret-1",
+        "REDIRECT_URI": "https://app.example.com/airisk/callback/",
+    },
+    "second": {
+        "BASE_URL": "https://second.aicrisk.com/tenant",
+        "CLIENT_ID": "client-2",
+        "CLIENT_SECRET": "secret-2",
+        "REDIRECT_URI": "https://app.example.com/airisk/callback/second/",
+    },
+}
+AIRISK_OAUTH_SANDBOX = True

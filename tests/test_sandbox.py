@@ -1,0 +1,639 @@
+"""The sandbox keeps what AIRisk's documentation says, errors included, and stays out of production."""
+
+import ast
+import hashlib
+import html
+import re
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, urljoin
+
+import pytest
+from django.core import checks
+from django.test import Client
+from django.urls import include, path, reverse
+
+from airisk_oauth.sandbox import control
+from airisk_oauth.sandbox.world import JOURNAL_LENGTH, Seen, Switches, World, world
+
+if TYPE_CHECKING:
+    from pytest_django import Settings
+
+CALLBACK = "https://app.example.com/airisk/callback/"
+OTHER_CALLBACK = "https://app.example.com/elsewhere/"
+STATE = "a b&c=<é>\"'+%2F"
+NOON = datetime(2025, 3, 31, 12, tzinfo=UTC).timestamp()
+API = ["get_conversations", "get_models", "stream_answer", "send_message"]
+AIRISK = ["authorize", "consent", "token", *API]
+POST = {"consent", "token", "send_message"}
+LOGIN_REQUIRED = [
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.auth.middleware.LoginRequiredMiddleware",
+]
+
+# For the one test that mounts the sandbox somewhere else.
+urlpatterns = [path("deep/down/", include("airisk_oauth.sandbox.urls"))]
+
+
+@pytest.fixture(autouse=True)
+def airisk(settings: "Settings") -> Iterator[None]:
+    settings.AIRISK_OAUTH_SANDBOX = True
+    settings.AIRISK_OAUTH_SANDBOX_CLIENTS = {
+        "client-1": {"client_secret": "secret-1", "redirect_uris": f"{CALLBACK}, {OTHER_CALLBACK}"},
+        "client-2": {"client_secret": "secret-2", "redirect_uris": CALLBACK},
+    }
+    settings.AIRISK_OAUTH_SANDBOX_USERS = None
+    world.reset()
+    yield
+    world.reset()
+
+
+def call(client: Client, name: str, data: Any = None, *, token: str | None = None, **extra: Any) -> Any:
+    """Call a view by name, with the method it is made for."""
+    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    send = client.post if name in POST else client.get
+    return send(reverse(f"airisk_sandbox:{name}"), {} if data is None else data, headers=headers, **extra)
+
+
+def authorize(client: Client, **changes: str | None) -> Any:
+    """A valid authorization request, changed where asked to; None leaves a parameter out."""
+    given = {"client_id": "client-1", "redirect_uri": CALLBACK, "state": "s", "userid": "user_42", **changes}
+    return call(client, "authorize", {name: value for name, value in given.items() if value is not None})
+
+
+def redirected(response: Any) -> dict[str, str]:
+    """The query with which the browser is sent back to the application."""
+    assert response.status_code == 302
+    target, _, query = response["Location"].partition("?")
+    assert target == CALLBACK
+    return dict(parse_qsl(query, keep_blank_values=True, strict_parsing=True))
+
+
+def new_code(client: Client, userid: str | None = "user_42") -> str:
+    return redirected(authorize(client, userid=userid))["code"]
+
+
+def token_fields(code: str, userid: str | None = "user_42", /, **changes: str | None) -> dict[str, str]:
+    """What a valid token request sends, changed where asked to; None leaves a field out."""
+    given = {"client_id": "client-1", "client_secret": "secret-1", "redirect_uri": CALLBACK, "code": code}
+    changed = {**given, "userid": userid, **changes}
+    return {name: value for name, value in changed.items() if value is not None}
+
+
+def obtain(client: Client, userid: str | None = "user_42") -> dict[str, Any]:
+    """The answer to a valid token request for a fresh code."""
+    answer: dict[str, Any] = call(client, "token", token_fields(new_code(client, userid), userid)).json()
+    return answer
+
+
+def at_once(codes: list[str]) -> list[Any]:
+    """The answers to token requests that all begin at the same moment."""
+    barrier = threading.Barrier(len(codes))
+
+    def redeem(code: str) -> Any:
+        barrier.wait()
+        return call(Client(), "token", token_fields(code))
+
+    with ThreadPoolExecutor(len(codes)) as pool:
+        return list(pool.map(redeem, codes))
+
+
+def assert_plain(response: Any, text: str) -> None:
+    assert (response.status_code, response.content.decode()) == (400, text)
+    assert response["Content-Type"] == "text/plain; charset=utf-8"
+
+
+def assert_problem(response: Any, status: int, title: str, section: str) -> str:
+    assert response["Content-Type"] == "application/problem+json; charset=utf-8"
+    content = response.json()
+    trace_id = content.pop("traceId")
+    kind = f"https://tools.ietf.org/html/rfc9110#section-{section}"
+    assert (response.status_code, content) == (status, {"type": kind, "title": title, "status": status})
+    assert re.fullmatch("00-[0-9a-f]{32}-[0-9a-f]{16}-00", trace_id)
+    return str(trace_id)
+
+
+def assert_unauthorized(response: Any) -> str:
+    return assert_problem(response, 401, "Unauthorized", "15.5.2")
+
+
+# The authorization endpoint
+
+
+def test_a_valid_request_is_redirected_at_once_with_a_code_and_the_state_unmodified(client: Client) -> None:
+    query = redirected(authorize(client, state=STATE))
+    assert query.keys() == {"code", "state"}
+    assert query["state"] == STATE
+
+
+def test_a_state_comes_back_only_where_one_was_sent(client: Client) -> None:
+    assert redirected(authorize(client, state=None)).keys() == {"code"}
+    assert redirected(authorize(client, state=""))["state"] == ""
+
+
+def test_a_redirect_uri_may_have_a_query_and_a_scheme_of_its_own(client: Client, settings: "Settings") -> None:
+    uri = "my-app:/back?a=b"
+    settings.AIRISK_OAUTH_SANDBOX_CLIENTS = {"app": {"client_secret": "x", "redirect_uris": uri}}
+    assert authorize(client, client_id="app", redirect_uri=uri)["Location"].startswith(f"{uri}&code=")
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"client_id": None}, "Invalid client_id"),
+        ({"client_id": ""}, "Invalid client_id"),
+        ({"redirect_uri": None}, "Invalid redirect_uri"),
+        ({"redirect_uri": "https://evil.example/"}, "Invalid redirect_uri"),
+        ({"redirect_uri": f"{CALLBACK}x"}, "Invalid redirect_uri"),
+        ({"redirect_uri": f"{CALLBACK}, {OTHER_CALLBACK}"}, "Invalid redirect_uri"),
+        ({"userid": "unknown-7"}, "Invalid userid"),
+        ({"userid": ""}, "Invalid userid"),
+    ],
+)
+def test_a_missing_or_wrong_parameter_leaves_the_browser_on_airisk(
+    client: Client, changes: dict[str, str | None], text: str
+) -> None:
+    assert_plain(authorize(client, **changes), text)
+
+
+def test_an_unknown_client_is_a_problem_with_a_trace_id_of_its_own(client: Client) -> None:
+    traces = {assert_unauthorized(authorize(client, client_id="nobody")) for _ in range(2)}
+    assert len(traces) == 2
+
+
+def test_a_refusal_is_a_redirect_with_error_parameters(client: Client) -> None:
+    world.switches.refuse = True
+    assert redirected(authorize(client)) == {"error": "access_denied", "state": "s"}
+
+
+@pytest.mark.parametrize(("userid", "words"), [("user_42", "act for user_42"), (None, "access of its own")])
+def test_the_button_of_the_login_page_goes_on_with_the_redirect(userid: str | None, words: str) -> None:
+    world.switches.login_page = True
+    browser = Client(enforce_csrf_checks=True)
+    page = authorize(browser, state=STATE, userid=userid)
+    text = page.content.decode()
+    assert (page.status_code, page["Content-Type"]) == (200, "text/html; charset=utf-8")
+    assert words in text
+    action = re.search('<form method="post" action="([^"]+)">', text)
+    assert action is not None
+    hidden = re.findall('<input type="hidden" name="([^"]+)" value="([^"]*)">', text)
+    inputs = {name: html.unescape(value) for name, value in hidden}
+    query = redirected(browser.post(urljoin(reverse("airisk_sandbox:authorize"), action[1]), inputs))
+    assert query["state"] == STATE
+    assert "access_token" in call(browser, "token", token_fields(query["code"], userid)).json()
+
+
+def test_the_login_page_takes_no_answer_from_another_site() -> None:
+    browser = Client(enforce_csrf_checks=True)
+    given = {"client_id": "client-1", "redirect_uri": CALLBACK}
+    assert call(browser, "consent", given).status_code == 403
+
+
+def test_the_login_page_checks_what_it_gets_back(client: Client) -> None:
+    given = {"client_id": "client-1", "redirect_uri": "https://evil.example/"}
+    assert_plain(call(client, "consent", given), "Invalid redirect_uri")
+
+
+# The token endpoint
+
+
+@pytest.mark.parametrize("content_type", [None, "application/x-www-form-urlencoded", "application/json; charset=utf-8"])
+def test_a_code_becomes_a_token_with_the_moment_at_which_it_ends(client: Client, content_type: str | None) -> None:
+    world.clock = lambda: NOON + 0.5
+    given: Any = token_fields(new_code(client))
+    extra = {"content_type": content_type} if content_type else {}
+    if content_type == "application/x-www-form-urlencoded":
+        given = "&".join(f"{name}={value}" for name, value in given.items())
+    response = call(client, "token", given, **extra)
+    assert response["Content-Type"] == "application/json; charset=utf-8"
+    answer = response.json()
+    assert answer.keys() == {"access_token", "expiration"}
+    assert re.fullmatch(r"eyJ[A-Za-z0-9._~+/-]+=*", answer["access_token"])
+    assert answer["expiration"] == "2025-03-31T13:00:01Z"
+
+
+def test_an_application_token_needs_no_userid_and_a_null_is_none(client: Client) -> None:
+    given = {**token_fields(new_code(client, None), None), "userid": None}
+    response = call(client, "token", given, content_type="application/json")
+    assert response.status_code == 200
+
+
+@pytest.mark.parametrize("name", ["client_id", "client_secret", "redirect_uri", "code"])
+@pytest.mark.parametrize("value", [None, ""])
+def test_a_required_field_that_is_missing_is_named(client: Client, name: str, value: str | None) -> None:
+    given = token_fields("some-code", **{name: value})
+    assert_plain(call(client, "token", given), f"Invalid {name}")
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff", b"[" * 100_000])
+def test_a_json_body_that_is_no_object_has_no_fields(client: Client, body: bytes) -> None:
+    assert_plain(call(client, "token", body, content_type="application/json"), "Invalid client_id")
+
+
+def test_fields_in_the_query_do_not_count(client: Client) -> None:
+    query = token_fields(new_code(client))
+    assert_plain(call(client, "token", query_params=query), "Invalid client_id")
+
+
+@pytest.mark.parametrize("changes", [{"client_id": "nobody"}, {"client_secret": "secret-2"}])
+def test_an_unknown_client_or_a_wrong_secret_is_a_problem(client: Client, changes: dict[str, str]) -> None:
+    assert_unauthorized(call(client, "token", token_fields(new_code(client), **changes)))
+
+
+def test_a_redirect_uri_that_is_not_allowed_is_named(client: Client) -> None:
+    given = token_fields(new_code(client), redirect_uri="https://evil.example/")
+    assert_plain(call(client, "token", given), "Invalid redirect_uri")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"code": "made-up"},
+        {"userid": "user_43"},
+        {"userid": None},
+        {"userid": ""},
+        {"redirect_uri": OTHER_CALLBACK},
+        {"client_id": "client-2", "client_secret": "secret-2"},
+    ],
+)
+def test_a_code_is_good_only_with_all_that_it_was_given_for(client: Client, changes: dict[str, str | None]) -> None:
+    assert_plain(call(client, "token", token_fields(new_code(client), **changes)), "Invalid Code")
+
+
+def test_an_application_code_does_not_become_a_persons_token(client: Client) -> None:
+    assert_plain(call(client, "token", token_fields(new_code(client, None), "user_42")), "Invalid Code")
+
+
+def test_a_code_that_came_with_the_wrong_userid_is_spent(client: Client) -> None:
+    code = new_code(client)
+    call(client, "token", token_fields(code, "user_43"))
+    assert_plain(call(client, "token", token_fields(code)), "Invalid Code")
+
+
+def test_of_twenty_requests_with_one_code_one_gets_a_token(client: Client) -> None:
+    answers = at_once(20 * [new_code(client)])
+    assert sorted(answer.status_code for answer in answers) == [200] + 19 * [400]
+
+
+def test_a_code_lives_for_a_minute(client: Client) -> None:
+    world.clock = lambda: NOON
+    in_time, too_late = new_code(client), new_code(client)
+    world.clock = lambda: NOON + 59.9
+    assert call(client, "token", token_fields(in_time)).status_code == 200
+    world.clock = lambda: NOON + 60
+    assert_plain(call(client, "token", token_fields(too_late)), "Invalid Code")
+
+
+def test_the_answer_can_have_the_shape_with_expires_in(client: Client) -> None:
+    world.switches.expires_in_shape = True
+    world.switches.token_life = 90
+    answer = obtain(client)
+    assert answer.keys() == {"access_token", "expires_in"}
+    assert answer["expires_in"] == 90
+
+
+@pytest.mark.parametrize("expires_in_shape", [False, True])
+def test_airisk_may_name_no_end(client: Client, expires_in_shape: bool) -> None:
+    world.switches = Switches(token_life=None, expires_in_shape=expires_in_shape)
+    answer = obtain(client)
+    assert answer.keys() == {"access_token"}
+    world.clock = lambda: NOON * 2
+    assert call(client, "get_models", token=answer["access_token"]).status_code == 200
+
+
+def test_a_malformed_answer_is_a_web_page_with_status_200(client: Client) -> None:
+    world.switches.malformed = True
+    response = call(client, "token", token_fields(new_code(client)))
+    assert (response.status_code, response["Content-Type"]) == (200, "text/html; charset=utf-8")
+    assert response.content.startswith(b"<!DOCTYPE html>")
+
+
+# Calls of the API
+
+
+def test_a_person_has_the_same_recent_conversations_every_time(client: Client) -> None:
+    world.clock = lambda: NOON
+    token = obtain(client)["access_token"]
+    conversations = call(client, "get_conversations", token=token).json()
+    assert call(client, "get_conversations", token=token).json() == conversations
+    assert 3 <= len(conversations) <= 6
+    for conversation in conversations:
+        assert conversation.keys() == {"id", "title", "model", "updated", "lastMessage", "status"}
+        assert 0 < NOON - datetime.fromisoformat(conversation["updated"]).timestamp() < 7 * 86_400
+    assert [c["updated"] for c in conversations] == sorted((c["updated"] for c in conversations), reverse=True)
+    other = obtain(client, "user_43")["access_token"]
+    assert call(client, "get_conversations", token=other).json() != conversations
+
+
+def test_a_persons_conversations_are_forbidden_to_the_application(client: Client) -> None:
+    token = obtain(client, None)["access_token"]
+    assert_problem(call(client, "get_conversations", token=token), 403, "Forbidden", "15.5.4")
+
+
+def test_the_application_may_ask_for_the_models(client: Client) -> None:
+    models = call(client, "get_models", token=obtain(client, None)["access_token"]).json()
+    assert all(model.keys() == {"id", "name"} for model in models)
+
+
+@pytest.mark.parametrize(("userid", "name"), [("user_42", "user_42"), (None, "client-1")])
+def test_an_answer_is_streamed_line_by_line(client: Client, userid: str | None, name: str) -> None:
+    response = call(client, "stream_answer", token=obtain(client, userid)["access_token"])
+    assert (response.streaming, response["Content-Type"]) == (True, "text/plain; charset=utf-8")
+    chunks = list(response.streaming_content)
+    assert chunks[0] == f"Answer for {name}:\n".encode()
+    assert len(chunks) > 2
+    assert all(chunk.endswith(b"\n") for chunk in chunks)
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "text"),
+    [
+        (b'{"text": "Hello"}', "application/json", "Hello"),
+        (b"text=Hello", "application/x-www-form-urlencoded", "Hello"),
+        (b'--b\r\nContent-Disposition: form-data; name="text"\r\n\r\nHello\r\n--b--\r\n',
+         "multipart/form-data; boundary=b", "Hello"),
+        (b"Hell\xff", "text/plain", "Hell\N{REPLACEMENT CHARACTER}"),
+    ],
+)  # fmt: skip
+def test_a_message_comes_back_with_the_digest_of_its_body(
+    client: Client, body: bytes, content_type: str, text: str
+) -> None:
+    token = obtain(client)["access_token"]
+    answer = call(client, "send_message", body, token=token, content_type=content_type).json()
+    assert answer == {"text": text, "length": len(body), "sha256": hashlib.sha256(body).hexdigest()}
+
+
+@pytest.mark.parametrize("name", API)
+@pytest.mark.parametrize("header", [None, "Bearer", "Bearer eyJ.x", "Basic {}", "{}", "Bearer {}x", "Bearer {}é"])
+def test_a_call_without_a_valid_token_is_unauthorized(client: Client, name: str, header: str | None) -> None:
+    token = obtain(client)["access_token"]
+    extra = {} if header is None else {"HTTP_AUTHORIZATION": header.format(token)}
+    assert_unauthorized(call(client, name, **extra))
+
+
+@pytest.mark.parametrize("name", API)
+def test_a_call_with_a_token_that_ended_is_unauthorized(client: Client, name: str) -> None:
+    world.clock = lambda: NOON
+    token = obtain(client)["access_token"]
+    world.clock = lambda: NOON + 3599
+    assert call(client, name, token=token).status_code == 200
+    world.clock = lambda: NOON + 3600
+    assert_unauthorized(call(client, name, token=token))
+
+
+def test_ending_all_tokens_ends_those_handed_out_so_far_and_no_later_one(client: Client) -> None:
+    world.clock = lambda: NOON
+    tokens = [obtain(client, userid)["access_token"] for userid in ("user_42", None)]
+    world.end_all_tokens()
+    for token in tokens:
+        assert_unauthorized(call(client, "get_models", token=token))
+    assert call(client, "get_models", token=obtain(client)["access_token"]).status_code == 200
+
+
+def test_a_token_outlives_a_reload_of_the_server(client: Client) -> None:
+    token = obtain(client)["access_token"]
+    reloaded = World()
+    caller = reloaded.caller_of(token)
+    assert caller is not None
+    assert caller.userid == "user_42"
+    reloaded.end_all_tokens()
+    assert reloaded.caller_of(token) is None
+
+
+# What all endpoints have in common
+
+
+@pytest.mark.parametrize("name", AIRISK)
+@pytest.mark.parametrize("retry_after", [None, 0, 120])
+def test_an_outage_is_a_web_page_with_status_503(client: Client, name: str, retry_after: int | None) -> None:
+    world.switches = Switches(outage=True, retry_after=retry_after)
+    response = call(client, name)
+    assert (response.status_code, response["Content-Type"]) == (503, "text/html; charset=utf-8")
+    assert response.headers.get("Retry-After") == (None if retry_after is None else str(retry_after))
+
+
+@pytest.mark.parametrize("name", AIRISK)
+def test_another_method_is_not_allowed(client: Client, name: str) -> None:
+    allowed = "POST" if name in POST else "GET"
+    response = client.put(reverse(f"airisk_sandbox:{name}"))
+    assert (response.status_code, response["Allow"], response.content) == (405, allowed, b"")
+
+
+@pytest.mark.parametrize("name", AIRISK)
+def test_every_answer_comes_late_when_there_is_latency(client: Client, name: str) -> None:
+    world.switches.latency = 0.02
+    call(client, name)
+    (seen,) = world.journal
+    assert seen.ended - seen.started >= 0.02
+
+
+@pytest.mark.parametrize("name", AIRISK)
+def test_every_answer_has_the_headers_of_its_host_but_locks_none_to_https(client: Client, name: str) -> None:
+    response = call(client, name)
+    assert {"ARRAffinity", "ARRAffinitySameSite"} <= response.cookies.keys()
+    assert response["Strict-Transport-Security"] == "max-age=2592000"
+    assert call(client, name, secure=True).headers.get("Strict-Transport-Security") is None
+
+
+# The journal
+
+
+def test_the_journal_names_every_parameter_and_tells_no_secret(client: Client) -> None:
+    state, text = "state-canary", "text-canary"
+    code = redirected(authorize(client, state=state, prompt="prompt-canary"))["code"]
+    given = token_fields(code, grant_type="authorization_code")
+    token = call(client, "token", given, query_params={"trace": "x"}).json()["access_token"]
+    call(client, "send_message", {"text": text}, token=token)
+
+    listed = call(client, "journal")
+    assert listed.headers["Content-Type"] == "application/json"
+    for secret in (code, "secret-1", token, state, text, "prompt-canary", "authorization_code"):
+        assert secret not in listed.content.decode()
+    first, second, third = listed.json()["journal"]
+    known = {"client_id": "client-1", "redirect_uri": CALLBACK, "userid": "user_42"}
+    assert (first["endpoint"], first["method"], first["status"]) == ("/api/oauth2", "GET", 302)
+    assert first["parameters"] == ["client_id", "prompt", "redirect_uri", "state", "userid"]
+    assert first["values"] == second["values"] == known
+    assert (second["endpoint"], second["method"], second["status"]) == ("/api/oauth2/Token", "POST", 200)
+    assert {"code", "client_secret", "grant_type", "trace"} < set(second["parameters"])
+    assert third["values"] == {"client_id": "client-1", "userid": "user_42"}
+    assert [seen.endpoint for seen in world.journal] == [
+        "/api/oauth2",
+        "/api/oauth2/Token",
+        "/api/SendMessage",
+    ]
+
+
+def test_the_journal_shows_whether_two_token_requests_overlapped(client: Client) -> None:
+    world.clock = lambda: NOON
+    codes = [new_code(client) for _ in range(4)]
+    world.switches.latency = 0.2
+    at_once(codes[:2])
+    world.switches.latency = 0
+    for code in codes[2:]:
+        call(client, "token", token_fields(code))
+    first, second, third, fourth = world.journal[4:]
+    assert max(first.started, second.started) < min(first.ended, second.ended)
+    assert third.ended <= fourth.started
+    assert {seen.time for seen in world.journal} == {NOON}
+
+
+def test_the_journal_keeps_within_bounds(client: Client) -> None:
+    authorize(client, userid=10_000 * "x")
+    assert len(world.journal[0].values["userid"]) == 200
+    seen = Seen(NOON, 0, 0, "/api/GetModels", "GET", (), {}, 200)
+    for _ in range(JOURNAL_LENGTH):
+        world.record(seen)
+    assert world.journal == JOURNAL_LENGTH * [seen]
+
+
+# Who exists
+
+
+def test_unset_the_clients_are_those_that_the_site_is_set_up_as(client: Client, settings: "Settings") -> None:
+    del settings.AIRISK_OAUTH_SANDBOX_CLIENTS
+    site = {"CLIENT_ID": "site", "CLIENT_SECRET": "site-secret"}
+    settings.AIRISK_OAUTH = {
+        "default": {**site, "REDIRECT_URI": CALLBACK},
+        "second": {**site, "REDIRECT_URI": OTHER_CALLBACK},
+        "unfinished": {},
+    }
+    for uri in (CALLBACK, OTHER_CALLBACK):
+        assert authorize(client, client_id="site", redirect_uri=uri).status_code == 302
+    code = redirected(authorize(client, client_id="site"))["code"]
+    given = token_fields(code, client_id="site", client_secret="site-secret")
+    assert call(client, "token", given).status_code == 200
+    assert_unauthorized(authorize(client))
+
+
+def test_named_users_are_the_only_ones_and_are_called_by_their_name(client: Client, settings: "Settings") -> None:
+    settings.AIRISK_OAUTH_SANDBOX_USERS = {"user_42": "Ada Lovelace"}
+    world.switches.login_page = True
+    assert "act for Ada Lovelace" in authorize(client).content.decode()
+    assert_plain(authorize(client, userid="user_43"), "Invalid userid")
+
+
+# Where the sandbox exists
+
+
+@pytest.mark.parametrize(
+    ("debug", "setting", "exists"),
+    [
+        (True, None, True),
+        (False, True, True),
+        (False, None, False),
+        (False, 1, False),
+        (False, "True", False),
+    ],
+)
+def test_without_debug_or_a_plain_true_nothing_is_there(
+    settings: "Settings", debug: bool, setting: object, exists: bool
+) -> None:
+    settings.DEBUG = debug
+    settings.AIRISK_OAUTH_SANDBOX = setting
+    client = Client(enforce_csrf_checks=True)
+    for name in [*AIRISK, "control", "journal"]:
+        url = reverse(f"airisk_sandbox:{name}")
+        for response in (client.get(url), client.post(url)):
+            assert (response.status_code != 404) is exists
+
+
+@pytest.mark.parametrize("middleware", [[], LOGIN_REQUIRED])
+def test_it_needs_no_login_no_session_and_no_messages(
+    client: Client, settings: "Settings", middleware: list[str]
+) -> None:
+    settings.MIDDLEWARE = middleware
+    assert call(client, "get_models", token=obtain(client)["access_token"]).status_code == 200
+    assert call(client, "journal").status_code == 200
+    assert call(client, "control").status_code == 200
+
+
+@pytest.mark.urls(__name__)
+def test_it_works_under_any_prefix(client: Client) -> None:
+    assert reverse("airisk_sandbox:token") == "/deep/down/api/oauth2/Token"
+    assert "http://testserver/deep/down<" in call(client, "control").content.decode()
+    assert "access_token" in obtain(client)
+
+
+@pytest.mark.parametrize("deploy", [True, False])
+def test_the_deployment_check_fails_where_it_is_installed(deploy: bool) -> None:
+    found = checks.run_checks(tags=[checks.Tags.security], include_deployment_checks=deploy)
+    assert [m.is_serious() for m in found if m.id == "airisk_oauth.E100"] == ([True] if deploy else [])
+
+
+def test_it_is_written_without_the_package_that_it_tests() -> None:
+    for module in Path(control.__file__).parent.glob("*.py"):
+        for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom):
+                names = [node.module or ""] if node.level == 0 else []
+                assert node.level < 2
+            else:
+                names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            assert {name.partition(".")[0] for name in names} <= {*sys.stdlib_module_names, "django"}
+
+
+# The control page
+
+
+def switch_fields(**changes: str) -> dict[str, str]:
+    return {"action": "save", "latency": "0", "retry_after": "", "token_life": "3600", **changes}
+
+
+def test_the_control_page_shows_the_state_and_neither_secrets_nor_anything_from_elsewhere(
+    client: Client,
+) -> None:
+    authorize(client, userid="<b>user")
+    page = client.get(reverse("airisk_sandbox:control")).content.decode()
+    assert "http://testserver" in page
+    assert OTHER_CALLBACK in page
+    assert "&lt;b&gt;user" in page
+    assert "GET /api/oauth2" in page
+    assert "secret-1" not in page
+    assert not re.search("<script|<link|<img|@import|url\\(|<b>", page)
+
+
+def test_the_control_page_has_every_switch_and_sets_it(client: Client) -> None:
+    flags = {switch.name: True for switch in fields(Switches) if switch.type is bool}
+    given = switch_fields(latency="0.5", retry_after="7", token_life="", **dict.fromkeys(flags, "on"))
+    url = reverse("airisk_sandbox:control")
+    response = client.post(url, given)
+    assert (response.status_code, response["Location"]) == (303, url)
+    assert len(flags) == 5
+    assert world.switches == Switches(latency=0.5, retry_after=7, token_life=None, **flags)
+    assert 'value="0.5"' in client.get(url).content.decode()
+
+
+@pytest.mark.parametrize("changes", [{"latency": "nan"}, {"latency": ""}, {"token_life": "0"}, {"retry_after": "x"}])
+def test_a_value_that_makes_no_sense_changes_nothing(client: Client, changes: dict[str, str]) -> None:
+    response = client.post(reverse("airisk_sandbox:control"), switch_fields(outage="on", **changes))
+    assert response.status_code == 400
+    assert b"errorlist" in response.content
+    assert world.switches == Switches()
+
+
+def test_the_control_page_ends_all_tokens_and_leaves_the_switches(client: Client) -> None:
+    token = obtain(client)["access_token"]
+    world.switches.latency = 0.01
+    client.post(reverse("airisk_sandbox:control"), {"action": "end_all_tokens"})
+    assert_unauthorized(call(client, "get_models", token=token))
+    assert world.switches == Switches(latency=0.01)
+
+
+def test_the_control_page_resets_everything(client: Client) -> None:
+    world.switches.outage = True
+    authorize(client)
+    client.post(reverse("airisk_sandbox:control"), {"action": "reset"})
+    assert (world.switches, world.journal) == (Switches(), [])
+
+
+def test_the_control_page_obeys_no_other_site() -> None:
+    browser = Client(enforce_csrf_checks=True)
+    assert browser.post(reverse("airisk_sandbox:control"), switch_fields(outage="on")).status_code == 403
+    assert world.switches == Switches()

