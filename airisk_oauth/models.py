@@ -135,6 +135,7 @@ class AIRiskToken(models.Model):
         UNAVAILABLE = "unavailable", _("AIRisk unavailable")
         INVALID = "invalid", _("unusable answer")
 
+    HOPELESS: ClassVar[tuple[str, ...]] = (Failure.REFUSED, Failure.PERSON)
     RENEWED: ClassVar[tuple[str, ...]] = ("sealed", "key_id", "expires_at", "renewed_at")
     FAILED: ClassVar[tuple[str, ...]] = (
         "failed_at",
@@ -203,6 +204,11 @@ class AIRiskToken(models.Model):
     @access_token.setter
     def access_token(self, token: str) -> None:
         self.sealed, self.key_id = sealing.seal(token, self.owner)
+
+    @property
+    def needs_person(self) -> bool:
+        """Whether the last renewal failed in a way that only a person can mend."""
+        return self.failure_kind in self.HOPELESS
 
     def is_ended(self, now: datetime) -> bool:
         return self.expires_at is not None and self.expires_at <= now + SKEW

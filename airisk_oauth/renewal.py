@@ -75,15 +75,15 @@ class TokenKeeper:
         self._note_use(token)
         return Access(self._open(token), self._good_until(token))
 
-    def check(self) -> None:
-        """Raise ``ConnectionRequired`` where a call would have to, as far as the stored rows tell."""
+    def check(self) -> AIRiskToken:
+        """Return the stored token, or raise ``ConnectionRequired`` where a call would, as far as the rows tell."""
         token = self._read()
         self._open(token)
-        hopeless = (AIRiskToken.Failure.REFUSED, AIRiskToken.Failure.PERSON)
         if token.is_ended(timezone.now()):
             self._require_silent_renewal()
-            if token.failure_kind in hopeless:
+            if token.needs_person:
                 raise self._as_seen_by_caller(token.failure())
+        return token
 
     def renew(self) -> bool:
         """Renew now, whatever its end; false where somebody else is at it. Errors: as :meth:`access`."""
@@ -94,8 +94,10 @@ class TokenKeeper:
     def _read(self) -> AIRiskToken:
         userid = self._userid()
         tokens = AIRiskToken.objects.primary()
-        token: AIRiskToken | None = tokens.owned_by(self.user and self.user.pk, self.deployment.alias).first()
+        user_id = None if self.user is None else self.user.pk
+        token: AIRiskToken | None = tokens.owned_by(user_id, self.deployment.alias).first()
         if token is None and self.user is None:
+            # The application's first token: an empty row is there to be leased.
             token, _created = tokens.get_or_create(user=None, deployment=self.deployment.alias)
         if token is None:
             raise self._required("This user has not connected to AIRisk.")
@@ -276,7 +278,7 @@ def save_outcomes(outcomes: list[tuple[AIRiskToken, Outcome]], lease: UUID) -> l
         else:
             token.renew(outcome, now)
             renewed.append(token)
-    saved: list[AIRiskToken] = AIRiskToken.objects.settle(renewed, lease, token.RENEWED + token.FAILED)
+    saved: list[AIRiskToken] = AIRiskToken.objects.settle(renewed, lease, AIRiskToken.RENEWED + AIRiskToken.FAILED)
     for token in saved:
         signal = token_obtained if token.pk in first else token_renewed
         logger.info("AIRisk token %s of deployment %s was renewed", token.pk, token.deployment)

@@ -60,7 +60,7 @@ def _needs_person(deployments: list[Deployment], now: datetime) -> Q:
         user=OuterRef("user"), deployment=OuterRef("deployment"), userid=OuterRef("userid")
     )
     return (
-        Q(failure_kind__in=[AIRiskToken.Failure.REFUSED, AIRiskToken.Failure.PERSON])
+        Q(failure_kind__in=AIRiskToken.HOPELESS)
         | Q(deployment__in=by_hand, expires_at__lte=now + SKEW)
         | Q(~Exists(same_identity), deployment__in=by_identity, user__isnull=False)
     )

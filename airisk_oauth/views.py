@@ -229,12 +229,12 @@ def _require_own_session(request: HttpRequest) -> None:
 
 
 def _connection(user: Any, deployment: Deployment) -> Connection:
-    token = AIRiskToken.objects.primary().owned_by(user.pk, deployment.alias).first()
     try:
-        TokenKeeper(deployment, user).check()
+        token = TokenKeeper(deployment, user).check()
     except ConnectionRequired:
-        return Connection(deployment, deployment.userid_of(user), token, is_usable=False)
-    return Connection(deployment, deployment.userid_of(user), token, is_usable=True)
+        stored = AIRiskToken.objects.primary().owned_by(user.pk, deployment.alias).first()
+        return Connection(deployment, deployment.userid_of(user), stored, is_usable=False)
+    return Connection(deployment, token.userid, token, is_usable=True)
 
 
 def _say_problem(request: HttpRequest, error: Exception) -> HttpResponse:

@@ -1,0 +1,45 @@
+# `make demo` and `make test` do all the set-up they need, in .venv; PYTHON names the interpreter (3.11 or later).
+PYTHON ?= python3
+PORT ?= 8000
+BIN := .venv/bin
+
+.PHONY: demo test test-sqlite test-postgresql lint format clean
+
+demo: .venv/demo
+	DEBUG=true PORT=$(PORT) $(BIN)/python manage.py migrate --verbosity 0
+	DEBUG=true PORT=$(PORT) $(BIN)/python manage.py seed_demo
+	DEBUG=true PORT=$(PORT) $(BIN)/python manage.py runserver 127.0.0.1:$(PORT)
+
+test: .venv/test
+	$(BIN)/coverage erase
+	$(MAKE) test-sqlite test-postgresql
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+test-sqlite: .venv/test
+	$(BIN)/coverage run -m pytest
+
+test-postgresql: .venv/test
+	$(BIN)/python -m tests.with_postgresql $(BIN)/coverage run -m pytest
+
+lint: .venv/lint
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: .venv/lint
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+clean:
+	rm -rf .venv .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache demo.sqlite3*
+
+# One stamp for each group of dependencies, so that a demo does not wait for the test tools.
+.venv/%: pyproject.toml | .venv/pip
+	$(BIN)/python -m pip install --quiet --editable . --group $*
+	@touch $@
+
+.venv/pip:
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	@touch $@
