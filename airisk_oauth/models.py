@@ -11,7 +11,8 @@ from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
 from django.db import connections, models, router, transaction
-from django.db.models import Q
+from django.db.models import Case, Q, Value, When
+from django.db.models.functions import Cast
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
@@ -92,35 +93,54 @@ class AIRiskTokenQuerySet(PrimaryQuerySet):
         stored, _created = self.primary().update_or_create(user_id=user_id, deployment=deployment, defaults=values)
         return cast("AIRiskToken", stored)
 
-    def claim(self, pks: Iterable[Any], lease: UUID, *, now: datetime, seconds: float) -> list["AIRiskToken"]:
-        """Lease those of the rows that nobody else has leased, and return them as they now are.
+    def claim(self, lease: UUID, *, now: datetime, seconds: float, limit: int | None = None) -> list["AIRiskToken"]:
+        """Lease those of these rows that nobody else has leased, the first ``limit``, and return them.
 
         Where rows can be locked, those that somebody is changing this moment are passed over: an UPDATE alone would
-        wait for another's transaction to end.
+        wait for another's transaction to end. Elsewhere every statement stands alone: a SQLite transaction that began
+        with reading may not go on to write.
         """
-        rows = self.primary().filter(pk__in=list(pks))
-        free = rows.filter(Q(lease_until=None) | Q(lease_until__lt=now))
-        with transaction.atomic(using=rows.db):
-            if connections[rows.db].features.has_select_for_update_skip_locked:
-                locked = free.select_for_update(skip_locked=True).values_list("pk", flat=True)
-                free = free.filter(pk__in=list(locked))
-            free.update(lease=lease, lease_until=now + timedelta(seconds=seconds))
-        return list(rows.filter(lease=lease).order_by("pk"))
+        rows = self.primary().filter(Q(lease_until=None) | Q(lease_until__lt=now))
+        taken = {"lease": lease, "lease_until": now + timedelta(seconds=seconds)}
+        if connections[rows.db].features.has_select_for_update_skip_locked:
+            with transaction.atomic(using=rows.db):
+                claimed = list(rows.select_for_update(skip_locked=True)[:limit])
+                self.primary().filter(pk__in=[token.pk for token in claimed]).update(**taken)
+            return claimed
+        while pks := list(rows.values_list("pk", flat=True)[:limit]):
+            rows.filter(pk__in=pks).update(**taken)
+            held = self.primary().filter(lease=lease).in_bulk(pks)
+            if held:
+                return [held[pk] for pk in pks if pk in held]
+        return []
 
-    def settle(self, tokens: list["AIRiskToken"], lease: UUID, fields: Iterable[str]) -> list["AIRiskToken"]:
-        """Write changed rows back and give up their lease; return those that were still leased, the others are left."""
+    def settle(self, tokens: list["AIRiskToken"], lease: UUID, fields: Iterable[str] = ()) -> list["AIRiskToken"]:
+        """Write these fields of leased rows back and give up their lease, all in one statement.
+
+        A row whose lease was lost meanwhile is left as it is; the tokens of the others are returned.
+        """
         if not tokens:
             return []
-        rows = self.primary().filter(lease=lease)
-        with transaction.atomic(using=rows.db):
-            held = set(
-                rows.filter(pk__in=[token.pk for token in tokens]).select_for_update().values_list("pk", flat=True)
-            )
-            still = [token for token in tokens if token.pk in held]
-            for token in still:
-                token.lease = token.lease_until = None
-            rows.bulk_update(still, [*fields, "lease", "lease_until"])
-        return still
+        rows = self.primary().filter(pk__in=[token.pk for token in tokens])
+        values = {name: self._column(name, tokens) for name in fields}
+        if rows.filter(lease=lease).update(**values, lease=None, lease_until=None) == len(tokens):
+            return tokens
+        there = {row["pk"]: row for row in rows.values("pk", *fields)}
+        return [
+            token
+            for token in tokens
+            if there.get(token.pk) == {"pk": token.pk, **{name: getattr(token, name) for name in fields}}
+        ]
+
+    def _column(self, name: str, tokens: list["AIRiskToken"]) -> Any:
+        """Return the one value that a column gets, or the expression that gives each row its own."""
+        values = [getattr(token, name) for token in tokens]
+        if values.count(values[0]) == len(values):
+            return values[0]
+        field = cast("models.Field[Any, Any]", AIRiskToken._meta.get_field(name))
+        each = zip(tokens, values, strict=True)
+        case = Case(*(When(pk=token.pk, then=Value(value, field)) for token, value in each), output_field=field)
+        return Cast(case, field)
 
 
 class AIRiskToken(models.Model):

@@ -176,13 +176,12 @@ class TokenKeeper:
     def _claim_and_renew(self, token: AIRiskToken) -> AIRiskToken | None:
         """Return the renewed token, or ``None`` where somebody else is at it or was faster."""
         lease = uuid4()
-        claimed = AIRiskToken.objects.claim(
-            [token.pk], lease, now=timezone.now(), seconds=lease_seconds(self.deployment)
-        )
+        row = AIRiskToken.objects.filter(pk=token.pk)
+        claimed = row.claim(lease, now=timezone.now(), seconds=lease_seconds(self.deployment))
         for mine in claimed:
             if (mine.sealed, mine.failed_at) == (token.sealed, token.failed_at):
                 return self._renew_claimed(mine, lease)
-            AIRiskToken.objects.settle([mine], lease, [])
+            AIRiskToken.objects.settle([mine], lease)
         return None
 
     def _renew_claimed(self, token: AIRiskToken, lease: UUID) -> AIRiskToken | None:
@@ -195,7 +194,7 @@ class TokenKeeper:
             with OAuthClient(self.deployment) as client:
                 outcome = renewal_outcome(self.deployment, token, client)
         except BaseException:
-            AIRiskToken.objects.settle([token], lease, [])
+            AIRiskToken.objects.settle([token], lease)
             raise
         saved = save_outcomes([(token, outcome)], lease)
         if isinstance(outcome, AIRiskError):

@@ -20,7 +20,7 @@ from .conf import Deployment
 from .exceptions import AIRiskInvalidResponse, AIRiskUnavailable
 from .protocol import Secret
 from .renewal import Access, TokenKeeper
-from .transport import USER_AGENT, isolate
+from .transport import USER_AGENT, environment_for
 
 _DRAINED: Final = 64 * 1024
 _PATH: Final = re.compile(r"/(?![/\\])[^\\]*")
@@ -115,7 +115,10 @@ class AIRiskSession(requests.Session):
         self.deployment = auth.deployment
         self.auth = auth
         self.headers.update({"Accept": "application/json", "User-Agent": USER_AGENT})
-        isolate(self, self.deployment.base_url)
+        # Once, here, and never .netrc: requests would look at all of it for every call.
+        self.trust_env = False
+        environment = environment_for(self.deployment.base_url)
+        self.proxies, self.verify = environment["proxies"], environment["verify"]
 
     @classmethod
     def for_user(cls, user: Any, deployment: str = conf.DEFAULT_ALIAS) -> Self:

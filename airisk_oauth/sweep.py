@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
 from django.contrib.auth import get_user_model
-from django.db.models import Q, QuerySet
+from django.db.models import Q
 from django.utils import timezone
 from django.utils.module_loading import import_string
 
 from . import renewal
 from .conf import Deployment
 from .exceptions import AIRiskError, AIRiskRefused, ConnectionRequired
-from .models import AIRiskToken
+from .models import AIRiskToken, AIRiskTokenQuerySet
 from .sealing import Unreadable
 
 if TYPE_CHECKING:
@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 #: After so many tokens in a row for which AIRisk was not available, the rest of the deployment is left alone.
 GIVE_UP_AFTER: Final = 5
 #: For how long results are gathered before they are saved together, in seconds.
-GATHER: Final = 0.05
+GATHER: Final = 0.1
+#: How many tokens are claimed ahead, as a multiple of the workers.
+RESERVE: Final = 2
 
 RENEWED: Final = "renewed"
 REFUSED: Final = "refused"
@@ -94,9 +96,9 @@ class Sweep:
     def __post_init__(self) -> None:
         self.started = timezone.now()
 
-    def candidates(self) -> "QuerySet[AIRiskToken]":
+    def candidates(self) -> "AIRiskTokenQuerySet":
         """Return the tokens that are to be renewed; none twice, however short a life AIRisk gives them."""
-        tokens: QuerySet[AIRiskToken] = (
+        tokens: AIRiskTokenQuerySet = (
             AIRiskToken.objects.primary()
             .filter(deployment=self.deployment.alias, renewed_at__lte=self.started)
             .exclude(sealed="")
@@ -145,8 +147,8 @@ class _Run:
         with self.clients, ThreadPoolExecutor(self.sweep.workers) as pool:
             exhausted = False
             while self.in_flight or not exhausted:
-                # A page in reserve keeps the workers busy while the database is at work.
-                while not exhausted and len(self.in_flight) <= self.sweep.workers:
+                # Some in reserve, so that the workers go on while the database is at work.
+                while not exhausted and len(self.in_flight) <= RESERVE * self.sweep.workers:
                     page = next(pages, None)
                     exhausted = page is None
                     for token in page or ():
@@ -154,44 +156,40 @@ class _Run:
                 self._save()
         left = expected - self.report.counts.total()
         if self.sweep.stop.is_set():
-            self.report.skip(INTERRUPTED, left)
+            self._skip(INTERRUPTED, left)
         elif self.outages >= GIVE_UP_AFTER:
-            self.report.skip(LEFT_ALONE, left)
+            self._skip(LEFT_ALONE, left)
+        else:
+            self._skip(HELD, left)
         return self.report
 
     def _pages(self, left: int) -> Iterator[list[AIRiskToken]]:
         """Yield claimed tokens, a page at a time, in keyset order: a page costs the same wherever it is."""
-        order = ("pk",) if self.sweep.within is None else ("expires_at", "pk")
+        by_end = self.sweep.within is not None
+        # A lease outlasts the flows that are before it in the queue.
+        seconds = (2 * RESERVE + 1) * renewal.lease_seconds(self.deployment)
         after = Q()
         while left > 0 and not self.sweep.stop.is_set() and self.outages < GIVE_UP_AFTER:
-            rows = self.sweep.candidates().filter(after).order_by(*order)
-            page = list(rows.values_list("expires_at", "pk")[: min(self.sweep.workers, left)])
+            rows = self.sweep.candidates().filter(after).order_by(*(["expires_at"] if by_end else []), "pk")
+            limit = min(RESERVE * self.sweep.workers, left)
+            page = rows.claim(self.lease, now=timezone.now(), seconds=seconds, limit=limit)
             if not page:
                 return
             left -= len(page)
-            end, pk = page[-1]
-            after = Q(pk__gt=pk) if self.sweep.within is None else Q(expires_at__gt=end) | Q(expires_at=end, pk__gt=pk)
-            yield self._claim([pk for _end, pk in page])
+            end, pk = page[-1].expires_at, page[-1].pk
+            after = Q(expires_at__gt=end) | Q(expires_at=end, pk__gt=pk) if by_end else Q(pk__gt=pk)
+            yield self._wanted(page)
 
-    def _claim(self, pks: list[Any]) -> list[AIRiskToken]:
-        """Lease these rows, and give back those that need no renewal any more or must not have one."""
-        seconds = 2 * renewal.lease_seconds(self.deployment)
-        claimed = AIRiskToken.objects.claim(pks, self.lease, now=timezone.now(), seconds=seconds)
-        self._skip(HELD, len(pks) - len(claimed))
-        userids = self._userids([token.user_id for token in claimed if token.user_id is not None])
-        wanted: list[AIRiskToken] = []
-        unwanted: list[AIRiskToken] = []
-        for token in claimed:
-            reason = self._reason_against(token, userids)
-            if reason:
-                self._skip(reason)
-            (unwanted if reason else wanted).append(token)
-        AIRiskToken.objects.settle(unwanted, self.lease, [])
-        return wanted
+    def _wanted(self, page: list[AIRiskToken]) -> list[AIRiskToken]:
+        """Give those back that must not be renewed, and return the others."""
+        userids = self._userids([token.user_id for token in page if token.user_id is not None])
+        reasons = {token.pk: self._reason_against(token, userids) for token in page}
+        for reason in filter(None, reasons.values()):
+            self._skip(reason)
+        AIRiskToken.objects.settle([token for token in page if reasons[token.pk]], self.lease)
+        return [token for token in page if not reasons[token.pk]]
 
     def _reason_against(self, token: AIRiskToken, userids: dict[Any, str | None]) -> str | None:
-        if token.renewed_at > self.sweep.started:
-            return OVERTAKEN
         if token.user_id is not None and userids.get(token.user_id) != token.userid:
             return SOMEBODY_ELSE
         try:

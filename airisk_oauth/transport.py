@@ -1,57 +1,59 @@
 """The only caller of AIRisk's two OAuth endpoints, and the only place that sends the client secret.
 
-Nothing is followed, nothing is stored between calls but the connection, and no request is sent twice: an
-authorization code must not be. Every failure to get an answer is ``AIRiskUnavailable``, raised ``from None``, for an
-exception of ``requests`` carries the whole request.
+Nothing is followed, nothing is kept between calls but the connection, and no request is sent twice: an authorization
+code must not be. Every failure to get an answer is ``AIRiskUnavailable``, raised ``from None``, for an exception of
+``requests`` carries the whole request.
 """
 
+import http.client
+import io
 import os
-import socket
-import threading
 import time
-from contextlib import AbstractContextManager, suppress
-from http.cookiejar import DefaultCookiePolicy
-from typing import Any, Final
+from contextlib import AbstractContextManager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Final
 
 import requests
 from django.utils import timezone
 from requests.adapters import HTTPAdapter
-from urllib3 import HTTPConnectionPool, HTTPResponse, HTTPSConnectionPool, PoolManager
+from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError
 
 from . import protocol
-from .conf import Deployment
 from .exceptions import AIRiskInvalidResponse, AIRiskUnavailable
 from .protocol import Reply, Secret, TokenGrant
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from .conf import Deployment
+
 USER_AGENT: Final = "django-airisk-oauth"
+_HEADERS: Final = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": USER_AGENT}
+
+#: When this thread's flow has to be over, on the monotonic clock.
+_deadline: ContextVar[float] = ContextVar("airisk_oauth_deadline")
 
 
 class OAuthClient(AbstractContextManager["OAuthClient"]):
-    """Calls the OAuth endpoints of one deployment; its connections are kept until it is closed.
+    """Calls the OAuth endpoints of one deployment; connections are kept until it is closed.
 
-    A flow takes ``TIMEOUT``'s read seconds at the most, all its calls together: set :attr:`deadline` anew for each.
+    A flow takes ``TIMEOUT``'s read seconds at the most, all its calls together: :meth:`start_clock` begins a new one.
     """
 
-    def __init__(self, deployment: Deployment) -> None:
+    def __init__(self, deployment: "Deployment") -> None:
         self.deployment = deployment
-        self._session = requests.Session()
-        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-        self._session.headers.update(
-            {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": USER_AGENT}
-        )
-        for scheme in ("https://", "http://"):
-            self._session.mount(scheme, _WatchedAdapter())
-        isolate(self._session, deployment.base_url)
+        self._adapter = _TimedAdapter()
+        self._environment = environment_for(deployment.base_url)
         self.start_clock()
 
     def start_clock(self) -> None:
         """Give the flow that starts now its full time."""
-        self.deadline = time.monotonic() + self.deployment.timeout[1]
+        self._ends = time.monotonic() + self.deployment.timeout[1]
 
     def __exit__(self, *exc: object) -> None:
-        self._session.close()
+        self._adapter.close()
 
     def authorize(self, url: str, *, state: str) -> Secret:
         """Ask for a code without a browser, and return it. Errors: see :func:`protocol.read_authorization`."""
@@ -69,30 +71,23 @@ class OAuthClient(AbstractContextManager["OAuthClient"]):
             userid=userid,
             extra=deployment.extra_token_params,
         )
-        reply = self._send("POST", deployment.token_url, data=form)
+        reply = self._send("POST", deployment.token_url, form)
         return protocol.read_token(reply, now=timezone.now(), secrets=(code, deployment.client_secret))
 
-    def _send(self, method: str, url: str, **kwargs: Any) -> Reply:
-        connect, read = self.deployment.timeout
-        left = max(self.deadline - time.monotonic(), 0.001)
-        watch = _Watch(left)
+    def _send(self, method: str, url: str, form: "Mapping[str, str] | None" = None) -> Reply:
+        request = requests.PreparedRequest()
+        request.prepare(method=method, url=url, headers=_HEADERS, data=form)
+        connect, _read = self.deployment.timeout
+        left = max(self._ends - time.monotonic(), 0.001)
+        _deadline.set(self._ends)
         try:
-            with (
-                watch,
-                self._session.request(
-                    method,
-                    url,
-                    allow_redirects=False,
-                    stream=True,
-                    timeout=(min(connect, left), min(read, left)),
-                    **kwargs,
-                ) as response,
-            ):
+            # The adapter, not a session: nothing is redirected, and no cookie of one user reaches another's flow.
+            with self._adapter.send(
+                request, stream=True, timeout=(min(connect, left), left), **self._environment
+            ) as response:
                 body = _limited_body(response)
         except (OSError, HTTPError) as error:
             raise AIRiskUnavailable(f"AIRisk did not answer ({type(error).__name__}).") from None
-        if watch.ran_out:
-            raise AIRiskUnavailable("AIRisk did not finish its answer in time.")
         if body is None:
             raise AIRiskInvalidResponse("AIRisk's answer is longer than any token.")
         return Reply(
@@ -104,11 +99,10 @@ class OAuthClient(AbstractContextManager["OAuthClient"]):
         )
 
 
-def isolate(session: requests.Session, url: str) -> None:
-    """Take proxies and CA bundle for this URL from the environment now, and nothing from ``.netrc`` ever."""
-    session.proxies = dict(requests.utils.get_environ_proxies(url))
-    session.verify = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or True
-    session.trust_env = False
+def environment_for(url: str) -> dict[str, Any]:
+    """Return what the environment says of proxies and CA bundle for this URL, as ``requests`` would read it."""
+    bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
+    return {"proxies": requests.utils.get_environ_proxies(url), "verify": bundle or True}
 
 
 def _limited_body(response: requests.Response) -> bytes | None:
@@ -120,77 +114,66 @@ def _limited_body(response: requests.Response) -> bytes | None:
     return body
 
 
-class _Watch(AbstractContextManager["_Watch"]):
-    """Shuts the socket of this thread's request when its time is over.
+class _TimedReader(io.RawIOBase):
+    """Reads a socket until the deadline, and no longer.
 
-    A read timeout starts anew with every byte, so a server that drips would hold the caller for ever.
+    A read timeout starts anew with every byte, so a server that drips would hold its caller for ever.
     """
 
-    _of_thread = threading.local()
+    def __init__(self, sock: Any) -> None:
+        self._socket = sock
+        self._file = sock.makefile("rb", buffering=0)
+        self._ends = _deadline.get()
 
-    def __init__(self, seconds: float) -> None:
-        self.ran_out = False
-        self._socket: Any = None
-        self._timer = threading.Timer(seconds, self._run_out)
-        self._timer.daemon = True
+    def readable(self) -> bool:
+        return True
 
-    def __enter__(self) -> "_Watch":
-        self._of_thread.watch = self
-        self._timer.start()
-        return self
+    def readinto(self, buffer: Any) -> int | None:
+        left = self._ends - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("AIRisk's answer took too long.")
+        self._socket.settimeout(left)
+        read: int | None = self._file.readinto(buffer)
+        return read
 
-    def __exit__(self, *exc: object) -> None:
-        self._timer.cancel()
-        del self._of_thread.watch
-
-    @classmethod
-    def attach(cls, sock: Any) -> None:
-        """Put the socket that this thread is about to read from under watch."""
-        watch: _Watch = cls._of_thread.watch
-        watch._socket = sock
-        if watch.ran_out:
-            watch._shut()
-
-    def _run_out(self) -> None:
-        self.ran_out = True
-        self._shut()
-
-    def _shut(self) -> None:
-        # The plain socket's shutdown, because that of an SSL socket changes what the reading thread is using.
-        with suppress(OSError, TypeError):
-            socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+    def close(self) -> None:
+        self._file.close()
+        super().close()
 
 
-class _WatchedHTTPConnection(HTTPConnection):
-    def getresponse(self) -> HTTPResponse:  # type: ignore[override]
-        _Watch.attach(self.sock)
-        return super().getresponse()
+class _TimedResponse(http.client.HTTPResponse):
+    def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        self.fp.close()
+        self.fp = io.BufferedReader(_TimedReader(sock))
 
 
-class _WatchedHTTPSConnection(HTTPSConnection):
-    def getresponse(self) -> HTTPResponse:  # type: ignore[override]
-        _Watch.attach(self.sock)
-        return super().getresponse()
+class _TimedHTTPConnection(HTTPConnection):
+    response_class = _TimedResponse
 
 
-class _WatchedHTTPPool(HTTPConnectionPool):
-    ConnectionCls = _WatchedHTTPConnection
+class _TimedHTTPSConnection(HTTPSConnection):
+    response_class = _TimedResponse
 
 
-class _WatchedHTTPSPool(HTTPSConnectionPool):
-    ConnectionCls = _WatchedHTTPSConnection
+class _TimedHTTPPool(HTTPConnectionPool):
+    ConnectionCls = _TimedHTTPConnection
 
 
-class _WatchedAdapter(HTTPAdapter):
+class _TimedHTTPSPool(HTTPSConnectionPool):
+    ConnectionCls = _TimedHTTPSConnection
+
+
+class _TimedAdapter(HTTPAdapter):
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
-        self._watch(self.poolmanager)
+        _time(self.poolmanager)
 
     def proxy_manager_for(self, *args: Any, **kwargs: Any) -> PoolManager:
         manager: PoolManager = super().proxy_manager_for(*args, **kwargs)
-        self._watch(manager)
+        _time(manager)
         return manager
 
-    @staticmethod
-    def _watch(manager: PoolManager) -> None:
-        manager.pool_classes_by_scheme = {"http": _WatchedHTTPPool, "https": _WatchedHTTPSPool}
+
+def _time(manager: PoolManager) -> None:
+    manager.pool_classes_by_scheme = {"http": _TimedHTTPPool, "https": _TimedHTTPSPool}
