@@ -11,7 +11,9 @@ from django.core.exceptions import ImproperlyConfigured, PermissionDenied
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import URLPattern, path, reverse
+from django.utils import timezone
 from django.utils.html import format_html
+from django.utils.timesince import timesince, timeuntil
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 from django.views.decorators.http import require_POST
@@ -23,6 +25,8 @@ from .states import State
 from .views import start
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from django.db.models import Field, QuerySet
 
     _IdentityAdmin = admin.ModelAdmin[AIRiskIdentity]
@@ -87,16 +91,7 @@ class AIRiskIdentityAdmin(_SearchedByUser, _IdentityAdmin):
 class AIRiskTokenAdmin(_SearchedByUser, _TokenAdmin):
     """Shows what there is to know of a token but the token: nothing here opens one."""
 
-    list_display = (
-        "owner_name",
-        "deployment",
-        "userid",
-        "coloured_state",
-        "expires_at",
-        "renewed_at",
-        "last_used_at",
-        "trouble",
-    )
+    list_display = ("owner_name", "coloured_state", "ends", "trouble", "last_used", "userid", "deployment")
     list_filter = (StateFilter, DeploymentFilter)
     list_select_related = ("user",)
     show_full_result_count = False
@@ -108,7 +103,8 @@ class AIRiskTokenAdmin(_SearchedByUser, _TokenAdmin):
         "expires_at",
         ("obtained_at", "renewed_at", "last_used_at"),
         "trouble",
-        ("failed_at", "failing_since", "failure_count"),
+        "failure_trace_id",
+        ("failing_since", "failed_at", "failure_count"),
         "retry_at",
     )
 
@@ -138,13 +134,18 @@ class AIRiskTokenAdmin(_SearchedByUser, _TokenAdmin):
         state = State(getattr(token, "state"))  # noqa: B009 - an annotation
         return format_html('<span class="airisk-state airisk-{}">{}</span>', state.value, state.label)
 
+    @admin.display(description=_("ends"), ordering="expires_at")
+    def ends(self, token: AIRiskToken) -> str:
+        return _from_now(token.expires_at) if token.expires_at else str(_("no end named"))
+
+    @admin.display(description=_("last used"), ordering="last_used_at")
+    def last_used(self, token: AIRiskToken) -> str:
+        return _from_now(token.last_used_at)
+
     @admin.display(description=_("trouble"))
     def trouble(self, token: AIRiskToken) -> str:
-        if not token.failure_kind:
-            return ""
         words = (token.get_failure_kind_display(), token.failure_status, token.failure_reason)
-        trace = f"traceId {token.failure_trace_id}" if token.failure_trace_id else ""
-        return " · ".join(str(word) for word in (*words, trace) if word)
+        return " · ".join(str(word) for word in words if word)
 
     @admin.action(description=_("Renew now"), permissions=["renew"])
     def renew_now(self, request: HttpRequest, queryset: "QuerySet[AIRiskToken]") -> None:
@@ -201,6 +202,13 @@ class AIRiskTokenAdmin(_SearchedByUser, _TokenAdmin):
     def _report(self, request: HttpRequest, report: sweep.Report) -> None:
         for words, level in _sentences(report):
             self.message_user(request, words, level)
+
+
+def _from_now(moment: "datetime") -> str:
+    """Return a moment as people say it, to be read at a glance; the exact one stands on the token's page."""
+    if moment > timezone.now():
+        return _("in %(time)s") % {"time": timeuntil(moment, depth=1)}
+    return _("%(time)s ago") % {"time": timesince(moment, depth=1)}
 
 
 def _sentences(report: sweep.Report) -> Iterator[tuple[str, int]]:

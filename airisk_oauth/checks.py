@@ -22,7 +22,7 @@ def check_settings(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any
 
 @register("airisk_oauth")
 def check_site(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any) -> list[CheckMessage]:
-    return [*_site_errors(), *_redirect_uri_warnings(), *_middleware_warnings()]
+    return [*_site_errors(), *_redirect_uri_warnings(), *_middleware_warnings(), *_session_warnings()]
 
 
 def _site_errors() -> Iterator[CheckMessage]:
@@ -45,7 +45,8 @@ def _redirect_uri_warnings() -> Iterator[CheckMessage]:
     for alias in _usable_aliases():
         callback = flow.page_url("callback", alias)
         path = urlsplit(conf.deployment(alias).redirect_uri).path
-        if callback is not None and path not in (callback, f"{callback}{alias}/"):
+        with_alias = f"{callback}{alias}/" if alias == conf.DEFAULT_ALIAS else callback
+        if callback is not None and path not in (callback, with_alias):
             yield Warning(
                 f"AIRISK_OAUTH[{alias!r}]: the path of REDIRECT_URI is not this deployment's callback.",
                 hint=f"The callback is {callback}. Ignore this where a proxy strips a prefix.",
@@ -60,6 +61,15 @@ def _middleware_warnings() -> Iterator[CheckMessage]:
             "AIRiskMiddleware does not come after AuthenticationMiddleware.",
             hint=f"Put {_OURS} below {_AUTHENTICATION} in MIDDLEWARE.",
             id="airisk_oauth.W002",
+        )
+
+
+def _session_warnings() -> Iterator[CheckMessage]:
+    if str(settings.SESSION_COOKIE_SAMESITE).lower() == "strict":
+        yield Warning(
+            "SESSION_COOKIE_SAMESITE is 'Strict': a browser that comes back from AIRisk is signed out.",
+            hint="Set it to 'Lax', Django's default, for the callback of airisk_oauth to know who comes back.",
+            id="airisk_oauth.W003",
         )
 
 

@@ -21,9 +21,14 @@ from . import protocol
 DEFAULT_ALIAS: Final = "default"
 MAX_ALIAS: Final = 64
 MAX_USERID: Final = 255
+#: In seconds; a lease, and with it a crashed worker's hold on a token, lasts longer than its flow may.
+MAX_TIMEOUT: Final = 300
 
 #: Takes a user and a deployment's alias, returns the user's ``userid`` on AIRisk, or ``None``.
 UserIdResolver = Callable[[Any, str], str | None]
+
+
+_HOST = re.compile(r"[a-z0-9]([-a-z0-9._]*[a-z0-9])?\.?|[0-9a-f:.]+", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +160,9 @@ def _is_url(value: object) -> bool:
     if not isinstance(value, str) or not value.isascii() or not _is_text(value) or set(value) & set("?#@\\ "):
         return False
     origin = protocol.origin_of(value)
-    return origin is not None and (origin[0] == "https" or _is_loopback(origin[1]) or bool(settings.DEBUG))
+    if origin is None or not _HOST.fullmatch(origin[1]):
+        return False
+    return origin[0] == "https" or _is_loopback(origin[1]) or bool(settings.DEBUG)
 
 
 def _is_loopback(host: str) -> bool:
@@ -172,20 +179,20 @@ def _is_path(value: object) -> bool:
 def _is_dotted_path(value: object) -> bool:
     try:
         return callable(import_string(cast("str", value)))
-    except (ImportError, AttributeError):
+    except (ImportError, AttributeError, TypeError, ValueError):
         return False
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+def _is_count(most: int) -> Callable[[object], bool]:
+    return lambda value: type(value) is int and 0 <= value <= most
 
 
 def _are_timeouts(value: object) -> bool:
-    return isinstance(value, tuple) and len(value) == 2 and all(map(_is_number, value))
+    return (
+        isinstance(value, tuple)
+        and len(value) == 2
+        and all(type(seconds) in (int, float) and 0 < seconds <= MAX_TIMEOUT for seconds in value)
+    )
 
 
 def _are_extras(reserved: frozenset[str]) -> Callable[[object], bool]:
@@ -199,7 +206,7 @@ def _are_extras(reserved: frozenset[str]) -> Callable[[object], bool]:
 
 _EXTRAS = "a dictionary of strings, without the parameters of the protocol itself"
 _URL = "an https:// URL without user, query and fragment (http:// is for loopback, and for DEBUG)"
-_TIMEOUTS = "a tuple of two numbers of seconds: to connect, to read"
+_TIMEOUTS = f"a tuple of two numbers of seconds, to connect and to read, at most {MAX_TIMEOUT}"
 _REQUIRED = ("BASE_URL", "CLIENT_ID", "CLIENT_SECRET", "REDIRECT_URI")
 _RULES: dict[str, tuple[Callable[[object], bool], str]] = {
     "BASE_URL": (_is_url, _URL),
@@ -210,8 +217,8 @@ _RULES: dict[str, tuple[Callable[[object], bool], str]] = {
     "TOKEN_PATH": (_is_path, "a path that starts with /"),
     "USERID": (_is_dotted_path, "the dotted path of a function (user, deployment alias) -> str | None"),
     "SILENT_RENEWAL": (lambda value: isinstance(value, bool), "True or False"),
-    "RENEW_BEFORE": (_is_count, "a whole number of seconds, 0 or more"),
-    "RENEW_UNUSED_FOR": (_is_count, "a whole number of days, 0 or more"),
+    "RENEW_BEFORE": (_is_count(86_400), "a whole number of seconds, at most a day of them"),
+    "RENEW_UNUSED_FOR": (_is_count(36_500), "a whole number of days, at most a century of them"),
     "TIMEOUT": (_are_timeouts, _TIMEOUTS),
     "API_TIMEOUT": (_are_timeouts, _TIMEOUTS),
     "EXTRA_AUTHORIZE_PARAMS": (_are_extras(protocol.AUTHORIZE_PARAMETERS), _EXTRAS),

@@ -122,7 +122,7 @@ class AIRiskTokenQuerySet(PrimaryQuerySet):
         if not tokens:
             return []
         rows = self.primary().filter(pk__in=[token.pk for token in tokens])
-        values = {name: self._column(name, tokens) for name in fields}
+        values = {name: _column(name, tokens, rows.db) for name in fields}
         if rows.filter(lease=lease).update(**values, lease=None, lease_until=None) == len(tokens):
             return tokens
         there = {row["pk"]: row for row in rows.values("pk", *fields)}
@@ -132,15 +132,17 @@ class AIRiskTokenQuerySet(PrimaryQuerySet):
             if there.get(token.pk) == {"pk": token.pk, **{name: getattr(token, name) for name in fields}}
         ]
 
-    def _column(self, name: str, tokens: list["AIRiskToken"]) -> Any:
-        """Return the one value that a column gets, or the expression that gives each row its own."""
-        values = [getattr(token, name) for token in tokens]
-        if values.count(values[0]) == len(values):
-            return values[0]
-        field = cast("models.Field[Any, Any]", AIRiskToken._meta.get_field(name))
-        each = zip(tokens, values, strict=True)
-        case = Case(*(When(pk=token.pk, then=Value(value, field)) for token, value in each), output_field=field)
-        return Cast(case, field)
+
+def _column(name: str, tokens: list["AIRiskToken"], database: str) -> Any:
+    """Return the one value that a column gets, or the expression that gives each row its own."""
+    values = [getattr(token, name) for token in tokens]
+    if values.count(values[0]) == len(values):
+        return values[0]
+    field = cast("models.Field[Any, Any]", AIRiskToken._meta.get_field(name))
+    each = zip(tokens, values, strict=True)
+    case = Case(*(When(pk=token.pk, then=Value(value, field)) for token, value in each), output_field=field)
+    # Not where it is not needed: SQLite's cast would cut a moment to milliseconds.
+    return Cast(case, field) if connections[database].features.requires_casted_case_in_updates else case
 
 
 class AIRiskToken(models.Model):

@@ -215,25 +215,21 @@ def read_token(reply: Reply, *, now: datetime, secrets: tuple[str, ...] = ()) ->
         raise _refusal(reply, secrets=secrets)
     if reply.status != 200:
         raise AIRiskInvalidResponse(f"AIRisk's token endpoint answered with status {reply.status}.")
-    answer = _json_object(reply)
-    if answer is None:
+    fields = _fields(reply, "access_token", "expiration", "expires_in")
+    if fields is None:
         raise AIRiskInvalidResponse("AIRisk's answer is not the JSON that its documentation shows.")
-    token = _text(answer.pop("access_token", None))
-    if len(token) > MAX_TOKEN or not _VSCHAR.fullmatch(token):
+    token, expiration, expires_in = fields
+    if not isinstance(token, Secret) or len(token) > MAX_TOKEN or not _VSCHAR.fullmatch(token):
         raise AIRiskInvalidResponse("AIRisk's answer holds no usable access_token.")
-    return TokenGrant(token, _end(answer, now))
+    return TokenGrant(token, _end(expiration, expires_in, now))
 
 
-def _text(value: object) -> Secret:
-    return Secret(value) if isinstance(value, str) else Secret()
-
-
-def _end(answer: Mapping[str, Any], now: datetime) -> datetime | None:
+def _end(expiration: object, expires_in: object, now: datetime) -> datetime | None:
     try:
-        if answer.get("expiration") is not None:
-            end = _moment(answer["expiration"])
-        elif answer.get("expires_in") is not None:
-            end = now + timedelta(seconds=_seconds(answer["expires_in"]))
+        if expiration is not None:
+            end = _moment(expiration)
+        elif expires_in is not None:
+            end = now + timedelta(seconds=_seconds(expires_in))
         else:
             return None
     except (ValueError, OverflowError):
@@ -270,8 +266,7 @@ def _refusal(reply: Reply, *, secrets: tuple[str, ...]) -> AIRiskError:
         )
     trace_id: object = ""
     if "json" in reply.content_type:
-        problem = _json_object(reply) or {}
-        reason, trace_id = problem.get("title"), problem.get("traceId")
+        reason, trace_id = _fields(reply, "title", "traceId") or ("", "")
     elif reply.content_type.startswith("text/plain"):
         reason = reply.body[: MAX_BODY // 64].decode("ascii", "replace").strip()
     else:
@@ -291,13 +286,25 @@ def _retry_after(value: str) -> float | None:
     return min(float(value), MAX_RETRY_AFTER) if re.fullmatch(r"\d{1,9}", value, re.ASCII) else None
 
 
-def _json_object(reply: Reply) -> dict[str, Any] | None:
-    """Return the JSON object that the body is, or ``None``: no error is raised where the body is at hand."""
+def _fields(reply: Reply, *names: str) -> list[object] | None:
+    """Return these fields of the JSON object that the body is, or ``None`` where it is none.
+
+    No error is raised where the whole body is at hand: a traceback shows local variables.
+    """
     try:
         answer = json.loads(reply.body, object_pairs_hook=_unique, parse_constant=_no_constant)
     except (ValueError, RecursionError):
         return None
-    return answer if isinstance(answer, dict) else None
+    if not isinstance(answer, dict):
+        return None
+    return [_scalar(answer.get(name)) for name in names]
+
+
+def _scalar(value: object) -> object:
+    """Return a value whose ``repr`` can be seen: a list or object, never valid here, might hold a token."""
+    if isinstance(value, list | dict):
+        return ()
+    return Secret(value) if isinstance(value, str) else value
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -170,7 +170,8 @@ def disconnect(request: HttpRequest, alias: str = conf.DEFAULT_ALIAS) -> HttpRes
         flow.disconnect(token)
         text = _("You are disconnected from AIRisk.")
         if token.expires_at is not None:
-            until = date_format(localtime(token.expires_at), "DATETIME_FORMAT")
+            end = localtime(token.expires_at)
+            until = f"{date_format(end, 'DATETIME_FORMAT')} {end:%Z}"
             text = _(
                 "You are disconnected: this site has forgotten the token. AIRisk cannot revoke it; it ends there by "
                 "itself, at %(until)s."
@@ -234,7 +235,7 @@ def _connection(user: Any, deployment: Deployment) -> Connection:
     except ConnectionRequired:
         stored = AIRiskToken.objects.primary().owned_by(user.pk, deployment.alias).first()
         return Connection(deployment, deployment.userid_of(user), stored, is_usable=False)
-    return Connection(deployment, token.userid, token, is_usable=True)
+    return Connection(deployment, token.userid, token, is_usable=not token.needs_person)
 
 
 def _say_problem(request: HttpRequest, error: Exception) -> HttpResponse:

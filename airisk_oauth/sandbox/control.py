@@ -64,14 +64,14 @@ class SwitchesForm(forms.Form):
 def control(request: HttpRequest) -> HttpResponseBase:
     """Shows the switches, and sets them."""
     if request.method != "POST":
-        return _page(request, SwitchesForm(initial=asdict(world.switches)))
+        return _page(request, SwitchesForm(initial=asdict(world.switches), label_suffix=""))
     action = request.POST.get("action")
     if action == "end_all_tokens":
         world.end_all_tokens()
     elif action == "reset":
         world.reset()
     else:
-        form = SwitchesForm(request.POST)
+        form = SwitchesForm(request.POST, label_suffix="")
         if not form.is_valid():
             return _page(request, form, status=400)
         world.switches = Switches(**form.cleaned_data)
