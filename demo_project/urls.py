@@ -1,0 +1,17 @@
+from django.apps import apps
+from django.contrib import admin
+from django.contrib.auth.views import LoginView, LogoutView
+from django.urls import include, path
+
+from . import views
+
+urlpatterns = [
+    path("", views.home, name="home"),
+    path("conversations/", views.conversations, name="conversations"),
+    path("accounts/login/", LoginView.as_view(redirect_authenticated_user=True), name="login"),
+    path("accounts/logout/", LogoutView.as_view(), name="logout"),
+    path("airisk/", include("airisk_oauth.urls")),
+    path("admin/", admin.site.urls),
+]
+if apps.is_installed("airisk_oauth.sandbox"):
+    urlpatterns.append(path("sandbox/", include("airisk_oauth.sandbox.urls")))

@@ -1,0 +1,121 @@
+"""The demo's two pages: where a user stands with AIRisk, and what AIRisk has for them."""
+
+from datetime import timedelta
+from typing import Any, Final
+
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.utils import timezone
+from django.utils.timesince import timesince
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_safe
+
+from airisk_oauth import AIRiskSession, conf
+from airisk_oauth.decorators import airisk_required
+from airisk_oauth.exceptions import AIRiskError, AIRiskUnavailable, ConnectionRequired
+from airisk_oauth.models import AIRiskToken
+from airisk_oauth.renewal import TokenKeeper
+
+from .conversations import read_conversations
+from .models import Event
+
+#: So many events and conversations are shown.
+EVENTS: Final = 8
+CONVERSATIONS: Final = 100
+#: So many characters of an answer that is not understood.
+RAW: Final = 4000
+
+
+class Request(HttpRequest):
+    """A request as the package's middleware completes it."""
+
+    airisk: AIRiskSession
+
+
+@never_cache
+@require_safe
+def home(request: HttpRequest) -> HttpResponse:
+    if not request.user.is_authenticated:
+        return render(request, "demo/welcome.html")
+    deployment = conf.deployment()
+    token = AIRiskToken.objects.filter(user=request.user, deployment=deployment.alias).first()
+    context = {
+        "deployment": deployment,
+        "userid": deployment.userid_of(request.user),
+        "token": token,
+        "is_connected": token is not None and _is_usable(token, deployment, request.user),
+        "events": Event.objects.filter(user=request.user).order_by("-pk")[:EVENTS],
+        **(_life(token, deployment) if token and token.expires_at else {}),
+    }
+    return render(request, "demo/home.html", context)
+
+
+def _is_usable(token: AIRiskToken, deployment: conf.Deployment, user: Any) -> bool:
+    try:
+        TokenKeeper(deployment, user).check()
+    except ConnectionRequired:
+        return False
+    # Until it ends, the token may serve; the next one has to be asked for in any case.
+    return not token.needs_person
+
+
+def _life(token: Any, deployment: conf.Deployment) -> dict[str, Any]:
+    """How long the token lives, how long still, and in how long a time at its end a call renews it."""
+    seconds_left = (token.expires_at - timezone.now()).total_seconds()
+    renewed_in = token.expires_at - token.renew_at(deployment.renew_before)
+    return {
+        "life": int((token.expires_at - token.renewed_at).total_seconds()),
+        "seconds_left": max(0, int(seconds_left)),
+        "left": _duration(seconds_left),
+        "renewed_in": _duration(renewed_in.total_seconds()),
+    }
+
+
+def _duration(seconds: float) -> str:
+    """Say it in seconds where Django's own words would be "0 minutes"."""
+    if seconds < 120:
+        return ngettext("%(seconds)d second", "%(seconds)d seconds", int(seconds)) % {"seconds": seconds}
+    now = timezone.now()
+    return timesince(now - timedelta(seconds=seconds), now)
+
+
+@never_cache
+@require_safe
+@airisk_required
+def conversations(request: Request) -> HttpResponse:
+    try:
+        response = request.airisk.get("/api/GetConversations")
+    except ConnectionRequired:
+        raise  # The middleware sends the user to connect.
+    except AIRiskUnavailable:
+        return _unavailable(request)
+    except AIRiskError as error:
+        return _trouble(request, _("AIRisk did not let this site in"), error=error)
+    if response.status_code == 429 or response.status_code >= 500:
+        return _unavailable(request)
+    if response.status_code != 200:
+        title = _("AIRisk answered with status %(status)s") % {"status": response.status_code}
+        return _trouble(request, title)
+    try:
+        answer = response.json()
+    except (ValueError, RecursionError):
+        return _trouble(request, _("AIRisk's answer is not the data that was asked for"))
+    Event.objects.record(request.user.pk, Event.Kind.FETCHED)
+    found = read_conversations(answer)
+    context = {
+        "conversations": found and found[:CONVERSATIONS],
+        "more": max(0, len(found or []) - CONVERSATIONS),
+        "raw": response.text[:RAW] if found is None else "",
+    }
+    return render(request, "demo/conversations.html", context)
+
+
+def _unavailable(request: HttpRequest) -> HttpResponse:
+    context = {"title": _("AIRisk is not available at the moment"), "is_temporary": True}
+    return render(request, "demo/trouble.html", context, status=503)
+
+
+def _trouble(request: HttpRequest, title: str, error: AIRiskError | None = None) -> HttpResponse:
+    return render(request, "demo/trouble.html", {"title": title, "error": error}, status=502)

@@ -1,0 +1,327 @@
+"""The demo keeps what the README says of it: started as `make demo` starts it, and used as a person would."""
+
+import html
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+import requests
+
+from demo_project.conversations import Conversation, read_conversations
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class Browser(requests.Session):
+    """Sees the text of pages, and fills in forms with the CSRF token of the page that was seen last."""
+
+    def __init__(self, site: str) -> None:
+        super().__init__()
+        self.trust_env = False
+        self.site = site
+
+    def see(self, path: str, status: int = 200) -> str:
+        return self._text(self.get(self.site + path, timeout=10), status)
+
+    def submit(self, path: str, **fields: str) -> str:
+        data = {"csrfmiddlewaretoken": self.csrf_token, **fields}
+        return self._text(self.post(self.site + path, data, timeout=10), 200)
+
+    def _text(self, response: requests.Response, status: int) -> str:
+        assert response.status_code == status, response.text
+        match = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', response.text)
+        self.csrf_token = match[1] if match else ""
+        self.address = response.url.removeprefix(self.site)
+        without_tags = re.sub(r"<(style|script).*?</\1>|<[^>]+>", " ", response.text, flags=re.DOTALL)
+        return " ".join(html.unescape(without_tags).split())
+
+    def sign_in(self, name: str) -> str:
+        self.see("/accounts/login/")
+        return self.submit("/accounts/login/", username=name, password=name)
+
+    def switch(self, action: str = "save", **switches: str) -> None:
+        """Press a button of the sandbox's; switches that are not named go back to a good day's."""
+        self.see("/sandbox/control/")
+        self.submit("/sandbox/control/", **{"action": action, "latency": "0", "token_life": "3600", **switches})
+
+
+class UndocumentedAIRisk(ThreadingHTTPServer):
+    """An AIRisk that connects everybody, and whose conversations are whatever a test says."""
+
+    status, body = 200, b"[]"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: UndocumentedAIRisk
+
+    def do_GET(self) -> None:
+        url = urlsplit(self.path)
+        if url.path == "/api/oauth2":
+            query = parse_qs(url.query)
+            self._answer(302, Location=f"{query['redirect_uri'][0]}?code=a-code&state={query['state'][0]}")
+        else:
+            self._answer(self.server.status, self.server.body)
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self._answer(200, b'{"access_token": "a-token"}')
+
+    def _answer(self, status: int, body: bytes = b"", **headers: str) -> None:
+        self.send_response(status)
+        for name, value in {**headers, "Content-Length": str(len(body))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@contextmanager
+def undocumented_airisk() -> Iterator[UndocumentedAIRisk]:
+    with UndocumentedAIRisk(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def manage(*arguments: str, output: Any = subprocess.PIPE, **variables: str) -> subprocess.Popen[str]:
+    """Begin a command of the demo's, unmoved by a developer's own environment or .env file: an empty value is none."""
+    command = [sys.executable, "-W", "error", "manage.py", *arguments]
+    ours = {"DJANGO_SETTINGS_MODULE": "demo_project.settings", "PYTHONUNBUFFERED": "1"}
+    unset = dict.fromkeys(("SECRET_KEY", "DEBUG", "ALLOWED_HOSTS", "AIRISK_BASE_URL"), "")
+    env = {**os.environ, **ours, **unset, **variables}
+    return subprocess.Popen(command, cwd=ROOT, env=env, stdout=output, stderr=subprocess.STDOUT, text=True)
+
+
+def end(process: subprocess.Popen[str]) -> tuple[int, str]:
+    try:
+        output, _ = process.communicate(timeout=30)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
+    return process.returncode, output
+
+
+@contextmanager
+def running(log: Path, **variables: str) -> Iterator[str]:
+    """The development server, until the end of the block; it starts without a warning of Django's system check."""
+    address = ("127.0.0.1", int(variables["PORT"]))
+    with (
+        log.open("w") as output,
+        manage("runserver", "--noreload", f"127.0.0.1:{address[1]}", output=output, **variables) as server,
+    ):
+        try:
+            give_up = time.monotonic() + 30
+            while is_silent(address):
+                assert server.poll() is None, log.read_text()
+                assert time.monotonic() < give_up, log.read_text()
+                time.sleep(0.05)
+            assert "System check identified no issues (0 silenced)." in log.read_text()
+            yield f"http://127.0.0.1:{address[1]}"
+        finally:
+            server.terminate()
+
+
+def is_silent(address: tuple[str, int]) -> bool:
+    with socket.socket() as sock:
+        return sock.connect_ex(address) != 0
+
+
+def free_port() -> str:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return str(sock.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The variables of a demo that is ready to run; it was seeded twice, which must do no harm."""
+    database = tmp_path_factory.mktemp("demo") / "demo.sqlite3"
+    variables = {"DEBUG": "true", "PORT": free_port(), "DATABASE_URL": f"sqlite:///{database}"}
+    for command in (["migrate", "--verbosity", "0"], ["seed_demo"], ["seed_demo"]):
+        status, output = end(manage(*command, **variables))
+        assert status == 0, output
+    assert f"http://127.0.0.1:{variables['PORT']}/" in output
+    assert "user_42" in output
+    return variables
+
+
+@pytest.fixture(scope="module")
+def site(demo: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with running(tmp_path_factory.mktemp("log") / "log", **demo) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def signed_in(site: str) -> Iterator[Browser]:
+    with Browser(site) as browser:
+        browser.sign_in("demo")
+        yield browser
+
+
+@pytest.fixture
+def browser(signed_in: Browser) -> Browser:
+    """A browser in which the user demo is signed in and not connected, with AIRisk on a good day."""
+    signed_in.switch()
+    signed_in.submit("/airisk/disconnect/")
+    return signed_in
+
+
+def test_two_clicks_lead_from_signing_in_to_the_conversations(browser: Browser) -> None:
+    home = browser.see("/")
+    assert "Not connected" in home
+    assert "user_42" in home
+    page = browser.submit("/airisk/connect/", next="/conversations/")
+    assert browser.address == "/conversations/"
+    assert "You are connected to AIRisk." in page
+    assert re.search(r"(Approved|Supervised|Awaiting review) .+ (gpt|claude|mistral|llama)\S+ · .+ ago", page)
+
+
+def test_home_shows_how_long_the_token_lives_and_what_happened(browser: Browser) -> None:
+    browser.submit("/airisk/connect/", next="/conversations/")
+    home = browser.see("/")
+    assert re.search(r"The token ends in (1 hour|59 minutes) The first call in its last 5 minutes renews it", home)
+    assert re.search(r"What happened last Conversations fetched .+? Connected to AIRisk", home)
+    browser.submit("/airisk/disconnect/")
+    assert "What happened last Disconnected, token forgotten" in browser.see("/")
+
+
+def test_an_ended_token_is_renewed_and_the_user_does_not_notice(browser: Browser) -> None:
+    browser.submit("/airisk/connect/", next="/")
+    browser.switch("end_all_tokens")
+    assert "Fetched from AIRisk just now" in browser.see("/conversations/")
+    assert re.search(r"What happened last Conversations fetched .+? Token renewed", browser.see("/"))
+
+
+def test_an_outage_is_a_friendly_page_and_nobody_is_signed_out_or_disconnected(browser: Browser) -> None:
+    browser.submit("/airisk/connect/", next="/")
+    browser.switch(outage="on")
+    page = browser.see("/conversations/", status=503)
+    assert "AIRisk is not available at the moment" in page
+    assert "Try again" in page
+    assert "Signed in as demo" in page
+    browser.switch()
+    assert "Fetched from AIRisk just now" in browser.see("/conversations/")
+
+
+def test_a_renewal_that_failed_is_told_with_its_reason_and_how_to_mend_it(browser: Browser) -> None:
+    browser.submit("/airisk/connect/", next="/")
+    browser.switch(login_page="on")
+    browser.switch("end_all_tokens")
+    browser.see("/conversations/")
+    assert browser.address == "/airisk/connect/?next=%2Fconversations%2F"
+    home = browser.see("/")
+    assert "Please reconnect" in home
+    assert "Token not renewed: AIRisk asks for a person" in home
+
+
+def test_somebody_who_is_not_signed_in_is_told_how_to_begin(site: str) -> None:
+    with Browser(site) as browser:
+        welcome = browser.see("/")
+        assert "demo demo" in welcome
+        assert "admin admin" in welcome
+        browser.see("/conversations/")
+        assert browser.address == "/accounts/login/?next=/conversations/"
+        browser.see("/static/demo/demo.css")
+
+
+def test_admin_is_staff_and_somebody_else_on_airisk(site: str) -> None:
+    with Browser(site) as browser:
+        assert "user_1" in browser.sign_in("admin")
+        assert "user_42" in browser.see("/admin/airisk_oauth/airiskidentity/")
+
+
+def test_a_browser_at_localhost_is_sent_where_airisk_will_send_it_back_to(site: str) -> None:
+    host = site.removeprefix("http://").replace("127.0.0.1", "localhost")
+    answer = requests.get(f"{site}/accounts/login/?next=/", headers={"Host": host}, allow_redirects=False, timeout=10)
+    assert answer.headers["Location"] == f"{site}/accounts/login/?next=/"
+
+
+@pytest.mark.parametrize("path", ["/airisk/", "/airisk/connect/"])
+def test_the_pages_of_the_package_look_like_those_of_the_site(browser: Browser, path: str) -> None:
+    assert browser.see(path).count("AIRisk demo") == 1
+
+
+def test_whatever_a_real_airisk_answers_is_shown(demo: dict[str, str], signed_in: Browser, tmp_path: Path) -> None:
+    real = {**demo, "PORT": free_port(), "AIRISK_CLIENT_ID": "client-1", "AIRISK_CLIENT_SECRET": "secret-1"}
+    real["AIRISK_REDIRECT_URI"] = f"http://127.0.0.1:{real['PORT']}/airisk/callback/"
+    with undocumented_airisk() as airisk:
+        real["AIRISK_BASE_URL"] = f"http://127.0.0.1:{airisk.server_port}"
+        with running(tmp_path / "log", **real) as site, Browser(site) as browser:
+            browser.cookies.update(signed_in.cookies)
+            assert "sandbox" not in browser.see("/").lower()
+            browser.submit("/airisk/connect/", next="/conversations/")
+            assert browser.address == "/conversations/"
+            browser.see("/sandbox/control/", status=404)
+            for airisk.body, words in (
+                (b"[]", "You have no conversations on AIRisk yet."),
+                (b'{"items": [{"Name": "A plan <b>", "State": null}]}', "A plan <b>"),
+                (b'{"conversationCount": 3}', '{"conversationCount": 3}'),
+                (b'["\\ud800"]', "in a form that this page does not know"),
+                (b'[{"title": "half a pair: \\ud800"}]', "half a pair: ?"),
+            ):
+                assert words in browser.see("/conversations/")
+            for airisk.body in (b"<!DOCTYPE html>", b"[" * 100_000, b"\xff\xfe", b""):
+                assert "is not the data that was asked for" in browser.see("/conversations/", status=502)
+            for airisk.status, status, words in ((403, 502, "status 403"), (500, 503, "AIRisk is not available")):
+                assert words in browser.see("/conversations/", status=status)
+
+
+def test_a_secret_that_everybody_knows_is_for_development_only() -> None:
+    processes = [manage("check"), manage("seed_demo", SECRET_KEY="a secret of one's own")]
+    results = [end(process) for process in processes]
+    for (status, output), reason in zip(results, ("Set SECRET_KEY", "DEBUG=true only"), strict=True):
+        assert status != 0
+        assert reason in output
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        [{"title": "Plan", "updated": "2025-03-31T13:12:17Z", "model": "m", "lastMessage": "Yes.", "status": "Open"}],
+        {
+            "success": True,
+            "data": {
+                "conversations": [
+                    {
+                        "Name": "Plan",
+                        "UpdatedAt": "2025-03-31T15:12:17.0000000+02:00",
+                        "Model": {"Id": 7, "DisplayName": "m"},
+                        "last_message": {"role": "assistant", "content": "Yes."},
+                        "State": "Open",
+                    }
+                ]
+            },
+        },
+    ],
+)
+def test_conversations_are_found_whatever_their_fields_are_called(answer: object) -> None:
+    updated = datetime(2025, 3, 31, 13, 12, 17, tzinfo=UTC)
+    assert read_conversations(answer) == [Conversation("Plan", "m", updated, "Yes.", "Open")]
+
+
+@pytest.mark.parametrize("moment", ["0001-01-01T00:00:00", "0001-01-01T00:00:00+14:00", "2025-02-30T00:00:00Z", "", 7])
+def test_a_moment_that_is_none_is_left_out(moment: object) -> None:
+    assert read_conversations([{"title": "Plan", "updated": moment}]) == [Conversation("Plan", "", None, "", "")]
+
+
+@pytest.mark.parametrize("answer", [None, 7, "text", {}, {"a": [], "b": []}, ["text"], [{"colour": "red"}], [[]]])
+def test_an_answer_of_another_shape_is_not_guessed_at(answer: object) -> None:
+    assert read_conversations(answer) is None
