@@ -27,7 +27,7 @@ from .views import start
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from django.db.models import Field, QuerySet
+    from django.db.models import QuerySet
 
     _IdentityAdmin = admin.ModelAdmin[AIRiskIdentity]
     _TokenAdmin = admin.ModelAdmin[AIRiskToken]
@@ -81,10 +81,11 @@ class AIRiskIdentityAdmin(_SearchedByUser, _IdentityAdmin):
         users = self.admin_site._registry.get(get_user_model())
         return ["user"] if users is not None and users.get_search_fields(request) else []
 
-    def formfield_for_dbfield(self, db_field: "Field[Any, Any]", request: Any, **kwargs: Any) -> Any:
-        if db_field.name == "deployment":
-            kwargs["widget"] = forms.Select(choices=[(alias, alias) for alias in conf.aliases()])
-        return super().formfield_for_dbfield(db_field, request, **kwargs)
+    def get_form(self, request: Any, obj: AIRiskIdentity | None = None, change: bool = False, **kwargs: Any) -> Any:
+        # A deployment that has left the settings stays a choice where it is one, or saving would move the identity.
+        aliases = dict.fromkeys([*conf.aliases(), *([obj.deployment] if obj else [])])
+        kwargs["widgets"] = {"deployment": forms.Select(choices=[(alias, alias) for alias in aliases])}
+        return super().get_form(request, obj, change, **kwargs)
 
 
 @admin.register(AIRiskToken)
@@ -157,6 +158,9 @@ class AIRiskTokenAdmin(_SearchedByUser, _TokenAdmin):
                 deployment = conf.deployment(alias)
             except ImproperlyConfigured as error:
                 report.skip(str(error), len(pks))
+                continue
+            if not deployment.silent_renewal:
+                report.skip(str(_("a person has to connect")), len(pks))
                 continue
             run = sweep.Sweep(deployment, within=None, pks=pks).run
             report.add(renewal.on_own_connection(run, pks[0]))

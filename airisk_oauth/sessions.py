@@ -6,6 +6,7 @@ The bearer goes to the deployment's own origin only, checked on every hop.
 import re
 from contextlib import suppress
 from typing import Any, Final, NoReturn, Self
+from urllib.parse import urljoin
 
 import requests
 from django.utils import timezone
@@ -76,16 +77,15 @@ class AIRiskAuth(AuthBase):
     def _after(self, response: requests.Response, **kwargs: Any) -> requests.Response:
         """Look at every response, those on the way of a redirect included."""
         request = response.request
-        if response.is_redirect:
+        sent = Secret(request.headers.get("Authorization", "").removeprefix("Bearer "))
+        if response.status_code == 401 and sent and self._is_ours(request):
+            self._access = self._keeper.access(refused=sent)
+            if _rewind(request):
+                response = self._replay(response, self._access.token, kwargs)
+        if response.is_redirect and _target_origin(response) != self.deployment.origin:
             # Removed before requests copies the headers to the next hop, which may be anywhere.
-            target = requests.compat.urljoin(response.url, response.headers["Location"])
-            if protocol.origin_of(target) != self.deployment.origin:
-                request.headers.pop("Authorization", None)
-        sent = request.headers.get("Authorization", "").removeprefix("Bearer ")
-        if response.status_code != 401 or not sent or not self._is_ours(request):
-            return response
-        self._access = self._keeper.access(refused=sent)
-        return self._replay(response, self._access.token, kwargs) if _rewind(request) else response
+            request.headers.pop("Authorization", None)
+        return response
 
     def _replay(self, response: requests.Response, token: str, kwargs: dict[str, Any]) -> requests.Response:
         # Drained, so that the connection can be used again, but not for ever.
@@ -147,21 +147,28 @@ class AIRiskSession(requests.Session):
             kwargs["timeout"] = self.deployment.api_timeout
         try:
             return super().send(request, **kwargs)
-        except requests.TooManyRedirects:
-            raise AIRiskInvalidResponse("AIRisk redirects without end.") from None
         except requests.RequestException as error:
-            raise AIRiskUnavailable(f"AIRisk could not be reached ({type(error).__name__}).") from None
+            failure = type(error)
+        # Here, where the caught exception and the request that it carries are gone, not only hidden.
+        if failure is requests.TooManyRedirects:
+            raise AIRiskInvalidResponse("AIRisk redirects without end.") from None
+        raise AIRiskUnavailable(f"AIRisk could not be reached ({failure.__name__}).") from None
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:
         """Follow redirects within the deployment's origin only."""
-        target = super().get_redirect_target(resp)
-        if target is None:
+        if not resp.is_redirect or _target_origin(resp) != self.deployment.origin:
             return None
-        url = requests.compat.urljoin(resp.url, target)
-        return target if protocol.origin_of(url) == self.deployment.origin else None
+        return super().get_redirect_target(resp)
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("A session with AIRisk cannot be pickled; make a new one where it is needed.")
+
+
+def _target_origin(response: requests.Response) -> tuple[str, str, int] | None:
+    try:
+        return protocol.origin_of(urljoin(response.url, response.headers["Location"]))
+    except ValueError:
+        return None
 
 
 def _rewind(request: requests.PreparedRequest) -> bool:

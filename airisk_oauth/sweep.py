@@ -137,6 +137,7 @@ class _Run:
         self.report = Report()
         self.lease = uuid4()
         self.outages = 0
+        self.given_up = False
         self.in_flight: dict[Future[renewal.Outcome], AIRiskToken] = {}
         self.of_thread = threading.local()
         self.clients = ExitStack()
@@ -157,7 +158,7 @@ class _Run:
         left = expected - self.report.counts.total()
         if self.sweep.stop.is_set():
             self._skip(INTERRUPTED, left)
-        elif self.outages >= GIVE_UP_AFTER:
+        elif self.given_up:
             self._skip(LEFT_ALONE, left)
         else:
             self._skip(HELD, left)
@@ -169,7 +170,7 @@ class _Run:
         # A lease outlasts the flows that are before it in the queue.
         seconds = (2 * RESERVE + 1) * renewal.lease_seconds(self.deployment)
         after = Q()
-        while left > 0 and not self.sweep.stop.is_set() and self.outages < GIVE_UP_AFTER:
+        while left > 0 and not self.sweep.stop.is_set() and not self.given_up:
             rows = self.sweep.candidates().filter(after).order_by(*(["expires_at"] if by_end else []), "pk")
             limit = min(RESERVE * self.sweep.workers, left)
             page = rows.claim(self.lease, now=timezone.now(), seconds=seconds, limit=limit)
@@ -231,6 +232,7 @@ class _Run:
                 continue
             what = _word_for(outcome)
             self.outages = self.outages + 1 if what == UNAVAILABLE else 0
+            self.given_up = self.given_up or self.outages >= GIVE_UP_AFTER
             self.report.counts[what] += 1
             self.progress(what)
 

@@ -80,6 +80,7 @@ class OAuthClient(AbstractContextManager["OAuthClient"]):
         connect, _read = self.deployment.timeout
         left = max(self._ends - time.monotonic(), 0.001)
         _deadline.set(self._ends)
+        failure = ""
         try:
             # The adapter, not a session: nothing is redirected, and no cookie of one user reaches another's flow.
             with self._adapter.send(
@@ -87,7 +88,10 @@ class OAuthClient(AbstractContextManager["OAuthClient"]):
             ) as response:
                 body = _limited_body(response)
         except (OSError, HTTPError) as error:
-            raise AIRiskUnavailable(f"AIRisk did not answer ({type(error).__name__}).") from None
+            failure = type(error).__name__
+        if failure:
+            # Here, where the caught exception and the request that it carries are gone, not only hidden.
+            raise AIRiskUnavailable(f"AIRisk did not answer ({failure}).") from None
         if body is None:
             raise AIRiskInvalidResponse("AIRisk's answer is longer than any token.")
         return Reply(

@@ -41,7 +41,9 @@ logger = logging.getLogger("airisk_oauth.views")
 BROWSER_KEY: Final = "airisk_oauth_browser"
 
 #: A path of this site: no other host, nothing that a browser or server would read as one, no control characters.
-_NEXT = re.compile(r"/(?!.*//)(?!.*/\.{1,2}(?:/|$))(?!.*%(?:[01][0-9a-f]|7f|5c))[^\\\s]*", re.IGNORECASE)
+_NEXT = re.compile(
+    r"/(?!/)(?![^?#]*//)(?![^?#]*/\.{1,2}(?:[/?#]|$))(?![^?#]*%(?:[01][0-9a-f]|7f|5c))[^\\\s]*", re.IGNORECASE
+)
 
 
 class SignedOut(Exception):
@@ -120,6 +122,7 @@ class Connection:
 @login_required
 @require_GET
 def connection(request: HttpRequest) -> HttpResponse:
+    _browser_of(request)
     connections = [_connection(request.user, conf.deployment(alias)) for alias in conf.aliases()]
     return render(request, "airisk_oauth/connection.html", {"connections": connections})
 
@@ -131,6 +134,7 @@ def connect(request: HttpRequest, alias: str = conf.DEFAULT_ALIAS) -> HttpRespon
     deployment = _deployment_or_404(alias)
     next_url = _safe_next(request.POST.get("next") or request.GET.get("next"))
     if request.method == "GET":
+        _browser_of(request)
         context = {"connection": _connection(request.user, deployment), "next": next_url}
         return render(request, "airisk_oauth/connect.html", context)
     return start(request, deployment, next_url=next_url)
@@ -184,8 +188,7 @@ def start(
     request: HttpRequest, deployment: Deployment, *, next_url: str = "", for_application: bool = False
 ) -> HttpResponse:
     """Send this user's browser to AIRisk, or say why that is not possible."""
-    browser = request.session.get(BROWSER_KEY) or secrets.token_urlsafe(16)
-    request.session[BROWSER_KEY] = browser
+    browser = _browser_of(request)
     try:
         _require_own_session(request)
         url = flow.begin(deployment, request.user, browser=browser, next_url=next_url, for_application=for_application)
@@ -218,6 +221,15 @@ def _complete(request: HttpRequest, deployment: Deployment, query: Secret) -> Ht
     if connected.first:
         messages.success(request, _("You are connected to AIRisk."), fail_silently=True)
     return redirect(_safe_next(connected.pending.next) or "airisk_oauth:connection")
+
+
+def _browser_of(request: HttpRequest) -> str:
+    """Return what this browser's session is bound by, made when a page first offers to connect.
+
+    Made by the click itself, a double click would make two, of which one session keeps but the other.
+    """
+    browser: str = request.session.setdefault(BROWSER_KEY, secrets.token_urlsafe(16))
+    return browser
 
 
 def _require_own_session(request: HttpRequest) -> None:

@@ -43,11 +43,11 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         began = time.monotonic()
         try:
-            sweeps = _sweeps(options)
+            sweeps, limit = _sweeps(options), _count(options["limit"])
             if options["dry_run"]:
-                self._tell_plan(sweeps, as_json=options["json"])
+                self._tell_plan(sweeps, limit, as_json=options["json"])
                 return
-            reports = self._run(sweeps, _count(options["limit"]), quiet=options["json"])
+            reports = self._run(sweeps, limit, quiet=options["json"])
         except (ImproperlyConfigured, DatabaseError) as error:
             raise CommandError(f"Nothing could be tried: {error}", returncode=NOTHING_TRIED) from None
         self._tell(reports, round(time.monotonic() - began, 1), as_json=options["json"])
@@ -84,8 +84,11 @@ class Command(BaseCommand):
 
         yield count
 
-    def _tell_plan(self, sweeps: list[Sweep], *, as_json: bool) -> None:
-        plan = {sweep.deployment.alias: sweep.total() for sweep in sweeps}
+    def _tell_plan(self, sweeps: list[Sweep], limit: int | None, *, as_json: bool) -> None:
+        plan: dict[str, int] = {}
+        for sweep in sweeps:
+            sweep.limit = None if limit is None else limit - sum(plan.values())
+            plan[sweep.deployment.alias] = sweep.total()
         if as_json:
             self.stdout.write(json.dumps({"would_renew": sum(plan.values()), "deployments": plan}))
             return
@@ -116,7 +119,6 @@ def _sweeps(options: dict[str, Any]) -> list[Sweep]:
             conf.deployment(each),
             within=None if options["all"] else _duration(options["within"]),
             user_id=None if name is None else _user_id(name),
-            limit=_count(options["limit"]),
             workers=_count(options["workers"]) or 1,
         )
         for each in ([alias] if alias is not None else conf.aliases())
