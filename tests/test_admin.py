@@ -1,0 +1,652 @@
+"""The admin: what staff see and may do, that nothing there opens or shows a token, and the states behind it."""
+
+import re
+from datetime import timedelta
+from html import unescape
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin, urlsplit
+
+import pytest
+import requests
+from cryptography.fernet import Fernet
+from django.contrib.admin import AdminSite, ModelAdmin
+from django.contrib.admin.widgets import AutocompleteSelect, ForeignKeyRawIdWidget
+from django.contrib.auth.models import Permission, User
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
+from django.utils import timezone
+
+from airisk_oauth.admin import AIRiskIdentityAdmin
+from airisk_oauth.models import AIRiskIdentity, AIRiskToken, PendingAuthorization
+from airisk_oauth.sandbox.world import Caller, World
+from airisk_oauth.signals import token_disconnected, token_obtained
+from airisk_oauth.states import State, with_state
+
+from .flows import authorize, give_token, start
+from .test_connecting import configure, hearing, rows, token_posts
+
+if TYPE_CHECKING:
+    from pytest_django import Settings
+
+CANARY = "Zq9-canary-0123456789-token"
+GONE = "gone"
+
+
+def tokens(page: str, *args: Any) -> str:
+    return reverse(f"admin:airisk_oauth_airisktoken_{page}", args=args)
+
+
+def identities(page: str, *args: Any) -> str:
+    return reverse(f"admin:airisk_oauth_airiskidentity_{page}", args=args)
+
+
+def obtain(alias: str = "default") -> str:
+    return tokens("obtain", alias)
+
+
+def new_keys() -> list[str]:
+    return [Fernet.generate_key().decode()]
+
+
+def person(name: str, userid: str = "user_42", deployment: str = "default") -> User:
+    user = User.objects.create_user(name, email=f"{name}@example.com")
+    AIRiskIdentity.objects.create(user=user, userid=userid, deployment=deployment)
+    return user
+
+
+def read(response: Any) -> str:
+    """The page's text."""
+    assert response.status_code == 200
+    page = response.content.decode()
+    return " ".join(unescape(re.sub(r"<[^>]+>", " ", page[page.index("<body") :])).split())
+
+
+def act(browser: Client, action: str, *chosen: AIRiskToken) -> list[str]:
+    """Do something to tokens in the list, and return what is said about it."""
+    data = {"action": action, "_selected_action": [token.pk for token in chosen], "index": 0}
+    response = browser.post(tokens("changelist"), data, follow=True)
+    return [str(message) for message in response.context["messages"]]
+
+
+def said(browser: Client) -> list[str]:
+    return [str(message) for message in browser.get(tokens("changelist")).context["messages"]]
+
+
+def listed(response: Any) -> list[Any]:
+    """The rows that a list shows."""
+    assert response.status_code == 200
+    return list(response.context["cl"].result_list)
+
+
+def may(user: User, *codenames: str) -> None:
+    permissions = Permission.objects.filter(content_type__app_label="airisk_oauth", codename__in=codenames)
+    assert len(permissions) == len(codenames)
+    user.user_permissions.set(permissions)
+
+
+@pytest.fixture
+def staff(db: None) -> User:
+    """A member of staff who may do nothing yet."""
+    return User.objects.create_user("sam", is_staff=True)
+
+
+@pytest.fixture
+def desk(staff: User) -> Client:
+    """The browser in which Sam is signed in."""
+    browser = Client()
+    browser.force_login(staff)
+    return browser
+
+
+# States
+
+STATES: list[tuple[State, str, dict[str, Any]]] = [
+    (State.LIVE, "with an hour left", {}),
+    (State.LIVE, "without an end", {"ends_in": None}),
+    (State.LIVE, "five minutes and more left", {"ends_in": 330}),
+    (State.LIVE, "more than a quarter of its life left", {"ends_in": 150, "life": 400}),
+    (State.LIVE, "by hand and not ended", {"deployment": "second"}),
+    (State.LIVE, "the application's", {"user": None}),
+    (State.ENDING, "less than five minutes left", {"ends_in": 290}),
+    (State.ENDING, "less than a quarter of its life left", {"ends_in": 90, "life": 400}),
+    (State.ENDING, "by hand and about to end", {"deployment": "second", "ends_in": 200}),
+    (State.ENDED, "ended", {"ends_in": -60}),
+    (State.ENDED, "as good as ended", {"ends_in": 5}),
+    (State.ENDED, "ended, of an unknown deployment", {"deployment": GONE, "ends_in": -60}),
+    (State.RECONNECT, "refused", {"failure_kind": "refused", "failure_count": 1}),
+    (State.RECONNECT, "a person is asked for", {"failure_kind": "person", "failure_count": 1}),
+    (State.RECONNECT, "by hand and ended", {"deployment": "second", "ends_in": -60}),
+    (State.RECONNECT, "identity changed", {"userid": "user_1"}),
+    (State.RECONNECT, "identity removed", {"identity": None}),
+    (State.RECONNECT, "identity on another deployment only", {"identity": "second"}),
+    (State.RECONNECT, "the application's, refused", {"user": None, "failure_kind": "refused", "failure_count": 1}),
+    (State.FAILING, "unavailable", {"failure_kind": "unavailable", "failure_count": 1, "ends_in": -60}),
+    (State.FAILING, "unusable answer", {"failure_kind": "invalid", "failure_count": 9}),
+    (State.FAILING, "never obtained", {"user": None, "sealed": "", "failure_kind": "invalid", "failure_count": 1}),
+    (State.UNREADABLE, "unknown key", {"key_id": "unknown"}),
+    (State.UNREADABLE, "unknown key and more", {"key_id": "unknown", "failure_kind": "refused", "failure_count": 1}),
+    (State.AWAITED, "not obtained", {"user": None, "sealed": "", "key_id": "", "ends_in": None}),
+]
+
+
+def states() -> dict[Any, str]:
+    """The state of each token, as the database tells it."""
+    found: Any = with_state(AIRiskToken.objects.all())
+    return dict(found.values_list("pk", "state"))
+
+
+def store(name: str, values: dict[str, Any]) -> AIRiskToken:
+    """Store a token in the state that is described."""
+    given = {"user": ..., "identity": values.get("deployment", "default"), "life": None, "sealed": None, **values}
+    user, identity, life, sealed = (given.pop(key) for key in ("user", "identity", "life", "sealed"))
+    if user is ...:
+        user = person(name, deployment=identity or "default")
+        if identity is None:
+            user.airisk_identities.all().delete()
+    key_id = given.pop("key_id", None)
+    if life is not None:
+        given["renewed_at"] = timezone.now() - timedelta(seconds=life - given["ends_in"])
+    token = give_token(user, **given)
+    if key_id is not None:
+        token.key_id = key_id
+    if sealed is not None:
+        token.sealed = sealed
+    token.save()
+    return token
+
+
+@pytest.fixture
+def second_by_hand(settings: "Settings") -> None:
+    second = {**settings.AIRISK_OAUTH["second"], "SILENT_RENEWAL": False}
+    settings.AIRISK_OAUTH = {**settings.AIRISK_OAUTH, "second": second}
+
+
+@pytest.mark.usefixtures("second_by_hand", "db")
+@pytest.mark.parametrize(("state", "name", "values"), STATES, ids=[name for _state, name, _values in STATES])
+def test_a_token_has_a_state(state: State, name: str, values: dict[str, Any]) -> None:
+    token = store(name, values)
+    assert states() == {token.pk: state}
+
+
+@pytest.mark.usefixtures("second_by_hand")
+def test_tokens_are_filtered_by_their_state_which_is_shown(admin_client: Client) -> None:
+    # There is one token of the application only: the one that has not been obtained.
+    stored = [(state, store(name, values)) for state, name, values in STATES if values.get("user", ...) is not None]
+    stored.append((State.AWAITED, store(*STATES[-1][1:])))
+    assert {state for state, _token in stored} == set(State)
+    assert states() == {token.pk: state for state, token in stored}
+    for state in State:
+        response = admin_client.get(tokens("changelist"), {"state": state.value})
+        found = {token for its_state, token in stored if its_state == state}
+        assert set(listed(response)) == found
+        badge = f'<span class="airisk-state airisk-{state.value}">{state.label}</span>'
+        assert response.content.decode().count(badge) == len(found)
+        assert badge in admin_client.get(tokens("change", found.pop().pk)).content.decode()
+
+
+@pytest.mark.parametrize("life", [40, 400, 1100, 1300, 86400])
+def test_about_to_end_is_when_a_token_is_renewed(life: int, db: None) -> None:
+    """The database says what the model says of one token, to the second."""
+    for left in (15, 99, 101, 299, 301, life - 1):
+        AIRiskToken.objects.all().delete()
+        token = give_token(None, ends_in=left, renewed_at=timezone.now() - timedelta(seconds=life - left))
+        renew_at = token.renew_at(300)
+        assert renew_at is not None
+        expected = State.ENDING if renew_at <= timezone.now() else State.LIVE
+        assert states() == {token.pk: expected}
+
+
+def test_where_the_site_has_its_own_userids_identities_are_not_looked_at(db: None, settings: "Settings") -> None:
+    configure(settings, USERID="tests.test_connecting.next_answer")
+    token = give_token(User.objects.create_user("tom"))
+    assert states() == {token.pk: State.LIVE}
+
+
+# The list, the page of a token
+
+
+@pytest.mark.parametrize("page", [tokens, identities])
+def test_a_list_costs_the_same_however_long_it_is(page: Any, admin_client: Client) -> None:
+    counts = []
+    for size in (3, 30):
+        for number in range(size):
+            give_token(person(f"{size}-{number}"))
+        admin_client.get(page("changelist"))
+        with CaptureQueriesContext(
+            connection,
+        ) as queries:
+            listed(admin_client.get(page("changelist")))
+        counts.append(len(queries))
+        assert not any('"sealed",' in query["sql"] for query in queries)
+    assert counts[0] == counts[1]
+
+
+def test_no_page_opens_a_token(admin_client: Client, settings: "Settings") -> None:
+    settings.AIRISK_OAUTH_ENCRYPTION_KEYS = new_keys()
+    token = give_token(person("mia"))
+    settings.AIRISK_OAUTH_ENCRYPTION_KEYS = new_keys()
+    assert "unreadable" in read(admin_client.get(tokens("changelist")))
+    for page in ("change", "delete", "history"):
+        assert admin_client.get(tokens(page, token.pk)).status_code == 200
+
+
+@pytest.mark.parametrize("who", ["superuser", "viewer"])
+def test_no_page_shows_any_part_of_a_token(who: str, admin_client: Client, desk: Client, staff: User) -> None:
+    may(staff, "view_airisktoken", "view_airiskidentity")
+    browser = admin_client if who == "superuser" else desk
+    user = person("mia")
+    token = give_token(user, access_token=CANARY, failure_kind="refused", failure_count=1)
+    give_token(None, access_token=CANARY)
+    pages = [
+        tokens("changelist"),
+        f"{tokens('changelist')}?q=user_42",
+        f"{tokens('changelist')}?state=reconnect",
+        *(tokens(page, token.pk) for page in ("change", "history")),
+        identities("changelist"),
+    ]
+    if who == "superuser":
+        pages += [tokens("delete", token.pk), reverse("admin:auth_user_delete", args=[user.pk]), reverse("admin:index")]
+    for url in pages:
+        response = browser.get(url)
+        assert response.status_code == 200
+        page = response.content.decode()
+        for secret in (CANARY, token.sealed):
+            assert all(secret[start : start + 8] not in page for start in range(len(secret) - 8))
+    for part in (CANARY, CANARY[:6], token.sealed, token.sealed[:8]):
+        assert listed(browser.get(tokens("changelist"), {"q": part})) == []
+
+
+def test_the_pages_say_what_there_is_to_know_of_a_token(admin_client: Client) -> None:
+    told: dict[str, Any] = {"failure_reason": "Unauthorized", "failure_trace_id": "00-1-2-00"}
+    token = give_token(person("mia"), failure_kind="refused", failure_status=401, **told)
+    for page in (tokens("changelist"), tokens("change", token.pk)):
+        text = read(admin_client.get(page))
+        assert "mia" in text
+        assert "refused by AIRisk · 401 · Unauthorized" in text
+    assert "00-1-2-00" in text
+    AIRiskToken.objects.all().delete()
+    give_token(None, failure_kind="unavailable", failure_count=1)
+    assert "the application failing in 59 minutes AIRisk unavailable 0 minutes ago" in read(
+        admin_client.get(tokens("changelist"))
+    )
+
+
+@pytest.mark.parametrize(
+    ("ends_in", "words"), [(7260, "in 2 hours"), (-200, "3 minutes ago"), (None, "no end named")], ids=str
+)
+def test_the_list_says_when_a_token_ends_as_people_would(
+    ends_in: float | None, words: str, admin_client: Client
+) -> None:
+    give_token(None, ends_in=ends_in, last_used_at=timezone.now() - timedelta(days=3))
+    text = read(admin_client.get(tokens("changelist")))
+    assert words in text
+    assert "3 days ago" in text
+
+
+def test_tokens_can_neither_be_added_nor_changed(admin_client: Client) -> None:
+    token = give_token(person("mia"))
+    before = rows()
+    page = admin_client.get(tokens("change", token.pk)).content.decode()
+    assert not re.search(r'name="(_save|user|userid|sealed|access_token|deployment|expires_at)"', page)
+    assert admin_client.get(tokens("add")).status_code == 403
+    for url in (tokens("add"), tokens("change", token.pk)):
+        assert admin_client.post(url, {"userid": "user_1", "user": "", "deployment": "second"}).status_code == 403
+    assert rows() == before
+
+
+@pytest.mark.parametrize("page", [tokens, identities])
+@pytest.mark.parametrize("words", ["mia", "mia@example.com", "user_7"])
+def test_users_are_found_by_name_email_and_userid(page: Any, words: str, admin_client: Client) -> None:
+    mia, tom = person("mia", "user_7"), person("tom")
+    give_token(mia, userid="user_7")
+    give_token(tom)
+    give_token(None)
+    [found] = listed(admin_client.get(page("changelist"), {"q": words}))
+    assert found.user == mia
+
+
+@pytest.mark.parametrize("page", [tokens, identities])
+def test_deployments_are_filtered_by(page: Any, admin_client: Client) -> None:
+    mia = person("mia")
+    AIRiskIdentity.objects.create(user=mia, deployment="second", userid="user_7")
+    give_token(mia)
+    give_token(mia, deployment="second")
+    assert len(listed(admin_client.get(page("changelist")))) == 2
+    [found] = listed(admin_client.get(page("changelist"), {"deployment": "second"}))
+    assert found.deployment == "second"
+
+
+def test_tokens_of_a_deployment_that_is_gone_can_be_seen_and_removed(admin_client: Client, airisk: World) -> None:
+    token = give_token(person("mia", deployment=GONE), deployment=GONE)
+    assert GONE in read(admin_client.get(tokens("changelist")))
+    assert GONE in read(admin_client.get(tokens("change", token.pk)))
+    [said] = act(admin_client, "renew_now", token)
+    assert said.startswith("1 token was skipped: AIRISK_OAUTH has no deployment 'gone'")
+    assert act(admin_client, "disconnect", token) == ["1 token was forgotten."]
+    assert airisk.journal == []
+
+
+# Renewing and forgetting tokens
+
+
+@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize(
+    ("trouble", "one", "two"),
+    [
+        ("", "1 token was renewed.", "2 tokens were renewed."),
+        (
+            "refuse",
+            "1 token was refused: its user has to reconnect.",
+            "2 tokens were refused: their users have to reconnect.",
+        ),
+        (
+            "outage",
+            "1 token was not renewed: AIRisk was not available.",
+            "2 tokens were not renewed: AIRisk was not available.",
+        ),
+        (
+            "identity",
+            "1 token was skipped: the user's identity on AIRisk is gone or has changed.",
+            "2 tokens were skipped: the user's identity on AIRisk is gone or has changed.",
+        ),
+        (
+            "unreadable",
+            "1 token was skipped: the stored token cannot be opened.",
+            "2 tokens were skipped: the stored token cannot be opened.",
+        ),
+    ],
+)
+def test_renewing_tells_what_became_of_the_tokens(
+    trouble: str, one: str, two: str, number: int, admin_client: Client, airisk: World, settings: "Settings"
+) -> None:
+    settings.AIRISK_OAUTH_ENCRYPTION_KEYS = new_keys()
+    chosen = [give_token(person(f"user-{index}")) for index in range(number)]
+    other = give_token(person("other"))
+    if trouble in ("refuse", "outage"):
+        setattr(airisk.switches, trouble, True)
+    elif trouble == "identity":
+        AIRiskIdentity.objects.update(userid="user_1")
+    elif trouble == "unreadable":
+        settings.AIRISK_OAUTH_ENCRYPTION_KEYS = new_keys()
+    assert act(admin_client, "renew_now", *chosen) == [one if number == 1 else two]
+    for token in chosen:
+        before, after = token, AIRiskToken.objects.get(pk=token.pk)
+        assert (after.sealed != before.sealed) is (trouble == "")
+        assert after.lease is None
+    assert AIRiskToken.objects.get(pk=other.pk).sealed == other.sealed
+
+
+def test_renewing_tokens_of_several_deployments_is_told_together(admin_client: Client, airisk: World) -> None:
+    mia = person("mia")
+    AIRiskIdentity.objects.create(user=mia, deployment="second", userid="user_42")
+    chosen = [give_token(mia, deployment=alias) for alias in ("second", GONE, "default")]
+    chosen.append(give_token(None, deployment="second"))
+    renewed, skipped = act(admin_client, "renew_now", *chosen)
+    assert renewed == "3 tokens were renewed."
+    assert skipped.startswith("1 token was skipped")
+    assert airisk.caller_of(AIRiskToken.objects.get(pk=chosen[3].pk).access_token) == Caller("client-2", None)
+
+
+@pytest.mark.usefixtures("second_by_hand")
+def test_renewing_says_so_where_a_person_has_to_do_it(admin_client: Client) -> None:
+    token = give_token(person("mia", deployment="second"), deployment="second")
+    assert len(act(admin_client, "renew_now", token)) == 1
+
+
+def test_disconnecting_forgets_the_chosen_tokens(admin_client: Client, airisk: World) -> None:
+    chosen = [give_token(person("mia"), access_token=CANARY), give_token(None)]
+    other = give_token(person("tom"))
+    with hearing(token_disconnected) as heard:
+        assert act(admin_client, "disconnect", chosen[0]) == ["1 token was forgotten."]
+        assert act(admin_client, "disconnect", chosen[1], other) == ["2 tokens were forgotten."]
+    assert {carried["user_id"] for _signal, carried in heard} == {chosen[0].user_id, None, other.user_id}
+    assert len(heard) == 3
+    assert set(heard[0][1]) == {"sender", "user_id", "deployment"}
+    assert not AIRiskToken.objects.exists()
+    assert airisk.journal == []
+    history = admin_client.get(reverse("admin:index"))
+    assert "user_42 (default)" in read(history)
+    assert CANARY not in history.content.decode()
+
+
+def test_deleting_a_token_disconnects_it(admin_client: Client) -> None:
+    token = give_token(person("mia"))
+    with hearing(token_disconnected) as heard:
+        assert admin_client.post(tokens("delete", token.pk), {"post": "yes"}).status_code == 302
+    carried = {"sender": AIRiskToken, "user_id": token.user_id, "deployment": "default"}
+    assert heard == [(token_disconnected, carried)]
+    assert not AIRiskToken.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("codename", "offered"),
+    [("view", set()), ("change", {"renew_now"}), ("delete", {"disconnect"})],
+)
+def test_an_action_needs_its_permission(
+    codename: str, offered: set[str], desk: Client, staff: User, airisk: World
+) -> None:
+    may(staff, *{"view_airisktoken", f"{codename}_airisktoken"})
+    token = give_token(person("mia"))
+    before = rows()
+    page = desk.get(tokens("changelist")).content.decode()
+    assert set(re.findall(r'<option value="(\w+)">', page)) == offered
+    for action in {"renew_now", "disconnect", "delete_selected"} - offered:
+        act(desk, action, token)
+    assert (airisk.journal, rows()) == ([], before)
+    for action in offered:
+        act(desk, action, token)
+        assert rows() != before
+
+
+@pytest.mark.parametrize("codenames", [(), ("view_airiskidentity",)])
+def test_without_permission_there_is_nothing_to_see(codenames: tuple[str, ...], desk: Client, staff: User) -> None:
+    may(staff, *codenames)
+    token = give_token(person("mia"))
+    for url in (tokens("changelist"), tokens("change", token.pk), tokens("delete", token.pk)):
+        assert desk.get(url).status_code == 403
+
+
+# The application's token
+
+
+def press(url: str) -> str:
+    """Press the button of AIRisk's login page, and return the path that AIRisk sends the browser back to."""
+    with requests.Session() as session:
+        page = session.get(url, timeout=5)
+        fields = dict(re.findall(r'name="(\w+)" value="([^"]*)"', page.text))
+        fields = {name: unescape(value) for name, value in fields.items()}
+        action = re.search(r'action="([^"]+)"', page.text)
+        assert action is not None
+        response = session.post(urljoin(page.url, action[1]), fields, allow_redirects=False, timeout=5)
+    assert response.status_code == 302
+    back = urlsplit(response.headers["Location"])
+    return f"{back.path}?{back.query}"
+
+
+def applications_token(airisk: World) -> Caller | None:
+    token = AIRiskToken.objects.get(user=None)
+    return airisk.caller_of(token.access_token)
+
+
+@pytest.mark.parametrize(("alias", "client_id"), [("default", "client-1"), ("second", "client-2")])
+def test_the_button_obtains_the_applications_token(
+    alias: str, client_id: str, desk: Client, staff: User, airisk: World
+) -> None:
+    may(staff, "change_airisktoken")
+    assert f'action="{obtain(alias)}"' in desk.get(tokens("changelist")).content.decode()
+    with hearing(token_obtained) as heard:
+        response = desk.post(obtain(alias))
+        assert (response.status_code, response["Location"]) == (302, tokens("changelist"))
+    assert said(desk) == ["The application's token was obtained."]
+    assert applications_token(airisk) == Caller(client_id, None)
+    assert heard == [(token_obtained, {"sender": AIRiskToken, "user_id": None, "deployment": alias})]
+    assert not PendingAuthorization.objects.exists()
+
+
+@pytest.mark.parametrize("why", ["a page is shown", "by hand", "unreadable"])
+def test_where_a_person_is_needed_the_button_leads_to_airisk_and_back(
+    why: str, desk: Client, staff: User, airisk: World, settings: "Settings"
+) -> None:
+    may(staff, "change_airisktoken")
+    AIRiskIdentity.objects.create(user=staff, userid="user_42")
+    if why == "a page is shown":
+        airisk.switches.login_page = True
+    elif why == "by hand":
+        configure(settings, SILENT_RENEWAL=False)
+    else:
+        settings.AIRISK_OAUTH_ENCRYPTION_KEYS = new_keys()
+        give_token(None)
+        settings.AIRISK_OAUTH_ENCRYPTION_KEYS = new_keys()
+    url = desk.post(obtain())["Location"]
+    assert urlsplit(url).netloc == urlsplit(settings.AIRISK_OAUTH["default"]["BASE_URL"]).netloc
+    assert "userid" not in url
+    back = press(url) if why == "a page is shown" else authorize(url)
+    with hearing(token_obtained) as heard:
+        response = desk.get(back)
+        assert (response.status_code, response["Location"]) == (302, tokens("changelist"))
+    assert said(desk)[-1] == "You are connected to AIRisk."
+    assert applications_token(airisk) == Caller("client-1", None)
+    assert heard == [(token_obtained, {"sender": AIRiskToken, "user_id": None, "deployment": "default"})]
+
+
+@pytest.mark.parametrize("lost", ["permission", "account"])
+def test_who_may_not_obtain_it_any_more_gets_nothing(lost: str, desk: Client, staff: User, airisk: World) -> None:
+    may(staff, "change_airisktoken")
+    airisk.switches.login_page = True
+    back = press(desk.post(obtain())["Location"])
+    if lost == "permission":
+        may(staff)
+    else:
+        User.objects.filter(pk=staff.pk).update(is_active=False)
+    response = desk.get(back)
+    assert response.status_code in (302, 403)
+    assert "You are connected" not in desk.get(reverse("airisk_oauth:connection")).content.decode()
+    assert token_posts(airisk) == 0
+    assert not AIRiskToken.objects.exclude(sealed="").exists()
+
+
+def test_the_applications_flow_ends_in_the_browser_it_began_in(desk: Client, staff: User, airisk: World) -> None:
+    may(staff, "change_airisktoken")
+    airisk.switches.login_page = True
+    back = press(desk.post(obtain())["Location"])
+    other = Client()
+    other.force_login(staff)
+    assert other.get(back).status_code == 403
+    assert token_posts(airisk) == 0
+
+
+def test_a_users_flow_brings_no_token_of_the_application(admin_client: Client, admin_user: User, airisk: World) -> None:
+    AIRiskIdentity.objects.create(user=admin_user, userid="user_42")
+    admin_client.get(authorize(start(admin_client)))
+    assert AIRiskToken.objects.get().user == admin_user
+
+
+@pytest.mark.parametrize(
+    ("trouble", "words"), [("outage", "AIRisk answered with status 503."), ("refuse", "status 302: access_denied")]
+)
+def test_a_failed_attempt_at_the_applications_token_is_told(
+    trouble: str, words: str, admin_client: Client, airisk: World
+) -> None:
+    setattr(airisk.switches, trouble, True)
+    response = admin_client.post(obtain())
+    assert (response.status_code, response["Location"]) == (302, tokens("changelist"))
+    [message] = said(admin_client)
+    assert words in message
+
+
+@pytest.mark.parametrize("codenames", [(), ("view_airisktoken",), ("view_airisktoken", "delete_airisktoken")])
+def test_obtaining_needs_its_permission(codenames: tuple[str, ...], desk: Client, staff: User, airisk: World) -> None:
+    may(staff, *codenames)
+    assert desk.post(obtain()).status_code == 403
+    if codenames:
+        assert obtain() not in desk.get(tokens("changelist")).content.decode()
+    assert (airisk.journal, rows()) == ([], [])
+
+
+def test_obtaining_needs_a_post_from_our_own_page_by_staff(admin_user: User, client: Client, airisk: World) -> None:
+    assert client.post(obtain())["Location"].startswith("/admin/login/")
+    careful = Client(enforce_csrf_checks=True)
+    careful.force_login(admin_user)
+    assert careful.post(obtain()).status_code == 403
+    assert careful.get(obtain()).status_code == 405
+    assert (airisk.journal, rows()) == ([], [])
+
+
+# Identities and users
+
+
+def test_an_identity_is_added_and_edited(admin_client: Client) -> None:
+    user = User.objects.create_user("mia")
+    form = admin_client.get(identities("add")).content.decode()
+    select = re.search(r'<select name="deployment".*?</select>', form, re.DOTALL)
+    assert select is not None
+    assert re.findall(r'value="(\w+)"', select[0]) == ["default", "second"]
+    given = {"user": user.pk, "deployment": "second", "userid": " user_7 "}
+    assert admin_client.post(identities("add"), given).status_code == 302
+    identity = AIRiskIdentity.objects.get()
+    assert (identity.user, identity.deployment, identity.userid) == (user, "second", "user_7")
+    assert "user_7" in read(admin_client.get(identities("changelist")))
+    given = {"user": user.pk, "deployment": "second", "userid": "user_8"}
+    assert admin_client.post(identities("change", identity.pk), given).status_code == 302
+    assert AIRiskIdentity.objects.get().userid == "user_8"
+
+
+@pytest.mark.parametrize(
+    ("userid", "words"),
+    [
+        ("user\t42", "This cannot be a userid"),
+        ("user\u202e42", "This cannot be a userid"),
+        ("", "This field is required"),
+        ("x" * 256, "at most 255 characters"),
+    ],
+)
+def test_what_cannot_be_a_userid_is_refused_with_a_message(userid: str, words: str, admin_client: Client) -> None:
+    user = User.objects.create_user("mia")
+    given = {"user": user.pk, "deployment": "default", "userid": userid}
+    assert words in read(admin_client.post(identities("add"), given))
+    assert not AIRiskIdentity.objects.exists()
+
+
+def test_a_user_has_one_identity_on_a_deployment(admin_client: Client) -> None:
+    given = {"user": person("mia").pk, "deployment": "default", "userid": "user_1"}
+    assert "already exists" in read(admin_client.post(identities("add"), given))
+    assert AIRiskIdentity.objects.get().userid == "user_42"
+
+
+def test_editing_an_identity_does_not_move_it_to_another_deployment(admin_client: Client) -> None:
+    """Nor one whose deployment is not in the settings any more: what the form shows is what a browser sends."""
+    person("mia", deployment=GONE)
+    identity = AIRiskIdentity.objects.get()
+    form = admin_client.get(identities("change", identity.pk)).content.decode()
+    assert re.search(rf'<option value="{GONE}"[^>]*selected', form)
+
+
+Searchable = type("Searchable", (ModelAdmin,), {"search_fields": ("username",)})
+
+
+@pytest.mark.parametrize(
+    ("users", "widget"),
+    [(None, ForeignKeyRawIdWidget), (ModelAdmin, ForeignKeyRawIdWidget), (Searchable, AutocompleteSelect)],
+)
+def test_a_user_is_chosen_as_the_sites_admin_allows(users: Any, widget: type[Any], rf: Any, admin_user: User) -> None:
+    site = AdminSite()
+    if users is not None:
+        site.register(User, users)
+    request = rf.get("/")
+    request.user = admin_user
+    field = AIRiskIdentityAdmin(AIRiskIdentity, site).get_form(request).base_fields["user"]
+    assert type(getattr(field.widget, "widget", field.widget)) is widget
+
+
+def test_deleting_a_user_deletes_all_rows_of_theirs(admin_client: Client, mia: User, browser: Client) -> None:
+    start(browser)
+    give_token(mia)
+    application = give_token(None)
+    response = admin_client.post(reverse("admin:auth_user_delete", args=[mia.pk]), {"post": "yes"})
+    assert response.status_code == 302
+    assert not User.objects.filter(pk=mia.pk).exists()
+    assert not AIRiskIdentity.objects.exists()
+    assert not PendingAuthorization.objects.exists()
+    assert list(AIRiskToken.objects.all()) == [application]

@@ -1,0 +1,149 @@
+"""The system checks, by id."""
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from cryptography.fernet import Fernet
+from django.apps import apps
+from django.conf import settings as site_settings
+from django.core.checks import CheckMessage, Error, Warning, run_checks  # noqa: A004 - Django's own name
+from django.urls import path
+from django.views import View
+
+if TYPE_CHECKING:
+    from pytest_django import Settings
+
+OURS = "airisk_oauth.middleware.AIRiskMiddleware"
+GOOD = site_settings.AIRISK_OAUTH["default"]
+AUTHENTICATION = "django.contrib.auth.middleware.AuthenticationMiddleware"
+
+# A site that does not include the package's URLs.
+urlpatterns = [path("", View.as_view())]
+
+
+def complaints() -> dict[str, CheckMessage]:
+    """What our checks say of the site's settings, by id."""
+    return {str(message.id): message for message in run_checks(tags=["airisk_oauth"])}
+
+
+def with_redirect_uri(settings: "Settings", alias: str, uri: str) -> None:
+    settings.AIRISK_OAUTH = {"default": settings.AIRISK_OAUTH["default"], alias: settings.AIRISK_OAUTH[alias]}
+    settings.AIRISK_OAUTH[alias] = {**settings.AIRISK_OAUTH[alias], "REDIRECT_URI": uri}
+
+
+def test_the_app_is_installed_by_its_name_with_big_keys() -> None:
+    config = apps.get_app_config("airisk_oauth")
+    assert (config.verbose_name, config.default_auto_field) == ("AIRisk", "django.db.models.BigAutoField")
+
+
+def test_a_site_that_is_set_up_as_documented_has_nothing_to_mend() -> None:
+    assert complaints() == {}
+
+
+@pytest.mark.parametrize(
+    ("number", "wrong"),
+    [
+        ("E001", None),
+        ("E001", {"default": "https://demo.aicrisk.com"}),
+        ("E002", {"no url": {}}),
+        ("E003", {"default": {**GOOD, "UNKNOWN": "x"}}),
+        ("E004", {"default": {name: value for name, value in GOOD.items() if name != "CLIENT_ID"}}),
+        ("E005", {"default": {**GOOD, "BASE_URL": "http://demo.aicrisk.com"}}),
+        ("E005", {"default": {**GOOD, "BASE_URL": "https://demo.aicrisk.com/?x"}}),
+        ("E005", {"default": {**GOOD, "EXTRA_TOKEN_PARAMS": {"code": "x"}}}),
+    ],
+)
+def test_every_wrong_setting_has_an_id_and_a_hint(settings: "Settings", number: str, wrong: Any) -> None:
+    settings.AIRISK_OAUTH = wrong
+    [(found, message)] = complaints().items()
+    assert found == f"airisk_oauth.{number}"
+    assert isinstance(message, Error)
+    assert message.hint
+
+
+def test_without_the_setting_every_check_still_runs(settings: "Settings") -> None:
+    del settings.AIRISK_OAUTH
+    settings.USE_TZ = False
+    assert set(complaints()) == {"airisk_oauth.E001", "airisk_oauth.E006"}
+
+
+def test_without_time_zones_is_an_error(settings: "Settings") -> None:
+    settings.USE_TZ = False
+    [(found, message)] = complaints().items()
+    assert (found, isinstance(message, Error)) == ("airisk_oauth.E006", True)
+
+
+@pytest.mark.parametrize("keys", [[], "canary", ["canary"], [Fernet.generate_key()]], ids=str)
+def test_a_bad_or_empty_key_list_is_an_error_that_says_how_to_make_a_key(settings: "Settings", keys: Any) -> None:
+    settings.AIRISK_OAUTH_ENCRYPTION_KEYS = keys
+    [(found, message)] = complaints().items()
+    assert (found, isinstance(message, Error)) == ("airisk_oauth.E007", True)
+    assert "Fernet.generate_key()" in str(message.hint)
+    assert "canary" not in f"{message.msg} {message.hint}"
+
+
+@pytest.mark.parametrize(
+    ("alias", "uri"),
+    [
+        ("default", "https://app.example.com/"),
+        ("default", "https://app.example.com/airisk/callback"),
+        ("default", "https://app.example.com/prefix/airisk/callback/"),
+        ("default", "https://app.example.com/airisk/callback/second/"),
+        ("second", "https://app.example.com/airisk/callback/"),
+        ("second", "https://app.example.com/airisk/callback/default/"),
+        ("second", "https://app.example.com/airisk/callback/second/second/"),
+    ],
+)
+def test_a_redirect_uri_that_is_not_the_deployments_callback_is_a_warning(
+    settings: "Settings", alias: str, uri: str
+) -> None:
+    with_redirect_uri(settings, alias, uri)
+    [(found, message)] = complaints().items()
+    assert (found, isinstance(message, Warning)) == ("airisk_oauth.W001", True)
+    assert repr(alias) in message.msg
+    assert "/airisk/callback/" in str(message.hint)
+
+
+@pytest.mark.parametrize(
+    ("alias", "uri"),
+    [
+        ("default", "http://localhost:8000/airisk/callback/"),
+        ("default", "https://elsewhere.example.com/airisk/callback/default/"),
+        ("second", "https://app.example.com/airisk/callback/second/"),
+    ],
+)
+def test_both_addresses_of_the_callback_are_well(settings: "Settings", alias: str, uri: str) -> None:
+    with_redirect_uri(settings, alias, uri)
+    assert complaints() == {}
+
+
+@pytest.mark.parametrize("urlconf", ["tests.test_checks", None, ""])
+def test_a_site_without_our_urls_is_left_in_peace(settings: "Settings", urlconf: str | None) -> None:
+    settings.ROOT_URLCONF = urlconf
+    assert complaints() == {}
+
+
+def test_a_site_without_any_urls_is_left_in_peace(settings: "Settings") -> None:
+    del settings.ROOT_URLCONF
+    assert complaints() == {}
+
+
+@pytest.mark.parametrize("middleware", [[OURS], [OURS, AUTHENTICATION]], ids=len)
+def test_our_middleware_before_that_of_authentication_is_a_warning(settings: "Settings", middleware: list[str]) -> None:
+    settings.MIDDLEWARE = middleware
+    [(found, message)] = complaints().items()
+    assert (found, isinstance(message, Warning)) == ("airisk_oauth.W002", True)
+    assert OURS in str(message.hint)
+
+
+@pytest.mark.parametrize("middleware", [[], [AUTHENTICATION], (AUTHENTICATION, OURS)], ids=len)
+def test_our_middleware_is_optional(settings: "Settings", middleware: list[str]) -> None:
+    settings.MIDDLEWARE = middleware
+    assert complaints() == {}
+
+
+def test_a_strict_session_cookie_that_the_way_back_loses_is_a_warning(settings: "Settings") -> None:
+    settings.SESSION_COOKIE_SAMESITE = "Strict"
+    [message] = complaints().values()
+    assert isinstance(message, Warning)
+    assert "SESSION_COOKIE_SAMESITE" in f"{message.msg} {message.hint}"

@@ -1,0 +1,1045 @@
+"""Connecting: to AIRisk and back, and all that must get nobody there, or bring nobody a token."""
+
+import hashlib
+import json
+import logging
+import re
+import secrets
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
+
+import pytest
+from asgiref.sync import async_to_sync
+from django.apps import apps
+from django.contrib.auth.models import User
+from django.core.signals import got_request_exception
+from django.db import connections
+from django.db.models.signals import post_save
+from django.dispatch import Signal
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
+from django.test import AsyncClient, Client
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.formats import date_format
+from django.views.debug import ExceptionReporter
+
+from airisk_oauth import conf, flow
+from airisk_oauth.models import MAX_NEXT, MAX_PENDING, AIRiskIdentity, AIRiskToken, PendingAuthorization
+from airisk_oauth.sandbox.world import Caller, World
+from airisk_oauth.signals import token_disconnected, token_obtained
+from airisk_oauth.views import BROWSER_KEY
+
+from .flows import authorize, connect, give_token, start
+
+if TYPE_CHECKING:
+    from pytest_django import Settings
+
+CONNECTION = "/airisk/"
+TOKEN_ENDPOINT = "/api/oauth2/Token"
+SUCCESS = "You are connected to AIRisk."
+
+# Those of Django's own tests for url_has_allowed_host_and_scheme, and those that only this package has to think of.
+BAD_NEXT = [
+    "http://example.com",
+    "http:///example.com",
+    "https://example.com",
+    "ftp://example.com",
+    r"\\example.com",
+    r"\\\example.com",
+    r"/\\/example.com",
+    r"\\//example.com",
+    r"/\/example.com",
+    r"\/example.com",
+    r"/\example.com",
+    r"http:/\//example.com",
+    r"http:\/example.com",
+    r"http:/\example.com",
+    'javascript:alert("XSS")',
+    "\njavascript:alert(x)",
+    "java\nscript:alert(x)",
+    "\x08//example.com",
+    r"http://otherserver\@example.com",
+    r"http:\\testserver\@example.com",
+    r"http://testserver\me:pass@example.com",
+    r"http://testserver\@example.com",
+    r"http:\\testserver\confirm\me@example.com",
+    "http:999999999",
+    "ftp:9999999999",
+    "\n",
+    "http://[2001:cdba:0000:0000:0000:0000:3257:9652/",
+    "http://2001:cdba:0000:0000:0000:0000:3257:9652]/",
+    "http://testserver/",
+    "//testserver/",
+    "//evil",
+    "///evil",
+    r"/\evil",
+    "/.//evil.com",
+    "/x/..//evil.com",
+    "/x/../y",
+    "http://evil",
+    "javascript:alert(1)",
+    "view/",
+    "?x",
+    "#x",
+    "/ok\r\nX:y",
+    "/ok\tx",
+    "/ok\u2028x",
+    "/ok\u202ex",
+    "/ok\x7f",
+    "/ok%00",
+    "/ok%0D%0aX:y",
+    "/ok%5Cx",
+    "/ok%7f",
+    "/" + "x" * 3000,
+]
+
+Heard = list[tuple[Signal, dict[str, Any]]]
+
+#: What the site's own resolver says, one answer a question.
+answers: list[str | None] = []
+
+
+def next_answer(user: Any, deployment: str) -> str | None:
+    return answers.pop(0)
+
+
+def configure(settings: "Settings", **options: Any) -> None:
+    """Change options of the default deployment."""
+    default = {**settings.AIRISK_OAUTH["default"], **options}
+    settings.AIRISK_OAUTH = {**settings.AIRISK_OAUTH, "default": default}
+
+
+def token_posts(airisk: World) -> int:
+    return sum(seen.endpoint == TOKEN_ENDPOINT for seen in airisk.journal)
+
+
+def state_of(url: str) -> str:
+    return parse_qs(urlsplit(url).query)["state"][0]
+
+
+def rows() -> list[dict[str, Any]]:
+    """What is stored of flows and tokens."""
+    return [*PendingAuthorization.objects.order_by("pk").values(), *AIRiskToken.objects.order_by("pk").values()]
+
+
+def everything_stored() -> str:
+    """Every column of every row, as it lies in the database."""
+    return repr([list(model._base_manager.values_list()) for model in apps.get_models()])
+
+
+def assert_connected(response: Any, to: str = CONNECTION) -> None:
+    assert (response.status_code, response["Location"]) == (302, to)
+    assert response["Referrer-Policy"] == "no-referrer"
+    assert "no-store" in response["Cache-Control"]
+
+
+def assert_refused(response: Any, *statuses: int) -> str:
+    """A page of ours that takes nothing further: no redirect, no foreign asset, nothing of the query."""
+    assert response.status_code in (statuses or range(400, 500))
+    assert "Location" not in response
+    assert response["Referrer-Policy"] == "no-referrer"
+    assert "no-store" in response["Cache-Control"]
+    page: str = response.content.decode()
+    assert not re.search(r"""(?:src|href|action|url)\s*[=(]\s*["']?(?:https?:)?//""", page)
+    seen = f"{page}{response.headers}{response.cookies}"
+    for _name, value in parse_qsl(response.request["QUERY_STRING"]):
+        assert len(value) < 5 or value not in seen
+    return page
+
+
+def say(response: Any, browser: Client) -> str:
+    """The page that a redirect of ours leads to."""
+    assert (response.status_code, response["Location"]) == (302, CONNECTION)
+    page = browser.get(CONNECTION)
+    assert page.status_code == 200
+    return str(page.content.decode())
+
+
+def in_threads(number: int, call: Callable[[], Any]) -> list[Any]:
+    """What each of so many threads got that began at the same moment."""
+    barrier = threading.Barrier(number)
+
+    def run(_index: int) -> Any:
+        barrier.wait()
+        try:
+            return call()
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(number) as pool:
+        return list(pool.map(run, range(number)))
+
+
+def same_browser(browser: Client) -> Client:
+    """Another tab of this browser, for use in another thread."""
+    tab = Client()
+    tab.cookies.load({name: morsel.value for name, morsel in browser.cookies.items()})
+    return tab
+
+
+@contextmanager
+def hearing(*signals: Signal) -> Iterator[Heard]:
+    """The signals that were sent, with all that they carried."""
+    heard: Heard = []
+
+    def listen(signal: Signal, **carried: Any) -> None:
+        heard.append((signal, carried))
+
+    for signal in signals:
+        signal.connect(listen)
+    yield heard
+    for signal in signals:
+        signal.disconnect(listen)
+
+
+@pytest.fixture
+def heard() -> Iterator[Heard]:
+    with hearing(token_obtained, token_disconnected) as heard:
+        yield heard
+
+
+@pytest.fixture
+def atomic_requests() -> Iterator[None]:
+    before = connections.settings["default"]["ATOMIC_REQUESTS"]
+    connections.settings["default"]["ATOMIC_REQUESTS"] = True
+    yield
+    connections.settings["default"]["ATOMIC_REQUESTS"] = before
+
+
+@pytest.fixture
+def no_messages(settings: "Settings") -> None:
+    """A site without django.contrib.messages."""
+    settings.INSTALLED_APPS = [app for app in settings.INSTALLED_APPS if app != "django.contrib.messages"]
+    settings.MIDDLEWARE = [name for name in settings.MIDDLEWARE if "messages" not in name]
+    [engine] = settings.TEMPLATES
+    processors = [name for name in engine["OPTIONS"]["context_processors"] if "messages" not in name]
+    settings.TEMPLATES = [{**engine, "OPTIONS": {"context_processors": processors}}]
+
+
+@pytest.fixture(params=["plain", "LoginRequiredMiddleware"])
+def login_required(request: Any, settings: "Settings") -> None:
+    if request.param != "plain":
+        settings.MIDDLEWARE = [*settings.MIDDLEWARE, "django.contrib.auth.middleware.LoginRequiredMiddleware"]
+
+
+class ActAs:
+    """The ways in which packages let one user act as another; the header says which."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        how = request.headers.get("X-Act", "")
+        if how == "session":
+            request.user = User.objects.get(username="mia")
+        elif how:
+            setattr(request.user, how, True)
+        return self.get_response(request)
+
+
+class Together:
+    """Lets two requests read their session before either goes on."""
+
+    both = threading.Barrier(2)
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        request.session.keys()
+        self.both.wait(timeout=10)
+        return self.get_response(request)
+
+
+def reading_the_query(get_response: Callable[[HttpRequest], HttpResponseBase]) -> Callable[[HttpRequest], Any]:
+    """What many a middleware does before the view."""
+
+    def middleware(request: HttpRequest) -> HttpResponseBase:
+        assert "code" in request.GET
+        return get_response(request)
+
+    return middleware
+
+
+# The whole way
+
+
+@pytest.mark.parametrize("alias", ["default", "second"])
+def test_connecting_brings_the_users_own_token(alias: str, browser: Client, mia: User, airisk: World) -> None:
+    AIRiskIdentity.objects.update_or_create(user=mia, deployment=alias, defaults={"userid": "user_7"})
+    response = connect(browser, alias)
+    assert_connected(response)
+    assert SUCCESS in say(response, browser)
+    token = AIRiskToken.objects.get()
+    assert (token.user, token.deployment, token.userid) == (mia, alias, "user_7")
+    client_id = "client-1" if alias == "default" else "client-2"
+    assert airisk.caller_of(token.access_token) == Caller(client_id, "user_7")
+    assert [(seen.method, seen.endpoint, seen.values["userid"]) for seen in airisk.journal] == [
+        ("GET", "/api/oauth2", "user_7"),
+        ("POST", TOKEN_ENDPOINT, "user_7"),
+    ]
+
+
+@pytest.mark.usefixtures("login_required")
+def test_connecting_works_where_login_is_required_everywhere(browser: Client, airisk: World) -> None:
+    assert_connected(connect(browser))
+
+
+def test_reconnecting_replaces_the_token_and_forgets_failures(browser: Client, mia: User, airisk: World) -> None:
+    now = timezone.now()
+    failed = {"failure_count": 3, "failure_kind": "refused", "failure_status": 401, "failure_reason": "Unauthorized"}
+    moments = {"failed_at": now, "failing_since": now, "retry_at": now + timedelta(hours=1)}
+    old = give_token(mia, ends_in=-60, failure_trace_id="00-1", **failed, **moments)
+    assert_connected(connect(browser))
+    token = AIRiskToken.objects.get()
+    assert token.pk == old.pk
+    assert token.access_token != "stored-token"
+    assert {name: getattr(token, name) for name in AIRiskToken.FAILED} == {
+        name: getattr(AIRiskToken(), name) for name in AIRiskToken.FAILED
+    }
+    assert not token.is_ended(timezone.now())
+
+
+def test_the_signals_name_owner_and_deployment_and_no_more(
+    browser: Client, mia: User, airisk: World, heard: Heard
+) -> None:
+    connect(browser)
+    browser.post(reverse("airisk_oauth:disconnect"))
+    carried = {"sender": AIRiskToken, "user_id": mia.pk, "deployment": "default"}
+    assert heard == [(token_obtained, carried), (token_disconnected, carried)]
+
+
+# Start
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{}, {"Host": "evil.example"}, {"X-Forwarded-Host": "evil.example", "X-Forwarded-Proto": "gopher"}],
+    ids=str,
+)
+def test_the_url_on_airisk_has_exactly_these_parameters(
+    headers: dict[str, str], browser: Client, airisk: World, airisk_url: str, settings: "Settings"
+) -> None:
+    settings.USE_X_FORWARDED_HOST = True
+    response = browser.post(reverse("airisk_oauth:connect"), headers=headers)
+    assert response.status_code in (302, 303)
+    url, _, query = response["Location"].partition("?")
+    assert url == f"{airisk_url}/sandbox/api/oauth2"
+    assert parse_qsl(query) == [
+        ("client_id", "client-1"),
+        ("redirect_uri", "https://app.example.com/airisk/callback/"),
+        ("state", state_of(response["Location"])),
+        ("userid", "user_42"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"QUERY_STRING": "userid=user_1"},
+        {"data": {"userid": "user_1"}},
+        {"data": json.dumps({"userid": "user_1"}), "content_type": "application/json"},
+    ],
+    ids=["query", "body", "json"],
+)
+def test_a_userid_from_the_browser_is_ignored(given: dict[str, Any], browser: Client, airisk: World) -> None:
+    browser.cookies["userid"] = "user_1"
+    response = browser.post(reverse("airisk_oauth:connect"), **given)
+    assert_connected(browser.get(f"{authorize(response['Location'])}&userid=user_1"))
+    assert [seen.values["userid"] for seen in airisk.journal] == ["user_42", "user_42"]
+    assert AIRiskToken.objects.get().userid == "user_42"
+
+
+def test_opening_the_connect_page_goes_nowhere(browser: Client, airisk: World) -> None:
+    response = browser.get(reverse("airisk_oauth:connect"))
+    assert (response.status_code, "Location" in response) == (200, False)
+    assert (airisk.journal, rows()) == ([], [])
+
+
+@pytest.mark.parametrize("method", ["put", "patch", "delete", "options"])
+def test_no_other_method_starts(method: str, browser: Client, airisk: World) -> None:
+    assert getattr(browser, method)(reverse("airisk_oauth:connect")).status_code == 405
+    assert rows() == []
+
+
+@pytest.mark.parametrize("name", ["connect", "disconnect"])
+def test_a_post_needs_the_csrf_token(name: str, mia: User, airisk: World) -> None:
+    give_token(mia)
+    careful = Client(enforce_csrf_checks=True)
+    careful.force_login(mia)
+    url = reverse(f"airisk_oauth:{name}")
+    before = rows()
+    assert careful.post(url).status_code == 403
+    assert rows() == before
+    proof = str(careful.get(reverse("airisk_oauth:connect")).context["csrf_token"])
+    assert careful.post(url, {"csrfmiddlewaretoken": proof}).status_code == 302
+    assert rows() != before
+
+
+@pytest.mark.parametrize(("method", "name"), [("get", "connection"), ("get", "connect"), ("post", "connect")])
+def test_somebody_who_is_not_signed_in_is_sent_to_sign_in(
+    method: str, name: str, client: Client, db: None, airisk: World
+) -> None:
+    url = reverse(f"airisk_oauth:{name}")
+    response = getattr(client, method)(url)
+    assert (response.status_code, response["Location"]) == (302, f"/accounts/login/?next={url}")
+    assert rows() == []
+
+
+def test_a_state_is_random_and_only_its_hash_is_stored(browser: Client, airisk: World) -> None:
+    state = state_of(start(browser))
+    assert re.fullmatch(r"[A-Za-z0-9_-]{43}", state)
+    assert PendingAuthorization.objects.get().state_hash == hashlib.sha256(state.encode()).hexdigest()
+    assert state not in everything_stored()
+    assert state not in repr(dict(browser.session))
+
+
+def test_many_starts_give_as_many_states_and_leave_ten_rows(mia: User, airisk: World) -> None:
+    states = [state_of(flow.begin(conf.deployment(), mia, browser="b")) for _ in range(200)]
+    assert len(set(states)) == 200
+    kept = {hashlib.sha256(state.encode()).hexdigest() for state in states[-MAX_PENDING:]}
+    assert set(PendingAuthorization.objects.values_list("state_hash", flat=True)) == kept
+
+
+def test_the_eleventh_start_drops_the_oldest(browser: Client, airisk: World) -> None:
+    backs = [authorize(start(browser)) for _ in range(MAX_PENDING + 1)]
+    assert_refused(browser.get(backs[0]), 403)
+    for back in backs[1:]:
+        assert_connected(browser.get(back))
+
+
+def test_old_rows_are_swept_when_somebody_starts(browser: Client, mia: User, airisk: World) -> None:
+    connect(browser)
+    start(browser)
+    PendingAuthorization.objects.update(created_at=timezone.now() - timedelta(hours=2))
+    start(browser)
+    assert PendingAuthorization.objects.count() == 1
+
+
+def test_without_an_identity_there_is_a_page_instead_of_a_start(
+    client: Client, django_user_model: type[User], db: None, airisk: World
+) -> None:
+    client.force_login(django_user_model.objects.create_user("tom"))
+    response = client.post(reverse("airisk_oauth:connect"))
+    assert response.status_code == 403
+    assert "You have no AIRisk identity yet" in response.content.decode()
+    assert rows() == []
+
+
+@pytest.mark.parametrize("name", ["connect", "callback", "disconnect"])
+def test_an_unknown_deployment_is_404(name: str, browser: Client, airisk: World) -> None:
+    url = reverse(f"airisk_oauth:{name}", args=["nowhere"])
+    send = browser.get if name == "callback" else browser.post
+    assert send(f"{url}?state=a&code=b").status_code == 404
+    assert (airisk.journal, rows()) == ([], [])
+
+
+def test_a_redirect_to_airisk_does_not_tell_the_state_in_its_repr(browser: Client, airisk: World) -> None:
+    response = browser.post(reverse("airisk_oauth:connect"))
+    assert state_of(response["Location"]) not in repr(response)
+
+
+# Next
+
+
+@pytest.mark.parametrize("given_in", ["body", "query"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "/conversations/",
+        "/conversations/?page=2&q=a%20b#end",
+        "/search/a..b/.well-known/",
+        "/view/?param=http://example.com",
+        "/" + "x" * (MAX_NEXT - 1),
+    ],
+    ids=lambda url: url[:40],
+)
+def test_a_path_of_this_site_is_gone_back_to(given_in: str, url: str, browser: Client, airisk: World) -> None:
+    if given_in == "body":
+        assert_connected(connect(browser, next=url), url)
+        return
+    page = f"{reverse('airisk_oauth:connect')}?{urlencode({'next': url})}"
+    assert browser.get(page).context["next"] == url
+    assert_connected(browser.get(authorize(browser.post(page)["Location"])), url)
+
+
+def test_letters_of_any_language_can_be_in_next(browser: Client, airisk: World) -> None:
+    assert_connected(connect(browser, next="/ä/"), "/%C3%A4/")
+
+
+@pytest.mark.parametrize("length", [MAX_NEXT + 1, 2048])
+def test_a_next_that_is_too_long_to_keep_is_ignored(length: int, browser: Client, airisk: World) -> None:
+    assert_connected(connect(browser, next="/".ljust(length, "x")))
+
+
+@pytest.mark.parametrize("url", BAD_NEXT, ids=lambda url: repr(url[:40]))
+def test_an_unsafe_next_is_ignored(url: str, browser: Client, airisk: World) -> None:
+    page = browser.get(reverse("airisk_oauth:connect"), {"next": url})
+    assert 'name="next"' not in page.content.decode()
+    back = authorize(start(browser, next=url))
+    pending = PendingAuthorization.objects.get()
+    assert pending.next == ""
+    # And where it got into the row all the same.
+    pending.next = url[:MAX_NEXT] if url.count("x") < MAX_NEXT else "//evil"
+    pending.save()
+    assert_connected(browser.get(back))
+
+
+# Whose callback it is
+
+
+@pytest.mark.usefixtures("login_required")
+@pytest.mark.parametrize("who", ["another user", "another user here", "the same user elsewhere", "nobody"])
+def test_a_state_is_of_use_in_its_own_browser_only(
+    who: str, browser: Client, mia: User, django_user_model: type[User], airisk: World
+) -> None:
+    back = authorize(start(browser))
+    stranger = Client()
+    if who != "nobody":
+        user = mia if who == "the same user elsewhere" else django_user_model.objects.create_user("tom")
+        AIRiskIdentity.objects.update_or_create(user=user, defaults={"userid": "user_42"})
+        stranger.force_login(user)
+        start(stranger)
+    if who == "another user here":
+        session = stranger.session
+        session[BROWSER_KEY] = browser.session[BROWSER_KEY]
+        session.save()
+    before = rows()
+    assert_refused(stranger.get(back), 403)
+    assert (token_posts(airisk), rows()) == (0, before)
+    assert_connected(browser.get(back))
+
+
+def test_a_state_is_of_use_for_its_own_deployment_only(browser: Client, mia: User, airisk: World) -> None:
+    AIRiskIdentity.objects.create(user=mia, deployment="second", userid="user_42")
+    back = authorize(start(browser))
+    elsewhere = back.replace("/callback/", "/callback/second/")
+    assert_refused(browser.get(elsewhere), 403)
+    assert token_posts(airisk) == 0
+    assert_connected(browser.get(back))
+
+
+@pytest.mark.parametrize("second", ["mia", "tom"])
+def test_signing_out_ends_what_was_started(
+    second: str, browser: Client, mia: User, django_user_model: type[User], airisk: World
+) -> None:
+    tom = django_user_model.objects.create_user("tom")
+    AIRiskIdentity.objects.create(user=tom, userid="user_42")
+    back = authorize(start(browser))
+    browser.logout()
+    browser.force_login(mia if second == "mia" else tom)
+    start(browser)
+    assert_refused(browser.get(back), 403)
+    assert (token_posts(airisk), AIRiskToken.objects.count()) == (0, 0)
+
+
+@pytest.mark.parametrize("backend", ["ModelBackend", "AllowAllUsersModelBackend"])
+def test_a_user_who_was_deactivated_meanwhile_gets_nothing(
+    backend: str, mia: User, client: Client, airisk: World, settings: "Settings"
+) -> None:
+    settings.AUTHENTICATION_BACKENDS = [f"django.contrib.auth.backends.{backend}"]
+    client.force_login(mia)
+    back = authorize(start(client))
+    mia.is_active = False
+    mia.save()
+    assert_refused(client.get(back), 403)
+    assert (token_posts(airisk), AIRiskToken.objects.count()) == (0, 0)
+
+
+@pytest.mark.parametrize("how", ["is_hijacked", "is_impersonate", "session"])
+def test_nobody_connects_in_anothers_name(
+    how: str, browser: Client, mia: User, django_user_model: type[User], airisk: World, settings: "Settings"
+) -> None:
+    settings.MIDDLEWARE = [*settings.MIDDLEWARE, f"{__name__}.ActAs"]
+    if how == "session":
+        tom = django_user_model.objects.create_user("tom")
+        browser.force_login(tom)
+        AIRiskIdentity.objects.create(user=tom, userid="user_42")
+    back = authorize(start(browser))
+    PendingAuthorization.objects.update(user=mia)
+    before = rows()
+    page = browser.post(reverse("airisk_oauth:connect"), headers={"X-Act": how})
+    assert page.status_code == 403
+    assert "Sign in with your own account" in page.content.decode()
+    assert_refused(browser.get(back, headers={"X-Act": how}), 403)
+    assert (token_posts(airisk), rows()) == (0, before)
+
+
+def test_a_user_signed_in_without_djangos_session_can_connect(
+    mia: User, client: Client, airisk: World, settings: "Settings"
+) -> None:
+    settings.MIDDLEWARE = [*settings.MIDDLEWARE, f"{__name__}.ActAs"]
+    act: dict[str, Any] = {"headers": {"X-Act": "session"}}
+    response = client.post(reverse("airisk_oauth:connect"), **act)
+    assert_connected(client.get(authorize(response["Location"]), **act))
+
+
+# Once, and in time
+
+
+def test_a_flow_ends_after_ten_minutes(browser: Client, airisk: World) -> None:
+    back = authorize(start(browser))
+    begun = PendingAuthorization.objects.get().created_at
+    PendingAuthorization.objects.update(created_at=begun - timedelta(minutes=10))
+    before = rows()
+    assert "That took too long" in assert_refused(browser.get(back), 410)
+    assert (token_posts(airisk), rows()) == (0, before)
+    PendingAuthorization.objects.update(created_at=begun - timedelta(minutes=9))
+    assert_connected(browser.get(back))
+
+
+def test_three_tabs_can_be_finished_in_reverse(browser: Client, airisk: World) -> None:
+    paths = ["/one/", "/two/", "/three/"]
+    backs = [authorize(start(browser, next=path)) for path in paths]
+    for path, back in reversed(list(zip(paths, backs, strict=True))):
+        assert_connected(browser.get(back), path)
+
+
+def test_a_callback_that_comes_twice_ends_as_the_first(browser: Client, airisk: World) -> None:
+    back = authorize(start(browser, next="/conversations/"))
+    for _ in range(3):
+        assert_connected(browser.get(back), "/conversations/")
+        PendingAuthorization.objects.update(created_at=timezone.now() - timedelta(minutes=20))
+    assert token_posts(airisk) == 1
+    assert browser.get(CONNECTION).content.decode().count(SUCCESS) == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_second_hit_waits_for_the_first(browser: Client, airisk: World) -> None:
+    back = authorize(start(browser))
+    airisk.switches.latency = 0.5
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(in_threads, 1, lambda: same_browser(browser).get(back))
+        while not first.done() and not PendingAuthorization.objects.exclude(spent_at=None).exists():
+            time.sleep(0.01)
+        assert_connected(browser.get(back))
+        assert AIRiskToken.objects.count() == 1
+        assert_connected(first.result()[0])
+    assert token_posts(airisk) == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_twenty_hits_at_once_make_one_call(browser: Client, airisk: World) -> None:
+    back = authorize(start(browser))
+    for response in in_threads(20, lambda: same_browser(browser).get(back)):
+        assert_connected(response)
+    assert (token_posts(airisk), AIRiskToken.objects.count()) == (1, 1)
+
+
+@pytest.mark.parametrize("outcome", ["failed", "unfinished"])
+def test_a_flow_that_came_to_nothing_is_not_tried_again(outcome: str, browser: Client, airisk: World) -> None:
+    back = authorize(start(browser))
+    if outcome == "failed":
+        airisk.switches.outage = True
+        browser.get(back)
+        airisk.switches.outage = False
+    else:
+        # Its process died, longer ago than a second hit waits.
+        PendingAuthorization.objects.update(spent_at=timezone.now() - timedelta(seconds=16))
+    posts = token_posts(airisk)
+    asked = time.monotonic()
+    assert "This connection was already tried" in assert_refused(browser.get(back), 410)
+    assert time.monotonic() - asked < 5
+    assert (token_posts(airisk), AIRiskToken.objects.count()) == (posts, 0)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_double_click_starts_two_flows_and_either_can_be_finished(
+    browser: Client, airisk: World, settings: "Settings"
+) -> None:
+    """The browser goes where the second answer leads, whichever of the two sessions was saved last."""
+    browser.get(reverse("airisk_oauth:connect"))
+    settings.MIDDLEWARE = [*settings.MIDDLEWARE, f"{__name__}.Together"]
+    urls = in_threads(2, lambda: start(same_browser(browser)))
+    settings.MIDDLEWARE = settings.MIDDLEWARE[:-1]
+    for url in urls:
+        assert_connected(browser.get(authorize(url)))
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"Sec-Purpose": "prefetch"}, {"Sec-Purpose": "prefetch;prerender"}, {"Purpose": "prefetch"}],
+    ids=str,
+)
+def test_a_prefetch_does_nothing(headers: dict[str, str], browser: Client, airisk: World) -> None:
+    back = authorize(start(browser))
+    before = rows()
+    response = browser.get(back, headers=headers)
+    assert (response.status_code, response.content) == (425, b"")
+    assert (token_posts(airisk), rows()) == (0, before)
+    assert_connected(browser.get(back))
+
+
+@pytest.mark.parametrize("method", ["head", "post", "options"])
+def test_the_callback_is_for_get_only(method: str, browser: Client, airisk: World) -> None:
+    back = authorize(start(browser))
+    before = rows()
+    assert getattr(browser, method)(back).status_code == 405
+    assert (token_posts(airisk), rows()) == (0, before)
+    assert_connected(browser.get(back))
+
+
+@pytest.mark.usefixtures("atomic_requests")
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("trouble", ["outage", "crash"])
+def test_a_spent_state_stays_spent_under_atomic_requests(
+    trouble: str, browser: Client, airisk: World, settings: "Settings"
+) -> None:
+    back = authorize(start(browser))
+    browser.raise_request_exception = False
+    if trouble == "outage":
+        airisk.switches.outage = True
+        assert browser.get(back).status_code == 302
+        airisk.switches.outage = False
+    else:
+        options = settings.AIRISK_OAUTH
+        configure(settings, USERID=f"{__name__}.next_answer")
+        answers.clear()
+        assert browser.get(back).status_code == 500
+        settings.AIRISK_OAUTH = options
+    posts = token_posts(airisk)
+    assert PendingAuthorization.objects.get().outcome == "failed"
+    assert_refused(browser.get(back), 410)
+    assert (token_posts(airisk), AIRiskToken.objects.count()) == (posts, 0)
+
+
+# What a callback can bring
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "",
+        "code={code}",
+        "state={state}",
+        "state=&code={code}",
+        "state=None&code={code}",
+        "state={state}x&code={code}",
+        "state={state}&state={state}&code={code}",
+        "state={state}&code={code}&code={code}",
+        "state={state}&code={code}&x=1&x=2",
+        "state={state}&code[]={code}",
+        "state[]={state}&code={code}",
+        "state={state}&code=",
+        "state={state}&code=a%00b",
+        "state={state}%00&code={code}",
+        "state={state}&code=%FF",
+        "state=%FF&code={code}",
+        "state={state}&code=\xff",
+        "state={state}&code=a%20b",
+        "state={state}&code=a%0D%0Ab",
+        "state={state}&code=%C3%A4",
+        "state={state}&code=" + "A" * 1024 * 1024,
+        "state=" + "A" * 1024 * 1024 + "&code={code}",
+        "state={state}&code={code}&error=access_denied",
+        "state={state}&code={code}&" + "&".join(f"x{number}=1" for number in range(60)),
+        "error=access_denied",
+        "error=access_denied&state=unknown",
+        "state={state}&code={code}&iss=https%3A%2F%2Fevil.example",
+        "state={state}&code={code}&iss=",
+    ],
+    ids=lambda query: query[:60] or "nothing",
+)
+def test_a_callback_that_airisk_cannot_have_sent_changes_nothing(query: str, browser: Client, airisk: World) -> None:
+    back = authorize(start(browser))
+    given = query.format(**dict(parse_qsl(urlsplit(back).query)))
+    before = rows()
+    assert_refused(browser.get(reverse("airisk_oauth:callback"), QUERY_STRING=given))
+    assert (token_posts(airisk), rows()) == (0, before)
+    assert_connected(browser.get(back))
+
+
+@pytest.mark.parametrize("ending", ["", "/"])
+def test_the_expected_issuer_is_accepted(ending: str, browser: Client, airisk: World, airisk_url: str) -> None:
+    issuer = urlencode({"iss": f"{airisk_url}/sandbox{ending}"})
+    assert_connected(browser.get(f"{authorize(start(browser))}&{issuer}"))
+
+
+@pytest.mark.parametrize("is_staff", [True, False])
+def test_nothing_of_an_error_redirect_is_repeated(
+    is_staff: bool, browser: Client, mia: User, airisk: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    mia.is_staff = is_staff
+    mia.save()
+    state = state_of(start(browser))
+    hostile = {"error": "<script>alert(1)</script>", "error_description": "a\r\nSet-Cookie: evil=1", "error_uri": "//x"}
+    with caplog.at_level(logging.DEBUG):
+        response = browser.get(reverse("airisk_oauth:callback"), {"state": state, **hostile})
+        page = say(response, browser)
+    assert "AIRisk refused the connection" in page
+    for part in ("alert(1)", "evil=1", "error_description"):
+        assert part not in f"{page}{response.headers}{response.cookies}{caplog.text}"
+    assert PendingAuthorization.objects.get().outcome == "failed"
+    assert token_posts(airisk) == 0
+
+
+def _refuse(airisk: World, settings: "Settings", back: str) -> str:
+    state = parse_qs(urlsplit(back).query)["state"][0]
+    return f"{urlsplit(back).path}?error=access_denied&state={state}"
+
+
+def _unknown_client(airisk: World, settings: "Settings", back: str) -> str:
+    settings.AIRISK_OAUTH_SANDBOX_CLIENTS = {}
+    return back
+
+
+def _wrong_code(airisk: World, settings: "Settings", back: str) -> str:
+    return back.replace("code=", "code=x")
+
+
+def _outage(airisk: World, settings: "Settings", back: str) -> str:
+    airisk.switches.outage = True
+    return back
+
+
+def _malformed(airisk: World, settings: "Settings", back: str) -> str:
+    airisk.switches.malformed = True
+    return back
+
+
+REFUSED = "AIRisk refused the connection"
+TROUBLES = pytest.mark.parametrize(
+    ("trouble", "words", "details", "status"),
+    [
+        (_refuse, REFUSED, r"status 302: access_denied", 403),
+        (_unknown_client, REFUSED, r"status 401: Unauthorized \(traceId 00-\w+-\w+-00\)", 403),
+        (_wrong_code, REFUSED, r"status 400: Invalid Code", 403),
+        (_outage, "AIRisk could not be reached", r"status 503", 502),
+        (_malformed, "AIRisk&#x27;s answer could not be used", r"not the JSON", 502),
+    ],
+)
+Trouble = Callable[[World, "Settings", str], str]
+
+
+@TROUBLES
+@pytest.mark.parametrize("is_staff", [True, False])
+def test_a_failure_is_told_and_the_old_token_stays(
+    trouble: Trouble,
+    words: str,
+    details: str,
+    status: int,
+    is_staff: bool,
+    browser: Client,
+    mia: User,
+    airisk: World,
+    settings: "Settings",
+    heard: Heard,
+) -> None:
+    mia.is_staff = is_staff
+    mia.save()
+    give_token(mia)
+    token = AIRiskToken.objects.values().get()
+    back = trouble(airisk, settings, authorize(start(browser)))
+    page = say(browser.get(back), browser)
+    assert words in page
+    assert bool(re.search(details, page)) is is_staff
+    assert "traceId" not in page or is_staff
+    assert AIRiskToken.objects.values().get() == token
+    assert PendingAuthorization.objects.get().outcome == "failed"
+    assert heard == []
+
+
+@TROUBLES
+@pytest.mark.usefixtures("no_messages")
+def test_a_failure_has_a_page_where_the_site_has_no_messages(
+    trouble: Trouble,
+    words: str,
+    details: str,
+    status: int,
+    browser: Client,
+    airisk: World,
+    settings: "Settings",
+) -> None:
+    back = trouble(airisk, settings, authorize(start(browser)))
+    response = browser.get(back)
+    assert response.status_code == status
+    page = response.content.decode()
+    assert words in page
+    assert not re.search(details, page)
+    assert response["Referrer-Policy"] == "no-referrer"
+
+
+@pytest.mark.usefixtures("no_messages")
+def test_connecting_and_disconnecting_work_without_messages(browser: Client, airisk: World) -> None:
+    assert_connected(connect(browser))
+    assert browser.post(reverse("airisk_oauth:disconnect"))["Location"] == CONNECTION
+    assert "Not connected" in browser.get(CONNECTION).content.decode()
+
+
+@pytest.mark.parametrize("change", ["changed", "removed"])
+def test_an_identity_changed_before_the_callback_brings_no_token(
+    change: str, browser: Client, mia: User, airisk: World
+) -> None:
+    back = authorize(start(browser))
+    identities = AIRiskIdentity.objects.filter(user=mia)
+    identities.update(userid="user_1") if change == "changed" else identities.delete()
+    assert "Your AIRisk identity has changed" in say(browser.get(back), browser)
+    assert (token_posts(airisk), AIRiskToken.objects.count()) == (0, 0)
+    assert_refused(browser.get(back), 410)
+
+
+@pytest.mark.parametrize("last", ["user_1", None])
+def test_an_identity_changed_during_the_call_brings_no_token(
+    last: str | None, browser: Client, airisk: World, settings: "Settings"
+) -> None:
+    options = settings.AIRISK_OAUTH
+    configure(settings, USERID=f"{__name__}.next_answer")
+    answers[:] = ["user_42", "user_42", last]
+    response = connect(browser)
+    settings.AIRISK_OAUTH = options
+    assert "Your AIRisk identity has changed" in say(response, browser)
+    assert (token_posts(airisk), AIRiskToken.objects.count(), answers) == (1, 0, [])
+
+
+# Disconnect
+
+
+@pytest.mark.parametrize("alias", ["default", "second"])
+def test_disconnecting_forgets_ones_own_token_only(
+    alias: str, browser: Client, mia: User, django_user_model: type[User], airisk: World
+) -> None:
+    tom = django_user_model.objects.create_user("tom")
+    others = [give_token(mia, deployment={"default": "second", "second": "default"}[alias])]
+    others += [give_token(user, deployment=alias) for user in (tom, None)]
+    own = give_token(mia, deployment=alias)
+    page = say(browser.post(reverse("airisk_oauth:disconnect", args=[alias])), browser)
+    assert set(AIRiskToken.objects.all()) == set(others)
+    assert own.expires_at is not None
+    assert "AIRisk cannot revoke it" in page
+    assert f"at {date_format(own.expires_at, 'DATETIME_FORMAT')}" in page
+    assert airisk.journal == []
+
+
+def test_disconnecting_a_token_without_an_end_names_none(browser: Client, mia: User) -> None:
+    give_token(mia, ends_in=None)
+    page = say(browser.post(reverse("airisk_oauth:disconnect")), browser)
+    assert "You are disconnected from AIRisk." in page
+
+
+def test_disconnecting_without_a_token_says_nothing(browser: Client, heard: Heard) -> None:
+    page = say(browser.post(reverse("airisk_oauth:disconnect")), browser)
+    assert "airisk-messages" not in page.partition("<main")[2]
+    assert heard == []
+
+
+def test_a_token_is_disconnected_once(mia: User, heard: Heard) -> None:
+    token = give_token(mia)
+    stale = AIRiskToken.objects.get()
+    flow.disconnect(token)
+    flow.disconnect(stale)
+    assert len(heard) == 1
+
+
+@pytest.mark.parametrize("method", ["get", "head"])
+def test_disconnecting_needs_a_post(method: str, browser: Client, mia: User) -> None:
+    give_token(mia)
+    assert getattr(browser, method)(reverse("airisk_oauth:disconnect")).status_code == 405
+    assert AIRiskToken.objects.exists()
+
+
+# Secrets
+
+
+@pytest.mark.parametrize("stack", ["sync", "async"])
+def test_the_callback_blanks_the_query_in_the_request(
+    stack: str, browser: Client, airisk: World, settings: "Settings"
+) -> None:
+    back = authorize(start(browser))
+    settings.MIDDLEWARE = [*settings.MIDDLEWARE, f"{__name__}.reading_the_query"]
+    browser.handler.load_middleware()
+    if stack == "sync":
+        response: Any = browser.get(back, RAW_URI=back, REQUEST_URI=back)
+        request = response.wsgi_request
+    else:
+        client = AsyncClient()
+        client.cookies = browser.cookies
+        response = async_to_sync(client.get)(back)
+        request = response.asgi_request
+        assert request.scope["query_string"] == b""
+    assert_connected(response)
+    assert (request.GET.dict(), request.get_full_path()) == ({}, reverse("airisk_oauth:callback"))
+    for value in parse_qs(urlsplit(back).query).values():
+        assert value[0] not in f"{request!r}{request.META}"
+
+
+@pytest.mark.parametrize("trouble", [None, _unknown_client, _wrong_code, _outage, _malformed])
+def test_no_secret_gets_out(
+    trouble: Trouble | None,
+    browser: Client,
+    mia: User,
+    airisk: World,
+    settings: "Settings",
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    mia.is_staff = True
+    mia.save()
+    secret = f"canary-{secrets.token_hex(8)}"
+    configure(settings, CLIENT_SECRET=secret)
+    give_token(mia, access_token="canary-of-the-old-token")
+    url = start(browser)
+    back = authorize(url)
+    if trouble is not None:
+        back = trouble(airisk, settings, back)
+    code = parse_qs(urlsplit(back).query)["code"][0]
+    seen = []
+    with caplog.at_level(logging.DEBUG):
+        for visit in (browser.get, Client().get):
+            response: Any = visit(back)
+            seen.append(f"{response.content!r}{response.headers}{response.cookies}{response!r}")
+        page = browser.get(CONNECTION)
+        seen.append(f"{page.content!r}{page.headers}")
+    canaries = [code, state_of(url), secret, AIRiskToken.objects.get().access_token]
+    assert ("canary-of-the-old-token" in canaries) is (trouble is not None)
+    # Its own server and its HTTP client are what the test looks through, not what it looks at.
+    logs = [record for record in caplog.records if not record.name.startswith(("urllib3", "django.server"))]
+    seen += [f"{record.getMessage()}{record.__dict__}" for record in logs]
+    seen += [everything_stored(), repr(dict(browser.session)), repr(PendingAuthorization.objects.all())]
+    for canary in canaries:
+        assert all(canary not in text for text in seen)
+
+
+@pytest.mark.parametrize("debug", [True, False])
+def test_a_crash_in_the_callback_tells_no_secret(
+    debug: bool, browser: Client, airisk: World, settings: "Settings"
+) -> None:
+    """What Django shows under DEBUG, and mails without it, is the local variables of every function on the way."""
+    settings.DEBUG = debug
+    secret = f"canary-{secrets.token_hex(8)}"
+    configure(settings, CLIENT_SECRET=secret)
+    url = start(browser)
+    back = authorize(url)
+    code = parse_qs(urlsplit(back).query)["code"][0]
+    tokens: list[str] = []
+    reports: list[str] = []
+
+    def crash(instance: AIRiskToken, **kwargs: Any) -> None:
+        tokens.append(instance.access_token)
+        raise RuntimeError
+
+    def report(request: HttpRequest, **kwargs: Any) -> None:
+        reporter = ExceptionReporter(request, *sys.exc_info())
+        reports.extend([reporter.get_traceback_html(), reporter.get_traceback_text()])
+
+    browser.raise_request_exception = False
+    post_save.connect(crash, AIRiskToken)
+    got_request_exception.connect(report)
+    try:
+        response = browser.get(back)
+    finally:
+        post_save.disconnect(crash, AIRiskToken)
+        got_request_exception.disconnect(report)
+    assert response.status_code == 500
+    assert PendingAuthorization.objects.get().outcome == "failed"
+    assert not AIRiskToken.objects.exists()
+    [html, _text] = reports
+    assert "grant" in html
+    for canary in (code, state_of(url), secret, *tokens):
+        assert all(canary not in text for text in (*reports, response.content.decode()))

@@ -1,0 +1,443 @@
+"""``request.airisk``, ``ConnectionRequired`` on its way to a browser, views that need a connection; in both stacks."""
+
+import subprocess
+import sys
+import textwrap
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
+
+import pytest
+from asgiref.sync import async_to_sync, iscoroutinefunction, sync_to_async
+from cryptography.fernet import Fernet
+from django.contrib.auth.models import User
+from django.core.exceptions import ImproperlyConfigured
+from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
+from django.test import AsyncClient, Client
+from django.urls import include, path
+
+from airisk_oauth import AIRiskSession
+from airisk_oauth.decorators import airisk_required
+from airisk_oauth.exceptions import ConnectionRequired
+from airisk_oauth.models import AIRiskIdentity, AIRiskToken
+from airisk_oauth.sandbox.world import World
+
+from . import site_views
+from .flows import connect, give_token
+from .test_connecting import configure
+
+if TYPE_CHECKING:
+    from pytest_django import DjangoAssertNumQueries, Settings
+
+VIEWS = {
+    "/needs/": "/airisk/connect/",
+    "/needs-second/": "/airisk/connect/second/",
+    "/needs-class/": "/airisk/connect/",
+    "/needs-class-async/": "/airisk/connect/",
+}
+SCRIPTS: list[dict[str, str]] = [
+    {"Accept": "application/json"},
+    {"Accept": "application/json, text/plain, */*"},
+    {"X-Requested-With": "XMLHttpRequest", "Accept": "*/*"},
+]
+BROWSERS: list[dict[str, str]] = [
+    {},
+    {"Accept": "*/*"},
+    {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8"},
+]
+
+#: The session that the last request was given.
+held: list[AIRiskSession] = []
+
+
+def _hold(request: Any) -> bytes:
+    held[:] = [request.airisk]
+    content: bytes = request.airisk.get("/api/GetConversations").content
+    return content
+
+
+def hold(request: HttpRequest) -> HttpResponse:
+    content = _hold(request)
+    assert is_open(held[0])
+    return HttpResponse(content)
+
+
+async def hold_async(request: HttpRequest) -> HttpResponse:
+    return await sync_to_async(hold)(request)
+
+
+def hold_streamed(request: HttpRequest) -> StreamingHttpResponse:
+    def lines() -> Iterator[bytes]:
+        yield _hold(request)
+        yield b"last"
+
+    return StreamingHttpResponse(lines())
+
+
+async def hold_streamed_async(request: HttpRequest) -> StreamingHttpResponse:
+    async def lines() -> AsyncIterator[bytes]:
+        yield await sync_to_async(_hold)(request)
+        yield b"last"
+
+    return StreamingHttpResponse(lines())
+
+
+def hold_and_fail(request: HttpRequest) -> HttpResponse:
+    _hold(request)
+    raise ValueError
+
+
+def call_second(request: HttpRequest) -> HttpResponse:
+    with AIRiskSession.for_user(request.user, "second") as airisk:
+        return HttpResponse(airisk.get("/api/GetModels").content)
+
+
+def is_open(session: AIRiskSession) -> bool:
+    """Whether it holds a connection."""
+    adapter: Any = session.get_adapter("http://")
+    return len(adapter.poolmanager.pools) > 0
+
+
+urlpatterns = [
+    path("", include("tests.urls")),
+    path("hold/", hold),
+    path("hold-async/", hold_async),
+    path("hold-streamed/", hold_streamed),
+    path("hold-streamed-async/", hold_streamed_async),
+    path("hold-and-fail/", hold_and_fail),
+    path("call-second/", call_second),
+]
+
+
+class Browser:
+    """A browser of either stack: Django's WSGI handler, or its ASGI handler with everything between asynchronous."""
+
+    def __init__(self, stack: str) -> None:
+        self.client: Any = AsyncClient() if stack == "async" else Client()
+
+    def __call__(self, path: str, method: str = "get", **given: Any) -> Any:
+        send: Callable[..., Any] = getattr(self.client, method)
+        return async_to_sync(send)(path, **given) if iscoroutinefunction(send) else send(path, **given)
+
+
+@pytest.fixture(params=["sync", "async"])
+def anonymous(request: Any, db: None, settings: "Settings") -> Browser:
+    settings.ROOT_URLCONF = __name__
+    return Browser(request.param)
+
+
+@pytest.fixture
+def visit(anonymous: Browser, mia: User) -> Browser:
+    """The browser in which Mia is signed in."""
+    anonymous.client.force_login(mia)
+    return anonymous
+
+
+# request.airisk
+
+
+def test_request_airisk_calls_as_the_user(visit: Browser, browser: Client, airisk: World) -> None:
+    connect(browser)
+    answer = visit("/conversations/").json()
+    assert answer["status"] == 200
+    assert airisk.journal[-1].values == {"client_id": "client-1", "userid": "user_42"}
+
+
+def test_unused_it_costs_no_query(visit: Browser, django_assert_num_queries: "DjangoAssertNumQueries") -> None:
+    with django_assert_num_queries(0):
+        assert visit("/").content == b"home"
+
+
+def test_unused_it_imports_nothing_heavy() -> None:
+    script = """
+        import sys
+        import django
+        from django.conf import settings
+        from django.http import HttpResponse
+        from django.test import Client
+        from django.urls import include, path
+        from tests import settings as ours
+
+        settings.configure(
+            **{**{name: value for name, value in vars(ours).items() if name.isupper()}, "ROOT_URLCONF": "__main__"}
+        )
+        django.setup()
+        urlpatterns = [path("", lambda request: HttpResponse("home")), path("a/", include("airisk_oauth.urls"))]
+        assert Client().get("/").content == b"home"
+        heavy = {"requests", "urllib3", "cryptography", "airisk_oauth.sessions", "airisk_oauth.transport"}
+        assert not heavy & set(sys.modules), heavy & set(sys.modules)
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True, timeout=60)
+
+
+@pytest.mark.parametrize("path", ["/hold/", "/hold-async/"])
+def test_the_session_is_closed_after_the_response(path: str, visit: Browser, browser: Client, airisk: World) -> None:
+    connect(browser)
+    assert visit(path).status_code == 200
+    assert not is_open(held[0])
+
+
+def test_the_session_is_closed_after_a_crash(visit: Browser, browser: Client, airisk: World) -> None:
+    connect(browser)
+    visit.client.raise_request_exception = False
+    assert visit("/hold-and-fail/").status_code == 500
+    assert not is_open(held[0])
+
+
+def test_the_session_of_a_streamed_response_is_closed_after_its_last_byte(
+    browser: Client, airisk: World, settings: "Settings"
+) -> None:
+    settings.ROOT_URLCONF = __name__
+    connect(browser)
+    response: Any = browser.get("/hold-streamed/")
+    lines = iter(response)
+    assert b"lastMessage" in next(lines)
+    assert is_open(held[0])
+    assert list(lines) == [b"last"]
+    assert not is_open(held[0])
+
+
+def test_the_session_of_an_asynchronous_stream_is_closed_after_its_last_byte(
+    browser: Client, airisk: World, settings: "Settings"
+) -> None:
+    settings.ROOT_URLCONF = __name__
+    connect(browser)
+    client = AsyncClient()
+    client.cookies = browser.cookies
+
+    @async_to_sync
+    async def read() -> None:
+        response: Any = await client.get("/hold-streamed-async/")
+        lines = aiter(response)
+        assert b"lastMessage" in await anext(lines)
+        assert is_open(held[0])
+        assert [line async for line in lines] == [b"last"]
+        assert not is_open(held[0])
+
+    read()
+
+
+def test_an_error_of_the_responses_own_close_leaves_no_session_open(
+    browser: Client, airisk: World, settings: "Settings"
+) -> None:
+    settings.ROOT_URLCONF = __name__
+    settings.MIDDLEWARE = [*settings.MIDDLEWARE, f"{__name__}.bad_closing"]
+    connect(browser)
+    with pytest.raises(OSError, match="closing"):
+        browser.get("/hold/")
+    assert not is_open(held[0])
+
+
+def bad_closing(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
+    def close() -> None:
+        raise OSError("closing")
+
+    def middleware(request: HttpRequest) -> HttpResponse:
+        response = get_response(request)
+        if request.path == "/hold/":
+            response.close = close  # type: ignore[method-assign]
+        return response
+
+    return middleware
+
+
+def test_without_authentication_it_says_what_is_missing(anonymous: Browser, settings: "Settings") -> None:
+    settings.MIDDLEWARE = ["airisk_oauth.middleware.AIRiskMiddleware"]
+    assert anonymous("/").content == b"home"
+    with pytest.raises(ImproperlyConfigured, match="AuthenticationMiddleware"):
+        anonymous("/conversations/")
+
+
+# ConnectionRequired
+
+
+@pytest.mark.parametrize("headers", BROWSERS, ids=str)
+@pytest.mark.parametrize("method", ["get", "head"])
+def test_a_browser_is_sent_to_connect_and_will_come_back(
+    method: str, headers: dict[str, str], visit: Browser, airisk: World
+) -> None:
+    response = visit("/conversations/?q=a%26b", method, headers=headers)
+    back = urlencode({"next": "/conversations/?q=a%26b"})
+    assert (response.status_code, response["Location"]) == (302, f"/airisk/connect/?{back}")
+    assert airisk.journal == []
+
+
+def test_a_browser_comes_back_after_connecting(browser: Client, airisk: World) -> None:
+    connect_page = browser.get("/conversations/?page=2")["Location"]
+    next_url = browser.get(connect_page).context["next"]
+    assert connect(browser, next=next_url)["Location"] == "/conversations/?page=2"
+    assert browser.get("/conversations/?page=2").json()["status"] == 200
+
+
+@pytest.mark.parametrize("method", ["post", "put", "patch", "delete"])
+def test_after_a_post_there_is_no_way_back(method: str, visit: Browser, airisk: World) -> None:
+    response = visit("/conversations/", method)
+    assert (response.status_code, response["Location"]) == (302, "/airisk/connect/")
+
+
+@pytest.mark.parametrize(
+    ("path", "headers"),
+    [*(("/conversations/", headers) for headers in SCRIPTS), *((path, SCRIPTS[0]) for path in VIEWS)],
+    ids=str,
+)
+@pytest.mark.parametrize("method", ["get", "post"])
+def test_a_script_is_told_in_json(
+    method: str, path: str, headers: dict[str, str], visit: Browser, airisk: World
+) -> None:
+    response = visit(path, method, headers=headers)
+    assert (response.status_code, response["Content-Type"]) == (403, "application/json")
+    answer = response.json()
+    assert set(answer) == {"detail", "connect_url"}
+    assert "not connected" in answer["detail"] or "no identity" in answer["detail"]
+    assert answer["connect_url"] == VIEWS.get(path, "/airisk/connect/")
+    assert airisk.journal == []
+
+
+def test_the_way_leads_to_the_deployment_that_was_called(visit: Browser, airisk: World) -> None:
+    location = visit("/call-second/")["Location"]
+    assert location == f"/airisk/connect/second/?{urlencode({'next': '/call-second/'})}"
+
+
+@pytest.mark.parametrize("headers", [BROWSERS[0], SCRIPTS[0]], ids=["browser", "script"])
+def test_a_failure_of_the_applications_token_sends_no_user_anywhere(
+    headers: dict[str, str], visit: Browser, airisk: World
+) -> None:
+    airisk.switches.login_page = True
+    with pytest.raises(ConnectionRequired) as caught:
+        visit("/application/", headers=headers)
+    assert caught.value.connect_url is None
+
+
+def test_other_errors_are_the_sites_own(visit: Browser, mia: User, airisk: World) -> None:
+    give_token(mia)
+    with pytest.raises(ValueError, match=r"^$"):
+        visit("/hold-and-fail/")
+
+
+@pytest.mark.parametrize("urlconf", ["tests.site_views", ""])
+def test_without_the_packages_urls_there_is_no_page_to_send_to(
+    urlconf: str, mia: User, client: Client, settings: "Settings"
+) -> None:
+    settings.ROOT_URLCONF = urlconf
+    with pytest.raises(ConnectionRequired) as caught, AIRiskSession.for_user(mia) as airisk:
+        airisk.get("/api/GetConversations")
+    assert caught.value.connect_url is None
+    if urlconf:
+        client.force_login(mia)
+        for path in VIEWS:
+            with pytest.raises(ConnectionRequired):
+                client.get(path)
+
+
+# airisk_required and AIRiskRequiredMixin
+
+
+@pytest.mark.parametrize(
+    ("path", "token"),
+    [
+        *((path, {}) for path in VIEWS),
+        ("/needs/", {"ends_in": None}),
+        ("/needs/", {"ends_in": -60}),
+        ("/needs/", {"failure_kind": "refused", "failure_count": 1}),
+    ],
+    ids=str,
+)
+def test_a_usable_token_passes_without_a_call(
+    path: str, token: dict[str, Any], visit: Browser, mia: User, airisk: World
+) -> None:
+    deployment = "second" if "second" in path else "default"
+    AIRiskIdentity.objects.update(deployment=deployment)
+    give_token(mia, deployment=deployment, **token)
+    response = visit(path)
+    assert response.status_code == 200
+    assert response.content.startswith(b"connected")
+    assert airisk.journal == []
+
+
+@pytest.mark.parametrize(
+    ("path", "case"),
+    [
+        *((path, "none") for path in VIEWS),
+        *(("/needs/", case) for case in ["refused", "a person", "by hand", "changed", "gone", "unreadable", "other"]),
+    ],
+)
+def test_without_a_usable_token_a_user_is_sent_to_connect(
+    path: str, case: str, visit: Browser, mia: User, airisk: World, settings: "Settings"
+) -> None:
+    deployment = "second" if "second" in path else "default"
+    AIRiskIdentity.objects.update(deployment=deployment)
+    settings.AIRISK_OAUTH_ENCRYPTION_KEYS = [Fernet.generate_key().decode()]
+    token = give_token(mia, deployment=deployment)
+    rows = AIRiskToken.objects.all()
+    ended = {"expires_at": token.renewed_at}
+    match case:
+        case "none":
+            rows.delete()
+        case "refused":
+            rows.update(failure_kind="refused", **ended)
+        case "a person":
+            rows.update(failure_kind="person", **ended)
+        case "by hand":
+            rows.update(**ended)
+            options = {**settings.AIRISK_OAUTH[deployment], "SILENT_RENEWAL": False}
+            settings.AIRISK_OAUTH = {**settings.AIRISK_OAUTH, deployment: options}
+        case "changed":
+            AIRiskIdentity.objects.update(userid="user_1")
+        case "gone":
+            AIRiskIdentity.objects.all().delete()
+        case "unreadable":
+            settings.AIRISK_OAUTH_ENCRYPTION_KEYS = [Fernet.generate_key().decode()]
+        case "other":
+            rows.update(deployment={"default": "second", "second": "default"}[deployment])
+    response = visit(f"{path}?a=1")
+    assert (response.status_code, response["Location"]) == (302, f"{VIEWS[path]}?{urlencode({'next': f'{path}?a=1'})}")
+    assert visit(path, "post")["Location"] == VIEWS[path]
+    assert airisk.journal == []
+
+
+@pytest.mark.parametrize("path", VIEWS)
+def test_somebody_who_is_not_signed_in_is_sent_to_sign_in(path: str, anonymous: Browser) -> None:
+    response = anonymous(f"{path}?a=1")
+    assert (response.status_code, response["Location"]) == (302, f"/accounts/login/?next={path}%3Fa%3D1")
+
+
+@pytest.mark.parametrize("path", VIEWS)
+def test_a_script_that_is_not_signed_in_gets_403(path: str, anonymous: Browser) -> None:
+    response = anonymous(path, headers=SCRIPTS[0])
+    assert (response.status_code, response.json()["connect_url"]) == (403, VIEWS[path])
+
+
+def test_a_request_for_the_conversations_by_somebody_who_is_not_signed_in_ends_at_the_login(
+    anonymous: Browser,
+) -> None:
+    connect_page = anonymous("/conversations/")["Location"]
+    assert anonymous(connect_page)["Location"].startswith("/accounts/login/?next=/airisk/connect/")
+
+
+def test_a_views_arguments_reach_it(browser: Client, mia: User, rf: Any) -> None:
+    @airisk_required()
+    def view(request: HttpRequest, number: int, *, word: str) -> HttpResponse:
+        return HttpResponse(f"{number} {word}")
+
+    give_token(mia)
+    request = rf.get("/")
+    request.user = mia
+    assert view(request, 1, word="one").content == b"1 one"
+
+
+def test_a_decorated_view_keeps_its_name_and_its_kind() -> None:
+    assert site_views.needs_connection.__name__ == "needs_connection"
+    assert not iscoroutinefunction(site_views.needs_connection)
+    assert site_views.needs_second.__name__ == "needs_second"
+    assert iscoroutinefunction(site_views.needs_second)
+
+
+def test_a_userid_of_the_sites_own_is_asked_for(visit: Browser, mia: User, settings: "Settings") -> None:
+    configure(settings, USERID=f"{__name__}.userid_of")
+    AIRiskIdentity.objects.all().delete()
+    give_token(mia, userid="mia at default")
+    assert visit("/needs/").status_code == 200
+
+
+def userid_of(user: User, deployment: str) -> str:
+    return f"{user.username} at {deployment}"

@@ -1,0 +1,222 @@
+"""The pages: what a user is told in each state, and that every page is sound HTML without foreign assets."""
+
+import re
+from html import unescape
+from html.parser import HTMLParser
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from cryptography.fernet import Fernet
+from django.contrib.auth.models import User
+from django.test import Client
+from django.urls import reverse
+from django.utils import timezone, translation
+from django.utils.formats import date_format
+
+from airisk_oauth.models import AIRiskIdentity, AIRiskToken
+from airisk_oauth.sandbox.world import World
+
+from .flows import give_token
+
+if TYPE_CHECKING:
+    from pytest_django import Settings
+
+CONNECT, DISCONNECT = ["Connect"], ["Reconnect", "Disconnect"]
+REFUSED = {"failure_kind": "refused", "failure_count": 1, "failed_at": timezone.now()}
+VOID = {"meta", "input", "br", "link", "img"}
+
+
+class Soundness(HTMLParser):
+    """Collects what is wrong with a page."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: set[str] = set()
+        self.wrong: list[str] = []
+        self.feed(page)
+        self.close()
+        self.wrong += [f"<{tag}> is not closed" for tag in self.open]
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in VOID:
+            self.open.append(tag)
+        for name, value in attrs:
+            if name == "id" and value in self.ids:
+                self.wrong.append(f"id {value} twice")
+            if name == "id":
+                self.ids.add(str(value))
+            if name in ("src", "href", "action") and not re.match(r"/(?!/)", str(value)):
+                self.wrong.append(f"{name} leads to {value}")
+            if name.startswith("on") or name == "style":
+                self.wrong.append(f"inline {name}: a Content-Security-Policy forbids it")
+
+    def handle_endtag(self, tag: str) -> None:
+        if not self.open or self.open.pop() != tag:
+            self.wrong.append(f"</{tag}> closes nothing")
+
+
+def read(response: Any, status: int = 200) -> str:
+    """The page's text, the page itself having been found sound."""
+    assert response.status_code == status
+    assert "no-store" in response["Cache-Control"]
+    page = response.content.decode()
+    assert Soundness(page).wrong == []
+    return " ".join(unescape(re.sub(r"<[^>]+>", " ", page.partition("<main")[2])).split())
+
+
+def buttons(response: Any) -> list[str]:
+    return re.findall(r"<button[^>]*>([^<]+)</button>", response.content.decode())
+
+
+def until(token: AIRiskToken) -> str:
+    assert token.expires_at is not None
+    return f"{date_format(token.expires_at, 'DATETIME_FORMAT')} UTC"
+
+
+@pytest.mark.parametrize(
+    ("userid", "token", "options", "state", "words", "offered"),
+    [
+        pytest.param(None, None, {}, "Not connected", "You have no AIRisk identity yet", [], id="nobody"),
+        pytest.param("user_42", None, {}, "Not connected", "in your name, as user_42.", CONNECT, id="not connected"),
+        pytest.param("user_42", {}, {}, "Connected", "until {until} and is renewed by itself.", DISCONNECT, id="good"),
+        pytest.param("user_42", {"ends_in": None}, {}, "Connected", "named no end", DISCONNECT, id="endless"),
+        pytest.param(
+            "user_42", {}, {"SILENT_RENEWAL": False}, "Connected", "lasts until {until}.", DISCONNECT, id="by hand"
+        ),
+        pytest.param(
+            "user_42", {"ends_in": -60}, {}, "Connected", "is renewed by itself", DISCONNECT, id="ended, renewable"
+        ),
+        pytest.param(
+            "user_42",
+            {"ends_in": -60},
+            {"SILENT_RENEWAL": False},
+            "Please reconnect",
+            "can no longer be used",
+            DISCONNECT,
+            id="ended, by hand",
+        ),
+        pytest.param(
+            "user_42", {"ends_in": -60, **REFUSED}, {}, "Please reconnect", "no longer", DISCONNECT, id="refused"
+        ),
+        pytest.param(
+            "user_42",
+            {"ends_in": -60, **REFUSED, "failure_kind": "person"},
+            {},
+            "Please reconnect",
+            "no longer",
+            DISCONNECT,
+            id="a person is asked for",
+        ),
+        pytest.param(
+            "user_42",
+            {"ends_in": -60, **REFUSED, "failure_kind": "unavailable"},
+            {},
+            "Connected",
+            "renewed by itself",
+            DISCONNECT,
+            id="outage",
+        ),
+        pytest.param("user_1", {}, {}, "Please reconnect", "no longer", DISCONNECT, id="somebody else now"),
+        pytest.param(
+            None, {}, {}, "Please reconnect", "You have no AIRisk identity yet", DISCONNECT[1:], id="nobody any more"
+        ),
+    ],
+)
+def test_the_connection_page_says_where_a_user_stands(
+    userid: str | None,
+    token: dict[str, Any] | None,
+    options: dict[str, Any],
+    state: str,
+    words: str,
+    offered: list[str],
+    browser: Client,
+    mia: User,
+    airisk: World,
+    settings: "Settings",
+) -> None:
+    settings.AIRISK_OAUTH = {"default": {**settings.AIRISK_OAUTH["default"], **options}}
+    AIRiskIdentity.objects.all().delete()
+    if userid is not None:
+        AIRiskIdentity.objects.create(user=mia, userid=userid)
+    stored = None if token is None else give_token(mia, **token)
+    if stored is not None and stored.expires_at is not None:
+        words = words.format(until=until(stored))
+    for url in (reverse("airisk_oauth:connection"), reverse("airisk_oauth:connect")):
+        response = browser.get(url)
+        text = read(response)
+        assert f"AIRisk {state} " in text
+        assert words in text
+        assert ("You are user_42 on AIRisk." in text) is (state == "Connected")
+        assert buttons(response) == offered
+    assert airisk.journal == []
+
+
+def test_a_token_that_cannot_be_opened_asks_for_reconnecting(browser: Client, mia: User, settings: "Settings") -> None:
+    settings.AIRISK_OAUTH_ENCRYPTION_KEYS = [Fernet.generate_key().decode()]
+    give_token(mia)
+    settings.AIRISK_OAUTH_ENCRYPTION_KEYS = [Fernet.generate_key().decode()]
+    response = browser.get(reverse("airisk_oauth:connection"))
+    assert "AIRisk Please reconnect" in read(response)
+    assert buttons(response)[:2] == DISCONNECT
+    assert AIRiskToken.objects.exists()
+
+
+def test_each_deployment_has_its_own_part(browser: Client, mia: User, django_user_model: type[User]) -> None:
+    AIRiskIdentity.objects.create(user=mia, deployment="second", userid="user_7")
+    give_token(mia, deployment="second", userid="user_7")
+    # Neither what another user has nor what the application has is this user's.
+    give_token(django_user_model.objects.create_user("tom"))
+    give_token(None)
+    response = browser.get(reverse("airisk_oauth:connection"))
+    text = read(response)
+    assert "AIRisk Not connected Connect to let this site call AIRisk in your name, as user_42." in text
+    assert "AIRisk “second” Connected You are user_7 on AIRisk." in text
+    assert buttons(response) == [*CONNECT, *DISCONNECT]
+
+
+def test_times_are_told_in_the_time_zone_of_the_site(browser: Client, mia: User, settings: "Settings") -> None:
+    settings.TIME_ZONE = "Asia/Tokyo"
+    token = give_token(mia)
+    there = date_format(timezone.localtime(token.expires_at), "DATETIME_FORMAT")
+    assert there != until(token)
+    assert there in read(browser.get(reverse("airisk_oauth:connection")))
+    browser.post(reverse("airisk_oauth:disconnect"))
+    assert there in read(browser.get(reverse("airisk_oauth:connection")))
+
+
+def test_the_connect_page_carries_next_on(browser: Client) -> None:
+    response = browser.get(reverse("airisk_oauth:connect"), {"next": '/a/?"><b>'})
+    read(response)
+    assert 'name="next" value="/a/?&quot;&gt;&lt;b&gt;"' in response.content.decode()
+
+
+def test_a_userid_is_escaped(browser: Client, mia: User) -> None:
+    AIRiskIdentity.objects.update(userid="<script>42</script>")
+    read(browser.get(reverse("airisk_oauth:connection")))
+    assert "<script>" not in browser.get(reverse("airisk_oauth:connection")).content.decode()
+
+
+def test_a_problem_has_a_page_with_a_way_on(browser: Client) -> None:
+    response = browser.get(reverse("airisk_oauth:callback"))
+    assert "This link does not come from AIRisk" in read(response, 400)
+    assert f'href="{reverse("airisk_oauth:connection")}"' in response.content.decode()
+
+
+@pytest.mark.parametrize(("language", "start"), [("en", '<html lang="en">'), ("ar", '<html lang="ar" dir="rtl">')])
+def test_a_page_names_its_language(language: str, start: str, browser: Client, settings: "Settings") -> None:
+    settings.LANGUAGE_CODE = language
+    with translation.override(language):
+        assert start in browser.get(reverse("airisk_oauth:connection")).content.decode()
+
+
+def test_styles_carry_the_nonce_of_a_content_security_policy(browser: Client, settings: "Settings") -> None:
+    [engine] = settings.TEMPLATES
+    processors = [*engine["OPTIONS"]["context_processors"], f"{__name__}.nonce"]
+    settings.TEMPLATES = [{**engine, "OPTIONS": {"context_processors": processors}}]
+    for path in (reverse("airisk_oauth:connection"), reverse("airisk_oauth:callback")):
+        assert '<style nonce="n0nce">' in browser.get(path).content.decode()
+
+
+def nonce(request: Any) -> dict[str, str]:
+    return {"csp_nonce": "n0nce"}

@@ -1,0 +1,119 @@
+"""The README, followed to the letter."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from django.conf import settings
+
+from airisk_oauth.sandbox.world import World
+
+README = Path(__file__).resolve().parent.parent / "README.md"
+SNIPPETS = re.findall(r"^```(\w*)\n(.*?)^```", README.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+
+
+def snippet(words: str) -> str:
+    """Return the one snippet that holds these words."""
+    [found] = [str(text) for _language, text in SNIPPETS if words in text]
+    return found
+
+
+class Site:
+    """A site as ``startproject`` makes it, changed as the README says."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        deployment = settings.AIRISK_OAUTH["default"]
+        self.environment = {
+            **{key: value for key, value in os.environ.items() if key != "DJANGO_SETTINGS_MODULE"},
+            "AIRISK_BASE_URL": deployment["BASE_URL"],
+            "AIRISK_CLIENT_ID": deployment["CLIENT_ID"],
+            "AIRISK_CLIENT_SECRET": deployment["CLIENT_SECRET"],
+            "AIRISK_REDIRECT_URI": deployment["REDIRECT_URI"],
+        }
+        self.run(sys.executable, "-m", "django", "startproject", "mysite", ".")
+        self.append("settings.py", snippet("INSTALLED_APPS +="))
+        self.append("urls.py", snippet("urlpatterns +="))
+        self.append("views.py", snippet("@airisk_required"))
+        self.append("urls.py", "from . import views\nurlpatterns += [path('mine/', views.conversations)]\n")
+
+    def append(self, name: str, text: str) -> None:
+        with (self.folder / "mysite" / name).open("a", encoding="utf-8") as file:
+            file.write(f"\n\n{text}")
+
+    def run(self, *command: str) -> str:
+        done = subprocess.run(
+            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def manage(self, *arguments: str) -> str:
+        return self.run(sys.executable, "manage.py", *arguments)
+
+
+@pytest.fixture
+def site(tmp_path: Path, airisk: World) -> Site:
+    return Site(tmp_path)
+
+
+VISIT = """
+import requests
+from django.contrib.auth import get_user_model
+from django.test import Client
+from urllib.parse import urlsplit
+
+get_user_model().objects.create_user("mia")
+{identity}
+browser = Client(SERVER_NAME="127.0.0.1")
+browser.force_login(mia)
+to_connect = browser.get("/mine/")
+assert to_connect["Location"] == "/airisk/connect/?next=%2Fmine%2F", to_connect
+to_airisk = browser.post("/airisk/connect/", {{"next": "/mine/"}})
+back = urlsplit(requests.get(to_airisk["Location"], allow_redirects=False).headers["Location"])
+home = browser.get(f"{{back.path}}?{{back.query}}")
+assert home["Location"] == "/mine/", home
+print(browser.get("/mine/").json())
+{outside}
+print(mine, models)
+"""
+
+
+def test_the_quickstart_ends_in_a_call_to_airisk(site: Site) -> None:
+    for line in snippet("manage.py migrate").splitlines():
+        site.run(sys.executable, *line.split()[1:])
+    said = site.manage(
+        "shell", "-c", VISIT.format(identity=snippet("objects.create"), outside=snippet("for_application"))
+    )
+    assert said.count("lastMessage") > 1
+    assert "gpt" in said
+    cron = snippet("refresh_airisk_tokens").split()
+    assert "0 refused" in site.manage(*cron[cron.index("manage.py") + 1 :])
+
+
+def test_what_is_installed_is_what_the_readme_names() -> None:
+    """The install line itself, in an environment that has both: it finds nothing left to do."""
+    command = snippet("pip install").split()
+    subprocess.run([sys.executable, "-m", *command, "--quiet", "--no-index"], check=True, timeout=60)
+
+
+def test_the_two_commands_are_targets_of_the_makefile() -> None:
+    targets = re.findall(r"^(\w[\w-]*):", (README.parent / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    commands = re.findall(r"^make (\w+)", snippet("make demo"), re.MULTILINE)
+    assert commands == ["demo", "test"]
+    assert set(commands) <= set(targets)
+
+
+def test_every_file_that_the_readme_links_to_is_there() -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", README.read_text(encoding="utf-8"))
+    assert links
+    assert [link for link in links if not (README.parent / link).exists()] == []
+
+
+def test_every_snippet_of_the_readme_is_run_here() -> None:
+    source = Path(__file__).read_text(encoding="utf-8")
+    used = {snippet(words) for words in re.findall(r'snippet\("([^"]*)"\)', source)}
+    assert used == {text for _language, text in SNIPPETS}

@@ -1,0 +1,366 @@
+"""``refresh_airisk_tokens``: what it renews, what it says, and with which status it ends."""
+
+import io
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from django.contrib.auth.models import User
+from django.core.management import CommandError, call_command
+from django.db import OperationalError, connection
+from django.utils import timezone
+
+from airisk_oauth.management.commands import refresh_airisk_tokens
+from airisk_oauth.models import AIRiskIdentity, AIRiskToken
+from airisk_oauth.sandbox.world import World
+from tests.flows import give_token
+from tests.test_renewal import attempt, committing, set_option, token_requests, trouble, until
+from tests.test_sweep import crowd, renewed_of, save_soon  # noqa: F401 - a fixture of all these tests too
+
+pytestmark = pytest.mark.django_db
+COUNTED = ["renewed", "refused", "unavailable", "skipped"]
+
+
+def refresh(*args: str, **options: Any) -> tuple[int, str]:
+    """Run the command, and return its exit status and what it wrote to stdout."""
+    out = io.StringIO()
+    try:
+        call_command("refresh_airisk_tokens", *args, stdout=out, **options)
+    except CommandError as error:
+        return error.returncode, out.getvalue()
+    return 0, out.getvalue()
+
+
+def refresh_json(**options: Any) -> tuple[int, dict[str, Any]]:
+    status, out = refresh(json=True, **options)
+    return status, json.loads(out)
+
+
+@pytest.fixture
+def tokens(airisk: World, mia: User) -> dict[str, AIRiskToken]:
+    """One of each kind on ``default``, and two on ``second``."""
+    long_ago = timezone.now() - timedelta(days=31)
+    return {
+        "mia": give_token(mia, ends_in=60),
+        "application": give_token(None, ends_in=90),
+        "ended": crowd(1, ends_in=-60)[0],
+        "hour": crowd(1, ends_in=3000)[0],
+        "endless": crowd(1, ends_in=None)[0],
+        "idle": crowd(1, last_used_at=long_ago)[0],
+        "cooling": crowd(1, retry_at=timezone.now() + timedelta(hours=1))[0],
+        "second": crowd(1, "second")[0],
+        "second hour": crowd(1, "second", ends_in=3000)[0],
+    }
+
+
+DUE = {"mia", "application", "ended", "second"}
+ALL = {*DUE, "hour", "endless", "idle", "cooling", "second hour"}
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, DUE),
+        ({"within": "10m"}, DUE),
+        ({"within": "70s"}, DUE - {"application"}),
+        ({"within": "0s"}, {"ended"}),
+        ({"within": "1h"}, DUE | {"hour", "second hour"}),
+        ({"within": "2d"}, DUE | {"hour", "second hour"}),
+        ({"all": True}, ALL),
+        ({"all": True, "within": "0s"}, ALL),
+        ({"deployment": "second"}, {"second"}),
+        ({"deployment": "second", "all": True}, {"second", "second hour"}),
+        ({"user": "mia"}, {"mia"}),
+        ({"user": "mia", "deployment": "second"}, set()),
+        ({"limit": "2"}, {"ended", "mia"}),
+        ({"limit": "3"}, {"ended", "mia", "application"}),
+        ({"limit": "4"}, DUE),
+        ({"limit": "100", "workers": "1"}, DUE),
+    ],
+)
+@pytest.mark.parametrize("as_arguments", [True, False], ids=["arguments", "keywords"])
+def test_each_option_says_which_tokens_are_renewed(
+    airisk: World,
+    tokens: dict[str, AIRiskToken],
+    options: dict[str, Any],
+    expected: set[str],
+    as_arguments: bool,
+) -> None:
+    arguments = [f"--{name}" if value is True else f"--{name}={value}" for name, value in options.items()]
+    status, _out = refresh(*arguments) if as_arguments else refresh(**options)
+    assert status == 0
+    assert {name for name, token in tokens.items() if renewed_of([token]) == [True]} == expected
+
+
+def test_numbers_and_times_may_be_given_as_such(airisk: World, tokens: dict[str, AIRiskToken]) -> None:
+    status, answer = refresh_json(within=timedelta(hours=1), limit=5, workers=2)
+    assert (status, answer["renewed"]) == (0, 5)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"within": "10"},
+        {"within": "-1m"},
+        {"within": "1.5h"},
+        {"within": "m"},
+        {"within": "1m "},
+        {"limit": 0},
+        {"limit": "-1"},
+        {"limit": "many"},
+        {"workers": 0},
+        {"workers": "2.5"},
+        {"user": "nobody"},
+        {"deployment": "third"},
+    ],
+)
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_a_wrong_option_ends_with_2_before_anything_is_tried(
+    airisk: World, tokens: dict[str, AIRiskToken], options: dict[str, Any], dry_run: bool
+) -> None:
+    assert refresh(**options, dry_run=dry_run) == (2, "")
+    assert not airisk.journal
+
+
+def test_so_does_a_wrong_setting_or_a_database_that_is_gone(airisk: World, settings: Any, mia: User) -> None:
+    give_token(mia, ends_in=60)
+
+    def gone(*args: Any) -> Any:
+        raise OperationalError("the database is gone")
+
+    with connection.execute_wrapper(gone):
+        assert refresh(json=True) == (2, "")
+    set_option(settings, "second", TIMEOUT="soon")
+    assert refresh(json=True) == (2, "")
+    settings.AIRISK_OAUTH = {}
+    assert refresh(json=True) == (2, "")
+    assert not airisk.journal
+
+
+def test_json_is_one_object_with_the_counts_and_the_same_by_deployment(
+    airisk: World, tokens: dict[str, AIRiskToken]
+) -> None:
+    status, answer = refresh_json()
+    assert status == 0
+    assert list(answer) == [*COUNTED, "seconds", "deployments"]
+    assert answer["seconds"] >= 0
+    assert [answer[name] for name in COUNTED] == [4, 0, 0, 0]
+    assert answer["deployments"] == {
+        "default": dict(zip(COUNTED, [3, 0, 0, 0], strict=True)),
+        "second": dict(zip(COUNTED, [1, 0, 0, 0], strict=True)),
+    }
+
+
+@pytest.mark.parametrize(
+    ("what", "word"), [("refuse", "refused"), ("login_page", "refused"), ("outage", "unavailable"), (None, "skipped")]
+)
+def test_where_a_token_was_not_renewed_it_ends_with_1_and_says_so_all_the_same(
+    airisk: World, settings: Any, mia: User, what: str | None, word: str
+) -> None:
+    give_token(mia, ends_in=60)
+    if what is None:
+        AIRiskIdentity.objects.all().delete()
+    else:
+        trouble(airisk, settings, what)
+    status, answer = refresh_json(deployment="default")
+    assert status == 1
+    assert {name: answer[name] for name in COUNTED} == {name: int(name == word) for name in COUNTED}
+
+
+def test_so_it_does_where_only_some_were(airisk: World, settings: Any, mia: User) -> None:
+    give_token(mia, ends_in=60)
+    settings.AIRISK_OAUTH_SANDBOX_USERS = {token.userid: "known" for token in crowd(2)}
+    status, answer = refresh_json()
+    assert (status, answer["renewed"], answer["refused"]) == (1, 2, 1)
+
+
+def test_a_token_that_another_process_is_at_is_no_trouble(airisk: World, mia: User) -> None:
+    lease = {"lease": uuid4(), "lease_until": timezone.now() + timedelta(minutes=1)}
+    give_token(mia, ends_in=60, **lease)
+    status, answer = refresh_json()
+    assert (status, answer["skipped"]) == (0, 1)
+
+
+def test_one_deployment_that_is_down_does_not_keep_the_other_from_being_served(airisk: World, settings: Any) -> None:
+    crowd(60)
+    tokens = crowd(3, "second")
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        set_option(settings, BASE_URL=f"http://127.0.0.1:{nobody.getsockname()[1]}")
+        status, answer = refresh_json(workers=2)
+    assert status == 1
+    down = answer["deployments"]["default"]
+    assert 5 <= down["unavailable"] < 30
+    assert down["unavailable"] + down["skipped"] == 60
+    assert renewed_of(tokens) == [True] * 3
+
+
+# What it says
+
+
+def test_for_people_it_says_what_became_of_each_deployment_and_why_some_were_skipped(
+    airisk: World, tokens: dict[str, AIRiskToken]
+) -> None:
+    AIRiskIdentity.objects.filter(deployment="second").delete()
+    assert refresh(dry_run=True) == (0, "default: 3 to renew.\nsecond: 1 to renew.\n")
+    status, out = refresh()
+    assert status == 1
+    *lines, last = out.splitlines()
+    assert lines == [
+        "default: 3 renewed, 0 refused, 0 unavailable, 0 skipped.",
+        "second: 0 renewed, 0 refused, 0 unavailable, 1 skipped.",
+        "  1 skipped: the user's identity on AIRisk is gone or has changed.",
+    ]
+    assert last.startswith("Done in ")
+
+
+def test_a_dry_run_in_json_renews_nothing_and_changes_nothing(airisk: World, tokens: dict[str, AIRiskToken]) -> None:
+    before = list(AIRiskToken.objects.order_by("pk").values())
+    expected = {"would_renew": 4, "deployments": {"default": 3, "second": 1}}
+    assert refresh_json(dry_run=True) == (0, expected)
+    assert list(AIRiskToken.objects.order_by("pk").values()) == before
+    assert not airisk.journal
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"all": True}, {"limit": 1}, {"limit": 3}, {"limit": 4}, {"deployment": "second"}, {"user": "mia"}]
+)
+def test_a_dry_run_says_what_is_done_without_it(
+    airisk: World, tokens: dict[str, AIRiskToken], options: dict[str, Any]
+) -> None:
+    _status, plan = refresh_json(dry_run=True, **options)
+    _status, done = refresh_json(**options)
+    assert plan["would_renew"] == done["renewed"]
+    assert plan["deployments"] == {alias: counts["renewed"] for alias, counts in done["deployments"].items()}
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+@pytest.mark.parametrize("as_json", [True, False])
+def test_progress_is_a_bar_on_a_terminal_lines_elsewhere_and_nothing_beside_json(
+    airisk: World,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    is_terminal: bool,
+    as_json: bool,
+) -> None:
+    crowd(3)
+    monkeypatch.setattr(refresh_airisk_tokens, "LINE_EVERY", 0.0)
+    stderr = Terminal() if is_terminal else io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stderr)
+    status, out = refresh(limit=2, json=as_json)
+    assert status == 0
+    assert ("2/2" in stderr.getvalue()) == (is_terminal and not as_json)
+    lines = [line for line in out.splitlines() if "looked at" in line]
+    if is_terminal or as_json:
+        assert not lines
+    else:
+        assert lines == ["1 of 2 tokens looked at.", "2 of 2 tokens looked at."]
+    if as_json:
+        assert stderr.getvalue() == ""
+        assert len(out.splitlines()) == 1
+    assert capsys.readouterr().out == ""
+
+
+def test_lines_are_few(airisk: World) -> None:
+    crowd(2)
+    assert "looked at" not in refresh()[1]
+
+
+# As a process
+
+
+@committing
+@pytest.mark.parametrize(
+    ("arguments", "switch", "status", "said"),
+    [
+        ([], None, 0, ""),
+        (["--json", "--user=mia"], None, 0, ""),
+        ([], "refuse", 1, "Not all tokens were renewed."),
+        (["--within=soon"], None, 2, "'soon' is no time"),
+        (["--user=nobody"], None, 2, "There is no user 'nobody'."),
+        (["--deployment=third"], None, 2, "Nothing could be tried"),
+        (["--every"], None, 2, "unrecognized arguments"),
+    ],
+)
+def test_its_exit_status_tells_cron_how_it_went(
+    airisk: World,
+    mia: User,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    switch: str | None,
+    status: int,
+    said: str,
+) -> None:
+    give_token(mia, ends_in=60)
+    if switch is not None:
+        setattr(airisk.switches, switch, True)
+    try:
+        refresh_airisk_tokens.Command().run_from_argv(["manage.py", "refresh_airisk_tokens", *arguments])
+        ended = 0
+    except SystemExit as exit_:
+        ended = int(exit_.code or 0)
+    printed = capsys.readouterr()
+    assert ended == status
+    assert said in printed.err
+    assert (printed.out == "") == (status == 2)
+
+
+class HandlerOfTheSite(Exception):
+    """The signal reached somebody else than the command."""
+
+
+@pytest.fixture
+def site_handler() -> Iterator[Any]:
+    def handle(*args: object) -> None:
+        raise HandlerOfTheSite
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield handle
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_lets_it_finish_and_save_what_is_in_flight(
+    airisk: World, site_handler: Any, number: signal.Signals
+) -> None:
+    tokens = crowd(60)
+    airisk.switches.latency = 0.05
+
+    def interrupt() -> None:
+        until(lambda: token_requests(airisk))
+        os.kill(os.getpid(), number)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    status, answer = refresh_json(workers=2)
+    thread.join()
+    assert status == 1
+    assert 1 <= answer["renewed"] == sum(renewed_of(tokens)) == len(token_requests(airisk)) < 30
+    assert answer["renewed"] + answer["skipped"] == 60
+    assert not AIRiskToken.objects.exclude(lease=None).exists()
+    # From here on signals are the site's own again.
+    assert signal.getsignal(signal.SIGTERM) is signal.getsignal(signal.SIGINT) is site_handler
+
+
+@committing
+def test_in_a_thread_which_gets_no_signals_it_works_too(airisk: World, mia: User) -> None:
+    give_token(mia, ends_in=60)
+    with ThreadPoolExecutor(1) as pool:
+        result = pool.submit(attempt, refresh_json).result()
+    assert not isinstance(result, Exception)
+    assert (result[0], result[1]["renewed"]) == (0, 1)

@@ -1,0 +1,619 @@
+"""One renewal at a time per token, and never a token worse than the one that was there."""
+
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext, suppress
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+from urllib.parse import urlencode
+from uuid import uuid4
+
+import pytest
+import requests
+import responses
+from cryptography.fernet import Fernet
+from django.contrib.auth.models import User
+from django.db import OperationalError, connection, connections, transaction
+from django.utils import timezone
+
+from airisk_oauth import conf, flow, renewal
+from airisk_oauth.exceptions import (
+    AIRiskError,
+    AIRiskInvalidResponse,
+    AIRiskRefused,
+    AIRiskUnavailable,
+    ConnectionRequired,
+)
+from airisk_oauth.models import AIRiskToken
+from airisk_oauth.protocol import Secret, TokenGrant
+from airisk_oauth.renewal import TokenKeeper
+from airisk_oauth.sandbox.world import Caller, Seen, World
+from airisk_oauth.signals import renewal_failed, token_obtained, token_renewed
+from tests.flows import give_token
+
+pytestmark = pytest.mark.django_db
+committing = pytest.mark.django_db(transaction=True)
+on_postgresql_only = pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite has one writer")
+
+BASE_URL = "https://demo.aicrisk.com"
+Result = TypeVar("Result")
+
+
+def keeper(user: User | None = None) -> TokenKeeper:
+    return TokenKeeper(conf.deployment(), user)
+
+
+def stored(user: User | None = None) -> AIRiskToken:
+    return AIRiskToken.objects.get(user=user, deployment="default")
+
+
+def token_requests(airisk: World) -> list[Seen]:
+    return [seen for seen in airisk.journal if seen.endpoint == "/api/oauth2/Token"]
+
+
+def live_token(airisk: World, user: User | None = None, client_id: str = "client-1", **values: Any) -> AIRiskToken:
+    """Store a token that AIRisk did give."""
+    token, _ends = airisk.new_token(Caller(client_id, None if user is None else "user_42"))
+    return give_token(user, access_token=token, **values)
+
+
+def attempt(work: Callable[[], Result]) -> Result | AIRiskError:
+    """Do this as a thread of its own would; an error of ours is a result too."""
+    try:
+        return work()
+    except AIRiskError as error:
+        return error
+    finally:
+        connections.close_all()
+
+
+def together(number: int, work: Callable[[], Result]) -> list[Result | AIRiskError]:
+    """Do this in so many threads that begin at the same moment."""
+    barrier = threading.Barrier(number)
+
+    def begin(_number: int) -> Result | AIRiskError:
+        barrier.wait()
+        return attempt(work)
+
+    with ThreadPoolExecutor(number) as pool:
+        return list(pool.map(begin, range(number)))
+
+
+def until(condition: Callable[[], object]) -> None:
+    give_up = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < give_up
+        time.sleep(0.01)
+
+
+def travel(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Move Django's clock to so many seconds from the real now; AIRisk's stays."""
+    monkeypatch.setattr(timezone, "now", lambda: datetime.now(UTC) + timedelta(seconds=seconds))
+
+
+def trouble(airisk: World, settings: Any, what: str) -> None:
+    """Give AIRisk a bad day: one of its switches, or a client that it does not know."""
+    if what == "unknown client":
+        settings.AIRISK_OAUTH_SANDBOX_CLIENTS = {}
+    else:
+        assert getattr(airisk.switches, what) is False
+        setattr(airisk.switches, what, True)
+
+
+def set_option(settings: Any, alias: str = "default", **options: Any) -> None:
+    settings.AIRISK_OAUTH = {**settings.AIRISK_OAUTH, alias: {**settings.AIRISK_OAUTH[alias], **options}}
+
+
+def silent_flow(wire: responses.RequestsMock, answer: dict[str, Any], base_url: str = BASE_URL) -> list[str]:
+    """Let AIRisk's two endpoints answer on a wire without a server, and return the states it will see."""
+    states: list[str] = []
+
+    def authorize(request: Any) -> tuple[int, dict[str, str], str]:
+        states.append(request.params["state"])
+        query = urlencode({"code": "code-canary", "state": states[-1]})
+        return 302, {"Location": f"https://app.example.com/airisk/callback/?{query}"}, ""
+
+    wire.add_callback(responses.GET, f"{base_url}/api/oauth2", authorize)
+    wire.post(f"{base_url}/api/oauth2/Token", **answer)
+    return states
+
+
+@contextmanager
+def heard() -> Iterator[list[tuple[str, dict[str, Any]]]]:
+    """Listen to the signals, and note their names and what they carry."""
+    told: list[tuple[str, dict[str, Any]]] = []
+    receivers = []
+    for name, signal in (
+        ("obtained", token_obtained),
+        ("renewed", token_renewed),
+        ("failed", renewal_failed),
+    ):
+
+        def note(name: str = name, **carried: Any) -> None:
+            carried.pop("signal")
+            told.append((name, carried))
+
+        signal.connect(note)
+        receivers.append((signal, note))
+    yield told
+    for signal, note in receivers:
+        assert signal.disconnect(note)
+
+
+# The two windows
+
+
+@committing
+@pytest.mark.parametrize(
+    ("ends_in", "life", "window"),
+    [
+        (310, 3600, "lives"),
+        (290, 3600, "ends soon"),
+        # At most a quarter of the token's life.
+        (110, 400, "lives"),
+        (90, 400, "ends soon"),
+        # Within 10 s of its end it counts as ended: clocks differ.
+        (12, 400, "ends soon"),
+        (9, 400, "ended"),
+        (-5, 400, "ended"),
+        (None, 0, "lives"),
+    ],
+)
+def test_a_token_is_renewed_early_or_must_be(
+    airisk: World, mia: User, ends_in: float | None, life: float, window: str
+) -> None:
+    born = timezone.now() + timedelta(seconds=(ends_in or 0) - life)
+    give_token(mia, ends_in=ends_in, renewed_at=born)
+    with transaction.atomic():
+        # What can wait waits for the end of the transaction.
+        renewed_at_once = keeper(mia).access().token != "stored-token"
+    renewed = stored(mia).access_token != "stored-token"
+    assert (renewed_at_once, renewed) == {
+        "lives": (False, False),
+        "ends soon": (False, True),
+        "ended": (True, True),
+    }[window]
+    assert len(token_requests(airisk)) == renewed
+
+
+@committing
+def test_renew_before_decides_how_early(airisk: World, settings: Any, mia: User) -> None:
+    give_token(mia, ends_in=290)
+    set_option(settings, RENEW_BEFORE=280)
+    assert keeper(mia).access().token == "stored-token"
+    set_option(settings, RENEW_BEFORE=295)
+    assert keeper(mia).access().token == stored(mia).access_token != "stored-token"
+
+
+@committing
+def test_soon_to_end_one_renews_and_the_others_do_not_wait(airisk: World, mia: User) -> None:
+    give_token(mia, ends_in=200)
+    airisk.switches.latency = 0.3
+    tokens = Counter(str(access.token) for access in together(8, keeper(mia).access))  # type: ignore[union-attr]
+    assert tokens == {"stored-token": 7, str(stored(mia).access_token): 1}
+    assert len(token_requests(airisk)) == 1
+
+
+@committing
+@pytest.mark.parametrize("ends_in", [-60, 5])
+def test_ended_one_renews_and_the_others_use_what_it_brought(airisk: World, mia: User, ends_in: float) -> None:
+    give_token(mia, ends_in=ends_in)
+    airisk.switches.latency = 0.1
+    tokens = {access.token for access in together(20, keeper(mia).access)}  # type: ignore[union-attr]
+    assert tokens == {stored(mia).access_token} != {"stored-token"}
+    assert len(token_requests(airisk)) == 1
+
+
+@committing
+def test_ended_and_failing_all_get_the_error_of_one_call(airisk: World, mia: User) -> None:
+    give_token(mia, ends_in=-60)
+    airisk.switches.latency, airisk.switches.outage = 0.1, True
+    assert {type(answer) for answer in together(20, keeper(mia).access)} == {AIRiskUnavailable}
+    assert len(airisk.journal) == 1
+
+
+def test_refused_by_a_401_it_is_renewed_whatever_its_end(airisk: World, mia: User) -> None:
+    give_token(mia)
+    token = keeper(mia).access(refused="stored-token").token
+    assert token == stored(mia).access_token != "stored-token"
+    # The answer to somebody who is late with the old one.
+    assert keeper(mia).access(refused="stored-token").token == token
+    assert len(token_requests(airisk)) == 1
+
+
+def test_a_token_without_an_end_is_used_until_a_401(airisk: World, mia: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    give_token(mia, ends_in=None)
+    travel(monkeypatch, 10 * 365 * 86400)
+    assert keeper(mia).access().token == "stored-token"
+    assert not airisk.journal
+    airisk.switches.token_life = None
+    assert keeper(mia).access(refused="stored-token").token != "stored-token"
+    assert stored(mia).expires_at is None
+
+
+@pytest.mark.parametrize("alive", [True, False])
+def test_without_silent_renewal_a_token_is_used_to_its_end(
+    airisk: World, settings: Any, mia: User, alive: bool
+) -> None:
+    set_option(settings, SILENT_RENEWAL=False)
+    give_token(mia, ends_in=60 if alive else -1)
+    if alive:
+        assert keeper(mia).access().token == "stored-token"
+    for work in (keeper(mia).renew, lambda: keeper(mia).access(refused="stored-token")):
+        with pytest.raises(ConnectionRequired):
+            work()
+    assert not airisk.journal
+
+
+# Failures
+
+FAILURES = [
+    ("outage", ("unavailable", None, ""), AIRiskUnavailable, AIRiskUnavailable),
+    ("malformed", ("invalid", None, ""), AIRiskInvalidResponse, AIRiskInvalidResponse),
+    ("login_page", ("person", None, ""), ConnectionRequired, ConnectionRequired),
+    ("refuse", ("refused", 302, "access_denied"), ConnectionRequired, AIRiskRefused),
+    ("unknown client", ("refused", 401, "Unauthorized"), ConnectionRequired, AIRiskRefused),
+]
+
+
+@pytest.mark.parametrize(("what", "noted", "for_user", "for_application"), FAILURES)
+@pytest.mark.parametrize("is_user", [True, False], ids=["user", "application"])
+def test_a_failure_is_noted_the_token_kept_and_the_error_repeated_for_5_s(
+    airisk: World,
+    settings: Any,
+    mia: User,
+    monkeypatch: pytest.MonkeyPatch,
+    what: str,
+    noted: tuple[str, int | None, str],
+    for_user: type[AIRiskError],
+    for_application: type[AIRiskError],
+    is_user: bool,
+) -> None:
+    user, expected = (mia, for_user) if is_user else (None, for_application)
+    give_token(user, ends_in=-60)
+    trouble(airisk, settings, what)
+    messages: list[str] = []
+    for calls in (1, 1, 2):
+        began = timezone.now()
+        with pytest.raises(AIRiskError) as caught:
+            keeper(user).access()
+        error, row = caught.value, stored(user)
+        assert type(error) is expected
+        assert row.access_token == "stored-token"
+        assert row.lease is None
+        assert (row.failure_kind, row.failure_status, row.failure_reason) == noted
+        assert row.failure_count == calls
+        assert row.failed_at is not None
+        assert row.failing_since is not None
+        assert (row.failed_at > began) == (messages == [] or calls == 2)
+        assert (row.failing_since == row.failed_at) == (calls == 1)
+        assert sum(seen.endpoint == "/api/oauth2" for seen in airisk.journal) == calls
+        # What AIRisk's support asks for is in front of whoever reads the error.
+        assert row.failure_trace_id in str(error)
+        assert (row.failure_trace_id != "") == (what == "unknown client")
+        if isinstance(error, ConnectionRequired):
+            assert error.deployment == "default"
+            assert error.connect_url == ("/airisk/connect/" if is_user else None)
+        messages.append(str(error))
+        if len(messages) == 2:
+            travel(monkeypatch, 6)
+    if noted[0] == "refused":
+        assert noted[2] in messages[0]
+
+
+@committing
+def test_after_a_failed_early_renewal_nobody_tries_for_a_while_then_longer(
+    airisk: World, mia: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    give_token(mia, ends_in=290)
+    airisk.switches.outage = True
+    since = 0.0
+    for failures, (seconds, pause) in enumerate([(0.0, 30), (40.0, 60), (120.0, 120)], start=1):
+        # Just before it may be tried again, and then.
+        for now in (since, seconds):
+            travel(monkeypatch, now)
+            assert keeper(mia).access().token == "stored-token"
+        row = stored(mia)
+        assert row.retry_at is not None
+        assert row.failed_at is not None
+        assert pause <= (row.retry_at - row.failed_at).total_seconds() <= 1.2 * pause
+        assert row.failure_count == len(airisk.journal) == failures
+        since = seconds + pause - 1
+
+
+@committing
+def test_the_pause_that_airisk_asks_for_is_kept(airisk: World, mia: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    give_token(mia, ends_in=200)
+    airisk.switches.outage, airisk.switches.retry_after = True, 60
+    for seconds, calls in ((0, 1), (58, 1), (62, 2)):
+        travel(monkeypatch, seconds)
+        assert keeper(mia).access().token == "stored-token"
+        assert len(airisk.journal) == calls
+
+
+@pytest.mark.parametrize("how", ["reconnect", "renewal"])
+def test_a_new_token_forgets_what_failed(airisk: World, mia: User, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    give_token(mia, ends_in=-60)
+    airisk.switches.outage = True
+    with pytest.raises(AIRiskUnavailable):
+        keeper(mia).access()
+    airisk.switches.outage = False
+    if how == "reconnect":
+        AIRiskToken.objects.store(mia.pk, "default", "user_42", TokenGrant(Secret("fresh"), None))
+    else:
+        travel(monkeypatch, 6)
+    assert keeper(mia).access().token == stored(mia).access_token != "stored-token"
+    blank = AIRiskToken()
+    assert all(getattr(stored(mia), name) == getattr(blank, name) for name in AIRiskToken.FAILED)
+
+
+# Leases
+
+
+def test_a_lapsed_lease_is_taken_over_and_a_held_one_is_waited_for_but_not_for_ever(
+    airisk: World, settings: Any, mia: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(renewal, "LEASE_MARGIN", 0.1)
+    set_option(settings, TIMEOUT=(0.1, 0.1))
+    now = timezone.now()
+    give_token(mia, ends_in=-60, lease=uuid4(), lease_until=now + timedelta(seconds=60))
+    with pytest.raises(AIRiskUnavailable):
+        keeper(mia).access()
+    assert keeper(mia).renew() is False
+    assert not airisk.journal
+    AIRiskToken.objects.update(lease_until=now - timedelta(seconds=1))
+    set_option(settings, TIMEOUT=(5, 10))
+    assert keeper(mia).access().token == stored(mia).access_token != "stored-token"
+
+
+@committing
+@pytest.mark.parametrize("meanwhile", ["reconnected", "disconnected", "lapsed and taken over"])
+def test_a_late_finisher_overwrites_nothing_newer_and_revives_nothing(airisk: World, mia: User, meanwhile: str) -> None:
+    give_token(mia, ends_in=-60)
+    airisk.switches.latency = 0.3
+    with ThreadPoolExecutor(1) as pool, heard() as told:
+        late = pool.submit(attempt, keeper(mia).access)
+        until(lambda: stored(mia).lease)
+        airisk.switches.latency = 0
+        if meanwhile == "disconnected":
+            flow.disconnect(stored(mia))
+        elif meanwhile == "reconnected":
+            AIRiskToken.objects.store(mia.pk, "default", "user_42", TokenGrant(Secret("fresh"), None))
+        else:
+            AIRiskToken.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
+            keeper(mia).access()
+        newer = AIRiskToken.objects.first()
+        answer = late.result()
+    assert len(token_requests(airisk)) == (2 if meanwhile.startswith("lapsed") else 1)
+    assert len(told) == (1 if meanwhile.startswith("lapsed") else 0)
+    if newer is None:
+        assert isinstance(answer, ConnectionRequired)
+        assert not AIRiskToken.objects.exists()
+    else:
+        assert not isinstance(answer, AIRiskError)
+        assert answer.token == newer.access_token == stored(mia).access_token
+
+
+@pytest.mark.parametrize("crash", [RuntimeError, KeyboardInterrupt, SystemExit])
+def test_a_crash_gives_the_lease_up_and_keeps_the_token(mia: User, crash: type[BaseException]) -> None:
+    give_token(mia, ends_in=-60)
+
+    def crashing(request: Any) -> Any:
+        assert stored(mia).lease is not None
+        raise crash
+
+    with responses.RequestsMock() as wire:
+        wire.add_callback(responses.GET, f"{BASE_URL}/api/oauth2", crashing)
+        with pytest.raises(crash):
+            keeper(mia).access()
+    row = stored(mia)
+    assert (row.lease, row.lease_until, row.failure_count) == (None, None, 0)
+    assert row.access_token == "stored-token"
+
+
+@committing
+@pytest.mark.parametrize("ends_in", [-60, 60, 3600])
+def test_a_host_with_a_wrong_key_replaces_nothing(airisk: World, settings: Any, mia: User, ends_in: float) -> None:
+    right, wrong = ([Fernet.generate_key().decode()] for _ in range(2))
+    settings.AIRISK_OAUTH_ENCRYPTION_KEYS = right
+    give_token(mia, ends_in=ends_in)
+    settings.AIRISK_OAUTH_ENCRYPTION_KEYS = wrong
+    for work in (keeper(mia).access, keeper(mia).check, keeper(mia).renew):
+        with pytest.raises(ConnectionRequired) as caught:
+            work()
+        assert caught.value.connect_url == "/airisk/connect/"
+    settings.AIRISK_OAUTH_ENCRYPTION_KEYS = right
+    assert stored(mia).access_token == "stored-token"
+    assert stored(mia).lease is None
+    assert not airisk.journal
+
+
+# Around the caller's transaction
+
+
+class Undo(Exception):
+    """Rolls a transaction back."""
+
+
+@committing
+def test_an_early_renewal_waits_for_the_commit_and_happens_once(airisk: World, mia: User) -> None:
+    give_token(mia, ends_in=200)
+    with suppress(Undo), transaction.atomic():
+        keeper(mia).access()
+        raise Undo
+    assert not airisk.journal
+    with transaction.atomic():
+        assert [keeper(mia).access().token for _ in range(2)] == ["stored-token"] * 2
+        assert not airisk.journal
+    assert stored(mia).access_token != "stored-token"
+    assert len(token_requests(airisk)) == 1
+
+
+@committing
+@pytest.mark.parametrize("fails", [False, True])
+def test_one_that_cannot_wait_is_saved_whatever_becomes_of_the_caller(airisk: World, mia: User, fails: bool) -> None:
+    give_token(mia, ends_in=-60)
+    airisk.switches.refuse = fails
+    with suppress(Undo), transaction.atomic():
+        with pytest.raises(ConnectionRequired) if fails else nullcontext():
+            assert keeper(mia).access().token == stored(mia).access_token
+        inside = stored(mia)
+        raise Undo
+    after = stored(mia)
+    # SQLite has one writer, the caller; there the renewal shares the caller's fate.
+    is_kept = connection.vendor != "sqlite"
+    assert (inside.failure_count, after.failure_count) == (fails, fails and is_kept)
+    assert (inside.access_token == "stored-token", inside.lease) == (fails, None)
+    assert after.access_token == (inside.access_token if is_kept else "stored-token")
+
+
+@pytest.mark.parametrize("is_user", [True, False], ids=["user", "application"])
+def test_where_no_other_connection_sees_the_row_the_callers_is_used(airisk: World, mia: User, is_user: bool) -> None:
+    user = mia if is_user else None
+    give_token(user, ends_in=-60)
+    token = keeper(user).access().token
+    assert token == stored(user).access_token != "stored-token"
+    assert keeper(user).renew() is True
+    assert stored(user).access_token != token
+
+
+@committing
+@on_postgresql_only
+def test_somebody_elses_lock_on_the_row_makes_nobody_wait(airisk: World, mia: User) -> None:
+    give_token(mia, ends_in=200)
+    with ThreadPoolExecutor(1) as pool, transaction.atomic():
+        AIRiskToken.objects.select_for_update().get()
+        access = pool.submit(attempt, keeper(mia).access).result(timeout=5)
+    assert not isinstance(access, AIRiskError)
+    assert access.token == "stored-token"
+    assert not airisk.journal
+
+
+@committing
+def test_a_database_error_while_claiming_early_is_logged_and_the_live_token_used(
+    airisk: World, mia: User, caplog: pytest.LogCaptureFixture
+) -> None:
+    give_token(mia, ends_in=200)
+
+    def read_only(execute: Any, sql: str, *args: Any) -> Any:
+        if sql.startswith("UPDATE"):
+            raise OperationalError("the disk is full")
+        return execute(sql, *args)
+
+    with connection.execute_wrapper(read_only):
+        assert keeper(mia).access().token == "stored-token"
+    assert "the disk is full" in caplog.text
+    assert not airisk.journal
+
+
+# Notes and tidings
+
+
+@committing
+def test_use_is_noted_once_an_hour_at_most(airisk: World, mia: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    give_token(mia, ends_in=86400)
+    noted = [stored(mia).last_used_at]
+    for minutes in (59, 61, 119, 123):
+        travel(monkeypatch, minutes * 60)
+        keeper(mia).access()
+        noted.append(stored(mia).last_used_at)
+    assert noted[0] == noted[1] < noted[2] == noted[3] < noted[4]
+
+
+@committing
+def test_signals_tell_what_became_of_a_token(airisk: World, mia: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    give_token(mia, ends_in=-60)
+    with heard() as told:
+        keeper().access()
+        keeper(mia).access()
+        airisk.switches.refuse = True
+        travel(monkeypatch, 3500)
+        keeper(mia).access()
+    [(_name, failed)] = [each for each in told if each[0] == "failed"]
+    error = failed.pop("error")
+    assert isinstance(error, AIRiskRefused)
+    assert told == [
+        ("obtained", {"sender": AIRiskToken, "user_id": None, "deployment": "default"}),
+        ("renewed", {"sender": AIRiskToken, "user_id": mia.pk, "deployment": "default"}),
+        ("failed", {"sender": AIRiskToken, "user_id": mia.pk, "deployment": "default"}),
+    ]
+
+
+def test_a_receiver_that_raises_undoes_nothing(airisk: World, mia: User, caplog: pytest.LogCaptureFixture) -> None:
+    def raising(**carried: Any) -> None:
+        raise RuntimeError("of the receiver")
+
+    token_renewed.connect(raising)
+    try:
+        give_token(mia, ends_in=-60)
+        assert keeper(mia).access().token == stored(mia).access_token != "stored-token"
+    finally:
+        token_renewed.disconnect(raising)
+    assert "of the receiver" in caplog.text
+
+
+@committing
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"json": {"access_token": "token-canary", "expires_in": 3600}},
+        {"json": {"access_token": "token-canary", "expiration": "token-canary"}},
+        {"status": 400, "body": "Invalid Code code-canary", "content_type": "text/plain"},
+        {"status": 401, "json": {"title": "secret-1", "traceId": "code-canary"}},
+        {"status": 500, "body": "token-canary"},
+        {"body": requests.ConnectionError("secret-1")},
+    ],
+)
+def test_no_log_record_holds_a_token_a_code_a_state_or_a_secret(
+    mia: User, caplog: pytest.LogCaptureFixture, answer: dict[str, Any]
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    give_token(None, ends_in=200)
+    give_token(mia, ends_in=-60)
+    with responses.RequestsMock() as wire:
+        states = silent_flow(wire, answer)
+        keeper().access()
+        attempt(keeper(mia).access)
+    assert len(states) == 2
+    ours = [record for record in caplog.records if record.name.startswith("airisk_oauth")]
+    assert ours
+    text = "\n".join(logging.Formatter().format(record) for record in ours)
+    for canary in ("stored-token", "token-canary", "code-canary", "secret-1", *states):
+        assert canary not in text
+
+
+# What the pages ask
+
+
+@pytest.mark.parametrize(
+    ("values", "silent", "is_connected"),
+    [
+        ({"ends_in": 3600}, True, True),
+        ({"ends_in": -60}, True, True),
+        ({"ends_in": -60}, False, False),
+        ({"ends_in": 60}, False, True),
+        ({"ends_in": -60, "failure_kind": "unavailable"}, True, True),
+        ({"ends_in": -60, "failure_kind": "refused", "failure_status": 400}, True, False),
+        ({"ends_in": -60, "failure_kind": "person"}, True, False),
+        ({"ends_in": 60, "failure_kind": "person"}, True, True),
+        ({"userid": "user_7"}, True, False),
+        (None, True, False),
+    ],
+)
+def test_check_tells_without_a_call_whether_a_person_has_to_connect(
+    airisk: World, settings: Any, mia: User, values: dict[str, Any] | None, silent: bool, is_connected: bool
+) -> None:
+    set_option(settings, SILENT_RENEWAL=silent)
+    if values is not None:
+        give_token(mia, **values)
+    if is_connected:
+        assert keeper(mia).check() == stored(mia)
+    else:
+        with pytest.raises(ConnectionRequired) as caught:
+            keeper(mia).check()
+        assert caught.value.connect_url == "/airisk/connect/"
+    assert not airisk.journal

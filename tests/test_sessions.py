@@ -1,0 +1,627 @@
+"""Calls to AIRisk's API: as whom, where to, and what becomes of a 401."""
+
+import copy
+import hashlib
+import io
+import pickle
+import socket
+from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+import requests
+import responses
+from django.contrib.auth.models import AnonymousUser, User
+from django.core.exceptions import ImproperlyConfigured
+from django.http import JsonResponse
+from django.http.response import HttpResponseBase
+from django.urls import include, path
+from django.views.debug import ExceptionReporter
+from pytest_django import DjangoAssertNumQueries
+from requests.exceptions import InvalidURL
+
+from airisk_oauth import AIRiskAuth, AIRiskSession, flow
+from airisk_oauth.exceptions import AIRiskError, AIRiskInvalidResponse, AIRiskUnavailable, ConnectionRequired
+from airisk_oauth.models import AIRiskIdentity, AIRiskToken
+from airisk_oauth.sandbox.answers import problem
+from airisk_oauth.sandbox.endpoint import Call, endpoint
+from airisk_oauth.sandbox.world import Caller, World
+from tests.flows import give_token
+from tests.test_renewal import (
+    BASE_URL,
+    committing,
+    live_token,
+    set_option,
+    silent_flow,
+    stored,
+    together,
+    token_requests,
+    travel,
+    until,
+)
+
+pytestmark = [pytest.mark.django_db, pytest.mark.urls(__name__)]
+
+
+@endpoint("/api/Answer", "GET")
+def answer_as_told(call: Call) -> HttpResponseBase:
+    """An API call that answers what its parameters say, to a good token only, and sets a cookie each time."""
+    if call.caller is None:
+        refusal = problem(401)
+        refusal.response.set_cookie("seen", "yes")
+        raise refusal
+    answer = JsonResponse({"cookies": call.request.COOKIES}, status=int(call.given.get("status", 200)))
+    if "to" in call.given:
+        answer["Location"] = call.given["to"]
+    return answer
+
+
+urlpatterns = [path("sandbox/api/Answer", answer_as_told), path("", include("tests.urls"))]
+
+
+class Elsewhere(ThreadingHTTPServer):
+    """Another server, which notes every connection, and of every request its path and its Authorization."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _ElsewhereHandler)
+        self.connections = 0
+        self.seen: list[tuple[str, str | None]] = []
+        self.place = f"127.0.0.1:{self.server_port}"
+
+    def get_request(self) -> tuple[Any, Any]:
+        self.connections += 1
+        return super().get_request()
+
+
+class _ElsewhereHandler(BaseHTTPRequestHandler):
+    server: Elsewhere
+
+    def do_GET(self) -> None:
+        self.server.seen.append((self.path, self.headers.get("Authorization")))
+        self.send_response(401)
+        self.end_headers()
+
+    def log_message(self, *args: Any) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def elsewhere() -> Iterator[Elsewhere]:
+    with Elsewhere() as server:
+        thread = Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def session(airisk: World, mia: User) -> Iterator[AIRiskSession]:
+    """Mia's, with a token that AIRisk takes."""
+    live_token(airisk, mia)
+    with AIRiskSession.for_user(mia) as session:
+        yield session
+
+
+def api_statuses(airisk: World) -> list[int]:
+    return [seen.status for seen in airisk.journal if not seen.endpoint.startswith("/api/oauth2")]
+
+
+def shown_variables(error: BaseException) -> str:
+    """What Django's debug page and crash mails show of an error's frames, those of the tests left out."""
+    frames = ExceptionReporter(None, type(error), error, error.__traceback__).get_traceback_data()["frames"]
+    return "\n".join(str(frame["vars"]) for frame in frames if frame["filename"] != __file__)
+
+
+# Where to
+
+
+@pytest.mark.parametrize("alias", ["default", "second"])
+@pytest.mark.parametrize(
+    "address", ["/api/GetModels", "{base}/api/GetModels", "{upper}/api/GetModels", "/api/GetModels?a=b#c"]
+)
+def test_a_path_is_joined_to_the_base_url_and_a_url_of_its_origin_taken_as_it_is(
+    airisk: World, settings: Any, alias: str, address: str
+) -> None:
+    base, client = settings.AIRISK_OAUTH[alias]["BASE_URL"], settings.AIRISK_OAUTH[alias]["CLIENT_ID"]
+    live_token(airisk, client_id=client, deployment=alias)
+    with AIRiskSession.for_application(alias) as session:
+        answer = session.get(address.format(base=base, upper=base.replace("http", "HTTP")))
+    assert answer.status_code == 200
+    assert answer.url.startswith(f"{base}/api/GetModels")
+    assert [seen.values["client_id"] for seen in airisk.journal] == [client]
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "//{elsewhere}/",
+        "/\\{elsewhere}/",
+        "\\\\{elsewhere}/",
+        "@{elsewhere}/",
+        ":1@{elsewhere}/",
+        "{elsewhere}/",
+        " http://{elsewhere}/",
+        "http:{elsewhere}/",
+        "http:///{elsewhere}/",
+        "http://{elsewhere}/",
+        "http://{own}@{elsewhere}/",
+        "http://{own}\n@{elsewhere}/",
+        "http://{own}.{elsewhere}/",
+        "http://user@{own}/",
+        "http://localhost:{port}/",
+        "https://{own}/",
+        "ftp://{own}/",
+        "file:///etc/hosts",
+        "api/GetModels",
+        "",
+    ],
+)
+def test_any_other_address_raises_before_connecting(
+    session: AIRiskSession, airisk: World, elsewhere: Elsewhere, address: str
+) -> None:
+    own = session.deployment.base_url.removeprefix("http://").removesuffix("/sandbox")
+    with pytest.raises(InvalidURL):
+        session.get(address.format(elsewhere=elsewhere.place, own=own, port=own.partition(":")[2]))
+    assert not airisk.journal
+    assert elsewhere.connections == 0
+
+
+def test_neither_does_a_session_take_other_credentials_or_a_ready_request_elsewhere(
+    session: AIRiskSession, elsewhere: Elsewhere
+) -> None:
+    url = f"http://{elsewhere.place}/"
+    with pytest.raises(InvalidURL):
+        session.get(url, auth=("mia", "password"))
+    with pytest.raises(InvalidURL):
+        session.send(requests.Request("GET", url).prepare())
+    assert elsewhere.connections == 0
+
+
+def test_an_auth_of_ones_own_session_raises_for_another_origin_before_connecting(
+    airisk: World, mia: User, elsewhere: Elsewhere
+) -> None:
+    live_token(airisk, mia)
+    with pytest.raises(InvalidURL):
+        requests.get(f"http://{elsewhere.place}/", auth=AIRiskAuth.for_user(mia), timeout=5)
+    assert elsewhere.connections == 0
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("to", ["/sandbox/api/GetConversations", "{base}/api/GetConversations"])
+@pytest.mark.parametrize("own", [False, True])
+def test_a_redirect_within_the_origin_keeps_the_bearer(
+    session: AIRiskSession, airisk: World, status: int, to: str, own: bool
+) -> None:
+    base = session.deployment.base_url
+    caller: Any = requests.Session() if own else session
+    with caller:
+        answer = caller.get(
+            f"{base}/api/Answer", params={"status": status, "to": to.format(base=base)}, auth=session.auth, timeout=5
+        )
+    assert answer.status_code == 200
+    assert api_statuses(airisk) == [status, 200]
+
+
+@pytest.mark.parametrize("refused_first", [False, True])
+@pytest.mark.parametrize("to", ["http://{elsewhere}/", "//{elsewhere}/", "https://{own}/", "http://["])
+def test_a_redirect_to_another_origin_is_handed_back(
+    session: AIRiskSession, airisk: World, elsewhere: Elsewhere, to: str, refused_first: bool
+) -> None:
+    if refused_first:
+        airisk.end_all_tokens()
+    own = session.deployment.base_url.removeprefix("http://")
+    answer = session.get("/api/Answer", params={"status": "302", "to": to.format(elsewhere=elsewhere.place, own=own)})
+    assert answer.status_code == 302
+    assert elsewhere.connections == 0
+
+
+@pytest.mark.parametrize("refused_first", [False, True])
+def test_ones_own_session_follows_it_without_the_bearer_and_its_401_renews_nothing(
+    airisk: World, session: AIRiskSession, elsewhere: Elsewhere, refused_first: bool
+) -> None:
+    if refused_first:
+        airisk.end_all_tokens()
+    url, to = f"{session.deployment.base_url}/api/Answer", f"http://{elsewhere.place}/there"
+    answer = requests.get(url, {"status": "302", "to": to}, auth=session.auth, timeout=5)
+    assert answer.status_code == 401
+    assert elsewhere.seen == [("/there", None)]
+    assert len(token_requests(airisk)) == refused_first
+
+
+@pytest.mark.parametrize("refused_first", [False, True])
+def test_https_on_the_same_host_is_another_origin_too(settings: Any, mia: User, refused_first: bool) -> None:
+    """``requests`` itself would keep the header there."""
+    set_option(settings, BASE_URL="http://127.0.0.1")
+    give_token(mia)
+    with responses.RequestsMock() as wire:
+        if refused_first:
+            wire.get("http://127.0.0.1/api/x", status=401)
+            silent_flow(wire, {"json": {"access_token": "renewed"}}, "http://127.0.0.1")
+        wire.get("http://127.0.0.1/api/x", status=302, headers={"Location": "https://127.0.0.1/api/x"})
+        wire.get("https://127.0.0.1/api/x")
+        answer = requests.get("http://127.0.0.1/api/x", auth=AIRiskAuth.for_user(mia), timeout=5)
+    assert answer.url == "https://127.0.0.1/api/x"
+    assert "Authorization" not in answer.request.headers
+
+
+# What comes back
+
+
+@pytest.mark.parametrize("status", [200, 201, 302, 400, 403, 404, 418, 429, 500, 503])
+def test_every_status_comes_back_as_a_response(session: AIRiskSession, airisk: World, status: int) -> None:
+    assert session.get("/api/Answer", params={"status": status}).status_code == status
+    assert api_statuses(airisk) == [status]
+
+
+def test_so_does_an_outage(session: AIRiskSession, airisk: World) -> None:
+    airisk.switches.outage = True
+    assert session.get("/api/GetConversations").status_code == 503
+    assert not token_requests(airisk)
+
+
+@pytest.mark.parametrize(
+    ("api_timeout", "own", "is_late"),
+    [((5, 0.1), None, True), ((5, 0.1), 5, False), (None, 0.1, True), (None, (5, 0.1), True), (None, None, False)],
+)
+def test_calls_have_the_deployments_timeouts_or_their_own(
+    airisk: World, settings: Any, mia: User, api_timeout: Any, own: Any, is_late: bool
+) -> None:
+    if api_timeout is not None:
+        set_option(settings, API_TIMEOUT=api_timeout)
+    live_token(airisk, mia)
+    airisk.switches.latency = 0.3
+    with AIRiskSession.for_user(mia) as session:
+        if is_late:
+            with pytest.raises(AIRiskUnavailable):
+                session.get("/api/GetModels", timeout=own)
+            until(lambda: airisk.journal)
+        else:
+            assert session.get("/api/GetModels", timeout=own).status_code == 200
+
+
+def test_a_transport_failure_is_unavailable_and_shows_no_bearer(settings: Any, mia: User) -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        set_option(settings, BASE_URL=f"http://127.0.0.1:{nobody.getsockname()[1]}")
+        give_token(mia)
+        with AIRiskSession.for_user(mia) as session, pytest.raises(AIRiskUnavailable) as caught:
+            session.post("/api/SendMessage", json={"text": "hello"})
+    error = caught.value
+    assert error.__cause__ is None
+    assert error.__suppress_context__
+    assert "stored-token" not in shown_variables(error)
+
+
+def test_redirects_without_end_are_an_invalid_response(session: AIRiskSession) -> None:
+    session.max_redirects = 2
+    to = "/sandbox/api/Answer?status=302&to=/sandbox/api/Answer%3Fstatus=302%26to=/sandbox/api/GetModels"
+    with pytest.raises(AIRiskInvalidResponse) as caught:
+        session.get("/api/Answer", params={"status": "302", "to": to})
+    assert caught.value.__suppress_context__
+
+
+# The environment
+
+
+def test_no_netrc_changes_a_header(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, mia: User) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine demo.aicrisk.com login evil password evil\ndefault login evil password evil\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    give_token(mia, ends_in=-60)
+    with responses.RequestsMock() as wire, AIRiskSession.for_user(mia) as session:
+        silent_flow(wire, {"json": {"access_token": "renewed"}})
+        wire.get(f"{BASE_URL}/api/GetModels")
+        session.get("/api/GetModels")
+        requests.get(f"{BASE_URL}/api/GetModels", auth=AIRiskAuth.for_user(mia), timeout=5)
+        sent = [call.request.headers.get("Authorization") for call in wire.calls]
+    assert sent == [None, None, "Bearer renewed", "Bearer renewed"]
+
+
+@pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
+def test_proxies_and_ca_bundle_are_those_of_the_environment_when_the_session_was_made(
+    monkeypatch: pytest.MonkeyPatch, mia: User, variable: str
+) -> None:
+    give_token(mia, ends_in=-60)
+    with responses.RequestsMock() as wire:
+        silent_flow(wire, {"json": {"access_token": "renewed"}})
+        wire.get(f"{BASE_URL}/api/GetModels")
+        for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "https_proxy", "HTTPS_PROXY", "no_proxy", "NO_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        before = AIRiskSession.for_user(mia)
+        with monkeypatch.context() as environment:
+            environment.setenv(variable, "/etc/ca.pem")
+            environment.setenv("https_proxy", "http://proxy.test:3128")
+            session = AIRiskSession.for_user(mia)
+            before.get("/api/GetModels")
+        session.get("/api/GetModels")
+        kwargs: list[Any] = [call.request.req_kwargs for call in wire.calls]  # type: ignore[attr-defined]
+    theirs, none = ("/etc/ca.pem", "http://proxy.test:3128"), (True, None)
+    # The renewal is a session of its own.
+    assert [(each["verify"], each["proxies"].get("https")) for each in kwargs] == [theirs, theirs, none, theirs]
+
+
+# After a 401
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_a_401_renews_and_the_call_is_made_once_more(
+    session: AIRiskSession, airisk: World, mia: User, own: bool
+) -> None:
+    airisk.end_all_tokens()
+    url = f"{session.deployment.base_url}/api/Answer"
+    answer = requests.get(url, auth=AIRiskAuth.for_user(mia), timeout=5) if own else session.get(url)
+    assert answer.status_code == 200
+    assert api_statuses(airisk) == [401, 200]
+    assert len(token_requests(airisk)) == 1
+    # The first answer is no more than history: its cookies are kept, its connection is given back.
+    [first] = answer.history
+    assert first.raw.closed
+    assert answer.json() == {"cookies": {"seen": "yes"}}
+    if not own:
+        assert session.cookies["seen"] == "yes"
+        assert session.get(url).json() == {"cookies": {"seen": "yes"}}
+    assert len(token_requests(airisk)) == 1
+
+
+def test_a_second_401_comes_back_as_it_is(session: AIRiskSession, airisk: World) -> None:
+    answer = session.get("/api/Answer", params={"status": 401})
+    assert answer.status_code == 401
+    assert api_statuses(airisk) == [401, 401]
+    assert len(token_requests(airisk)) == 1
+
+
+def test_a_401_for_a_token_that_has_been_replaced_only_replays(
+    session: AIRiskSession, airisk: World, mia: User
+) -> None:
+    session.get("/api/GetModels")
+    airisk.end_all_tokens()
+    row = stored(mia)
+    row.access_token, _ends = airisk.new_token(Caller("client-1", "user_42"))
+    row.save()
+    assert session.get("/api/GetModels").status_code == 200
+    assert api_statuses(airisk) == [200, 401, 200]
+    assert not token_requests(airisk)
+
+
+@pytest.mark.parametrize(("status", "expected"), [(503, AIRiskUnavailable), (401, ConnectionRequired)])
+def test_where_the_renewal_fails_its_error_is_raised_and_shows_no_bearer(
+    mia: User, status: int, expected: type[AIRiskError]
+) -> None:
+    give_token(mia)
+    with responses.RequestsMock() as wire, AIRiskSession.for_user(mia) as session:
+        wire.get(f"{BASE_URL}/api/GetModels", status=401)
+        wire.get(f"{BASE_URL}/api/oauth2", status=status)
+        with pytest.raises(expected) as caught:
+            session.get("/api/GetModels")
+    assert "stored-token" not in shown_variables(caught.value)
+
+
+class Stream(io.BytesIO):
+    """A stream that cannot be wound back, and may say so late."""
+
+    def __init__(self, body: bytes, *, tells: bool) -> None:
+        super().__init__(body)
+        self.tells = tells
+
+    def tell(self) -> int:
+        if self.tells:
+            return super().tell()
+        raise io.UnsupportedOperation
+
+    def seek(self, *args: Any) -> int:
+        raise io.UnsupportedOperation
+
+
+def halfway(body: bytes) -> io.BytesIO:
+    stream = io.BytesIO(body)
+    stream.seek(len(body) // 2)
+    return stream
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"data": b""}, None),
+        ({"data": "füße"}, "füße".encode()),
+        ({"data": b"\x00\xff"}, b"\x00\xff"),
+        ({"data": {"text": "a b&c"}}, b"text=a+b%26c"),
+        ({"json": {"text": "ß"}}, None),
+        ({"data": lambda: io.BytesIO(b"in a file")}, b"in a file"),
+        ({"data": lambda: halfway(b"not this, this  ")}, b", this  "),
+        ({"data": partial(Path(__file__).open, "rb")}, Path(__file__).read_bytes()),
+        ({"data": {"a": "b"}, "files": {"file": ("name", b"in a file")}}, None),
+    ],
+)
+def test_a_body_is_sent_again_intact(
+    session: AIRiskSession, airisk: World, given: dict[str, Any], expected: bytes | None
+) -> None:
+    airisk.end_all_tokens()
+    given = {name: value() if callable(value) else value for name, value in given.items()}
+    answer = session.post("/api/SendMessage", **given)
+    assert answer.status_code == 200
+    assert api_statuses(airisk) == [401, 200]
+    body = (answer.request.body or b"") if expected is None else expected
+    assert isinstance(body, bytes)
+    assert answer.json()["sha256"] == hashlib.sha256(body).hexdigest()
+    for value in given.values():
+        if isinstance(value, io.IOBase):
+            value.close()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: (part for part in [b"on", b"ce"]),
+        lambda: Stream(b"once", tells=False),
+        lambda: Stream(b"once", tells=True),
+    ],
+    ids=["generator", "unseekable file", "file that cannot be wound back"],
+)
+def test_a_body_that_cannot_be_sent_again_is_not_and_the_next_call_works(
+    session: AIRiskSession, airisk: World, make: Callable[[], Any]
+) -> None:
+    airisk.end_all_tokens()
+    answer = session.post("/api/SendMessage", data=make(), headers={"Content-Length": "4"})
+    assert answer.status_code == 401
+    assert api_statuses(airisk) == [401]
+    answer = session.post("/api/SendMessage", data=make(), headers={"Content-Length": "4"})
+    assert answer.json()["text"] == "once"
+    assert len(token_requests(airisk)) == 1
+
+
+def test_an_answer_can_be_streamed_after_a_401(session: AIRiskSession, airisk: World) -> None:
+    airisk.end_all_tokens()
+    with session.get("/api/StreamAnswer", stream=True) as answer:
+        assert answer.history[0].raw.closed
+        assert not answer.raw.closed
+        assert next(answer.iter_lines()) == b"Answer for user_42:"
+    assert api_statuses(airisk) == [401, 200]
+
+
+# As whom
+
+
+def test_making_one_does_no_io_and_a_warm_call_reads_no_database(
+    session: AIRiskSession, airisk: World, mia: User, django_assert_num_queries: DjangoAssertNumQueries
+) -> None:
+    with django_assert_num_queries(0):
+        for make in (AIRiskSession, AIRiskAuth):
+            make.for_user(mia)
+            make.for_application()
+    assert not airisk.journal
+    session.get("/api/GetModels")
+    with django_assert_num_queries(0):
+        assert session.get("/api/GetConversations").status_code == 200
+
+
+def test_an_unknown_deployment_is_a_wrong_setting() -> None:
+    with pytest.raises(ImproperlyConfigured):
+        AIRiskSession.for_application("third")
+
+
+@pytest.mark.parametrize("use", [pickle.dumps, copy.copy, copy.deepcopy])
+def test_neither_session_nor_auth_is_pickled_or_copied(session: AIRiskSession, use: Callable[[Any], Any]) -> None:
+    session.get("/api/GetModels")
+    for each in (session, session.auth):
+        with pytest.raises(TypeError, match="AIRisk"):
+            use(each)
+
+
+def _forget(mia: User) -> None:
+    flow.disconnect(stored(mia))
+
+
+def _remap(mia: User) -> None:
+    AIRiskIdentity.objects.update(userid="user_7")
+
+
+def _unmap(mia: User) -> None:
+    AIRiskIdentity.objects.all().delete()
+
+
+def _damage(mia: User) -> None:
+    AIRiskToken.objects.update(sealed="damaged")
+
+
+def _take_the_applications(mia: User) -> None:
+    AIRiskToken.objects.filter(user=mia).update(sealed=stored(None).sealed)
+
+
+@pytest.mark.parametrize("change", [_forget, _remap, _unmap, _damage, _take_the_applications])
+@pytest.mark.parametrize("ends_in", [3600, -60])
+def test_a_user_who_has_to_connect_is_told_where_without_a_call(
+    airisk: World, mia: User, change: Callable[[User], None], ends_in: float
+) -> None:
+    live_token(airisk)
+    live_token(airisk, mia, ends_in=ends_in)
+    change(mia)
+    rows = list(AIRiskToken.objects.order_by("pk").values("pk", "sealed", "expires_at", "failure_count"))
+    with AIRiskSession.for_user(mia) as session, pytest.raises(ConnectionRequired) as caught:
+        session.get("/api/GetConversations")
+    assert (caught.value.deployment, caught.value.connect_url) == ("default", "/airisk/connect/")
+    assert list(AIRiskToken.objects.order_by("pk").values("pk", "sealed", "expires_at", "failure_count")) == rows
+    assert not airisk.journal
+
+
+@pytest.mark.parametrize("alias", ["default", "second"])
+@pytest.mark.parametrize("is_anonymous", [True, False])
+def test_nobody_gets_a_first_token_silently_or_the_applications(
+    airisk: World, mia: User, alias: str, is_anonymous: bool
+) -> None:
+    live_token(airisk, deployment=alias)
+    user = AnonymousUser() if is_anonymous else mia
+    with AIRiskSession.for_user(user, alias) as session, pytest.raises(ConnectionRequired) as caught:
+        session.get("/api/GetModels")
+    assert caught.value.connect_url == ("/airisk/connect/" if alias == "default" else "/airisk/connect/second/")
+    assert not airisk.journal
+
+
+@pytest.mark.parametrize("change", [_forget, _remap, _unmap])
+def test_a_session_at_work_notices_within_60_s(
+    session: AIRiskSession, airisk: World, mia: User, monkeypatch: pytest.MonkeyPatch, change: Callable[[User], None]
+) -> None:
+    assert session.get("/api/GetConversations").status_code == 200
+    change(mia)
+    travel(monkeypatch, 60)
+    with pytest.raises(ConnectionRequired):
+        session.get("/api/GetConversations")
+    assert api_statuses(airisk) == [200]
+
+
+@committing
+def test_a_session_at_work_goes_over_to_a_renewed_token_when_that_is_due(
+    airisk: World, mia: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live_token(airisk, mia, ends_in=310)
+    with AIRiskSession.for_user(mia) as session:
+        for seconds, renewals in ((0, 0), (9, 0), (11, 1)):
+            travel(monkeypatch, seconds)
+            assert session.get("/api/GetConversations").status_code == 200
+            assert len(token_requests(airisk)) == renewals
+
+
+# The application
+
+
+@committing
+def test_the_applications_first_token_takes_one_request_whoever_asks(airisk: World) -> None:
+    def call() -> int:
+        with AIRiskSession.for_application() as session:
+            return session.get("/api/GetModels").status_code
+
+    airisk.switches.latency = 0.05
+    assert together(40, call) == [200] * 40
+    assert len(token_requests(airisk)) == 1
+    assert AIRiskToken.objects.count() == 1
+
+
+@pytest.mark.parametrize("what", ["login_page", "outage", "not silent"])
+def test_its_failure_redirects_nobody_and_leaves_a_row_to_try_again(
+    airisk: World, settings: Any, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    if what == "not silent":
+        set_option(settings, SILENT_RENEWAL=False)
+    else:
+        setattr(airisk.switches, what, True)
+    with pytest.raises(AIRiskError) as caught, AIRiskSession.for_application() as session:
+        session.get("/api/GetModels")
+    assert isinstance(caught.value, AIRiskUnavailable if what == "outage" else ConnectionRequired)
+    assert getattr(caught.value, "connect_url", None) is None
+    assert stored().sealed == ""
+    assert not api_statuses(airisk)
+    airisk.reset()
+    set_option(settings, SILENT_RENEWAL=True)
+    travel(monkeypatch, 6)
+    with AIRiskSession.for_application() as session:
+        assert session.get("/api/GetModels").status_code == 200
+
+
+def test_a_user_needs_a_token_of_their_own_where_the_applications_will_not_do(airisk: World) -> None:
+    with AIRiskSession.for_application() as session:
+        assert session.get("/api/GetConversations").status_code == 403
+    assert api_statuses(airisk) == [403]

@@ -1,0 +1,387 @@
+"""Many tokens renewed in one go: each once, by one host, and none that should be left alone."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from itertools import count
+from typing import Any
+from urllib.parse import urlencode
+from uuid import uuid4
+
+import pytest
+import responses
+from django.contrib.auth.models import User
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from airisk_oauth import conf, sweep
+from airisk_oauth.models import AIRiskIdentity, AIRiskToken
+from airisk_oauth.protocol import Secret, TokenGrant
+from airisk_oauth.sandbox.world import World
+from airisk_oauth.sweep import Report, Sweep
+from tests.flows import give_token
+from tests.test_renewal import BASE_URL, committing, heard, set_option, together, token_requests, trouble
+
+pytestmark = pytest.mark.django_db
+ROWS_CAN_BE_LOCKED = connection.features.has_select_for_update_skip_locked
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+
+
+@pytest.fixture(autouse=True)
+def save_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gather results for a moment only."""
+    monkeypatch.setattr(sweep, "GATHER", 0.01)
+
+
+def crowd(number: int, alias: str = "default", *, ends_in: float | None = 60, **values: Any) -> list[AIRiskToken]:
+    """So many connected people, whose tokens all end at the same moment."""
+    names = [f"{alias}-{User.objects.count() + index}" for index in range(number)]
+    users = User.objects.bulk_create(User(username=name) for name in names)
+    AIRiskIdentity.objects.bulk_create(
+        AIRiskIdentity(user=user, deployment=alias, userid=user.username) for user in users
+    )
+    now = timezone.now()
+    ends = None if ends_in is None else now + timedelta(seconds=ends_in)
+    every = {
+        "deployment": alias,
+        "access_token": "stored-token",
+        "expires_at": ends,
+        "renewed_at": now - HOUR,
+        **values,
+    }
+    return AIRiskToken.objects.bulk_create(AIRiskToken(user=user, userid=user.username, **every) for user in users)
+
+
+def renewed_of(tokens: list[AIRiskToken]) -> list[bool]:
+    """Tell of each token whether its row holds another one now."""
+    rows = {row.userid: row for row in AIRiskToken.objects.all()}
+    return [rows[token.userid].access_token != "stored-token" for token in tokens]
+
+
+def run(alias: str = "default", **options: Any) -> dict[str, int]:
+    """Sweep, and return what was counted, noughts left out."""
+    return counted(Sweep(conf.deployment(alias), **options).run())
+
+
+def counted(report: Report) -> dict[str, int]:
+    assert report.counts["skipped"] == report.reasons.total()
+    return dict(+report.counts)
+
+
+# Which tokens
+
+
+@pytest.mark.parametrize("within", [timedelta(0), timedelta(minutes=10), 2 * HOUR])
+def test_within_reaches_to_the_moment(airisk: World, monkeypatch: pytest.MonkeyPatch, within: timedelta) -> None:
+    now = timezone.now()
+    monkeypatch.setattr(timezone, "now", lambda: now)
+    ends = [now - DAY, now + within, now + within + timedelta(milliseconds=1)]
+    tokens = [crowd(1, expires_at=end)[0] for end in ends]
+    assert run(within=within) == {"renewed": 2}
+    assert renewed_of(tokens) == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("values", "by_within", "by_all"),
+    [
+        ({}, True, True),
+        ({"ends_in": 3600}, False, True),
+        ({"ends_in": None}, False, True),
+        ({"last_used_at": -29 * DAY}, True, True),
+        ({"last_used_at": -31 * DAY}, False, True),
+        ({"retry_at": HOUR}, False, True),
+        ({"retry_at": -HOUR}, True, True),
+        # Whatever was renewed since the sweep began.
+        ({"renewed_at": HOUR}, False, False),
+        # The application's row before its first token.
+        ({"is_empty": True}, False, False),
+    ],
+)
+@pytest.mark.parametrize("is_application", [False, True], ids=["user", "application"])
+def test_what_is_idle_cooling_or_endless_is_left_alone_but_not_with_all(
+    airisk: World, mia: User, values: dict[str, Any], by_within: bool, by_all: bool, is_application: bool
+) -> None:
+    now = timezone.now()
+    moments = {name: now + value if isinstance(value, timedelta) else value for name, value in values.items()}
+    given: dict[str, Any] = {"ends_in": 60, **moments}
+    is_empty = given.pop("is_empty", False)
+    token = give_token(None if is_application else mia, **given)
+    if is_empty:
+        AIRiskToken.objects.filter(pk=token.pk).update(sealed="")
+    for within, expected in ((timedelta(minutes=10), by_within), (None, by_all and not by_within)):
+        this = Sweep(conf.deployment(), within=within)
+        assert this.total() == expected
+        assert counted(this.run()) == ({"renewed": 1} if expected else {})
+        if expected and within:
+            break
+    assert len(token_requests(airisk)) == (by_within or by_all)
+
+
+def test_renew_unused_for_and_silent_renewal_decide_too(airisk: World, settings: Any) -> None:
+    crowd(1, last_used_at=timezone.now() - 3 * DAY)
+    for option, expected in (({"RENEW_UNUSED_FOR": 2}, {}), ({"SILENT_RENEWAL": False}, {}), ({}, {"renewed": 1})):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(settings.AIRISK_OAUTH, "default", {**settings.AIRISK_OAUTH["default"], **option})
+            assert run() == expected
+
+
+def test_one_deployment_one_user_some_rows_or_the_most_pressing_few(airisk: World) -> None:
+    late, soon, ended = (crowd(1, ends_in=ends)[0] for ends in (60, 30, -60))
+    [other] = crowd(1, "second")
+    tokens = [late, soon, ended, other]
+    assert run("second") == {"renewed": 1}
+    assert renewed_of(tokens) == [False, False, False, True]
+    assert run(limit=1) == {"renewed": 1}
+    assert renewed_of(tokens) == [False, False, True, True]
+    assert run(user_id=late.user_id) == {"renewed": 1}
+    assert renewed_of(tokens) == [True, False, True, True]
+    assert run(pks=[late.pk]) == {}
+    assert run(pks=[late.pk], within=None, limit=5) == run(pks=[soon.pk]) == {"renewed": 1}
+    assert renewed_of(tokens) == [True, True, True, True]
+
+
+@pytest.mark.parametrize("within", [timedelta(minutes=10), None])
+@pytest.mark.parametrize("workers", [2, 7])
+def test_every_token_is_renewed_once_however_short_a_life_it_gets(
+    airisk: World, within: timedelta | None, workers: int
+) -> None:
+    airisk.switches.token_life = 60
+    tokens = crowd(12, ends_in=-60) + crowd(3, ends_in=-30)
+    seen: list[str] = []
+    report = Sweep(conf.deployment(), within=within, workers=workers).run(seen.append)
+    assert counted(report) == {"renewed": 15}
+    assert report.is_clean
+    assert seen == ["renewed"] * 15
+    assert all(renewed_of(tokens))
+    assert Counter(seen.values["userid"] for seen in token_requests(airisk)) == {each.userid: 1 for each in tokens}
+
+
+# What becomes of them
+
+
+@pytest.mark.parametrize(
+    ("what", "word", "kind"),
+    [
+        ("refuse", "refused", "refused"),
+        ("unknown client", "refused", "refused"),
+        ("login_page", "refused", "person"),
+        ("outage", "unavailable", "unavailable"),
+        ("malformed", "unavailable", "invalid"),
+    ],
+)
+def test_a_failure_is_counted_and_noted_and_the_token_kept(
+    airisk: World, settings: Any, what: str, word: str, kind: str
+) -> None:
+    tokens = crowd(2)
+    trouble(airisk, settings, what)
+    seen: list[str] = []
+    report = Sweep(conf.deployment()).run(seen.append)
+    assert counted(report) == {word: 2}
+    assert seen == [word] * 2
+    assert not report.is_clean
+    assert renewed_of(tokens) == [False, False]
+    noted = AIRiskToken.objects.values_list("failure_kind", "failure_count", "lease")
+    assert list(noted) == [(kind, 1, None)] * 2
+    # They cool down now.
+    assert run() == {}
+
+
+def _remapped(token: AIRiskToken) -> None:
+    AIRiskIdentity.objects.filter(user=token.user_id).update(userid="user_7")
+
+
+def _unmapped(token: AIRiskToken) -> None:
+    AIRiskIdentity.objects.filter(user=token.user_id).delete()
+
+
+def _unreadable(token: AIRiskToken) -> None:
+    AIRiskToken.objects.filter(pk=token.pk).update(sealed="sealed with a key that is gone")
+
+
+def _held(token: AIRiskToken) -> None:
+    AIRiskToken.objects.filter(pk=token.pk).update(lease=uuid4(), lease_until=timezone.now() + HOUR)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason", "is_clean"),
+    [
+        (_remapped, sweep.SOMEBODY_ELSE, False),
+        (_unmapped, sweep.SOMEBODY_ELSE, False),
+        (_unreadable, sweep.UNREADABLE, False),
+        (_held, sweep.HELD, True),
+    ],
+)
+@pytest.mark.parametrize("within", [timedelta(minutes=10), None])
+def test_a_token_that_must_not_be_renewed_is_skipped_with_the_reason(
+    airisk: World, change: Callable[[AIRiskToken], None], reason: str, is_clean: bool, within: timedelta | None
+) -> None:
+    tokens = crowd(3)
+    change(tokens[1])
+    sealed = AIRiskToken.objects.values_list("sealed", "lease").get(user=tokens[1].user_id)
+    seen: list[str] = []
+    report = Sweep(conf.deployment(), within=within).run(seen.append)
+    assert counted(report) == Counter(seen) == {"renewed": 2, "skipped": 1}
+    assert report.reasons == {reason: 1}
+    assert report.is_clean == is_clean
+    assert AIRiskToken.objects.values_list("sealed", "lease").get(user=tokens[1].user_id) == sealed
+    assert len(token_requests(airisk)) == 2
+
+
+def by_name(user: User, deployment: str) -> str | None:
+    """A resolver of a site's own, without ``many``."""
+    return None if user.last_name == "Nobody" else user.username
+
+
+def test_a_resolver_without_many_is_asked_for_each_user(airisk: World, settings: Any) -> None:
+    set_option(settings, USERID="tests.test_sweep.by_name")
+    tokens = crowd(3)
+    AIRiskIdentity.objects.all().delete()
+    User.objects.filter(username=tokens[0].userid).update(last_name="Nobody")
+    assert run() == {"renewed": 2, "skipped": 1}
+    assert renewed_of(tokens)[1:] == [True, True]
+
+
+@contextmanager
+def just_before(what: str, tokens: list[AIRiskToken], **values: Any) -> Iterator[None]:
+    """Change these rows, once, just before the first statement that has this in it, as another process might."""
+    waiting = [values]
+
+    def execute_later(execute: Any, sql: str, *args: Any) -> Any:
+        if waiting and what in sql:
+            AIRiskToken.objects.filter(userid__in=[token.userid for token in tokens]).update(**waiting.pop())
+        return execute(sql, *args)
+
+    with connection.execute_wrapper(execute_later):
+        yield
+    assert not waiting
+
+
+def test_a_token_that_somebody_renews_before_it_is_claimed_is_left_to_them(airisk: World) -> None:
+    tokens = crowd(3)
+    with just_before(" FOR UPDATE" if ROWS_CAN_BE_LOCKED else "UPDATE ", tokens[1:2], renewed_at=timezone.now() + HOUR):
+        report = Sweep(conf.deployment()).run()
+    assert counted(report) == {"renewed": 2, "skipped": 1}
+    assert report.is_clean
+    assert renewed_of(tokens) == [True, False, True]
+    assert len(token_requests(airisk)) == 2
+
+
+@pytest.mark.parametrize(("fails", "word"), [(False, "renewed"), (True, "unavailable")])
+def test_one_that_lost_its_lease_is_not_saved_and_the_others_of_its_batch_are(
+    airisk: World, fails: bool, word: str
+) -> None:
+    tokens = crowd(4)
+    airisk.switches.outage = fails
+    with just_before('SET "failed_at"' if fails else 'SET "sealed"', tokens[1:2], lease=None), heard() as told:
+        report = Sweep(conf.deployment()).run()
+    assert counted(report) == {word: 3, "skipped": 1}
+    assert report.reasons == {sweep.OVERTAKEN: 1}
+    assert len(told) == 3
+    assert renewed_of(tokens) == [not fails, False, not fails, not fails]
+    assert [row.failure_count for row in AIRiskToken.objects.order_by("pk")] == [fails, 0, fails, fails]
+
+
+def test_what_a_person_brings_meanwhile_is_not_overwritten(airisk: World) -> None:
+    tokens = crowd(2)
+    airisk.switches.latency = 0.15
+
+    def reconnect(_what: str) -> None:
+        # The second one is under way by now, and holds a lease.
+        AIRiskToken.objects.store(tokens[1].user_id, "default", tokens[1].userid, TokenGrant(Secret("fresh"), None))
+
+    report = Sweep(conf.deployment(), workers=1).run(reconnect)
+    assert report.reasons == {sweep.OVERTAKEN: 1}
+    assert AIRiskToken.objects.get(user=tokens[1].user_id).access_token == "fresh"
+
+
+@committing
+def test_two_sweeps_at_once_never_renew_a_token_twice(airisk: World) -> None:
+    tokens = crowd(40)
+    airisk.switches.latency = 0.01
+    reports = together(2, lambda: Sweep(conf.deployment(), workers=4).run())
+    asked = Counter(seen.values["userid"] for seen in token_requests(airisk))
+    assert asked == {token.userid: 1 for token in tokens}
+    assert sum(report.counts["renewed"] for report in reports if isinstance(report, Report)) == 40
+    assert all(isinstance(report, Report) and report.is_clean for report in reports)
+    assert all(renewed_of(tokens))
+    assert not AIRiskToken.objects.exclude(lease=None).exists()
+
+
+# When to stop
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_a_deployment_that_is_down_is_left_alone_after_five_failures(airisk: World, workers: int) -> None:
+    crowd(40)
+    airisk.switches.outage = True
+    report = Sweep(conf.deployment(), workers=workers).run()
+    tried = report.counts["unavailable"]
+    assert 5 <= tried == len(airisk.journal) <= 5 + 2 * sweep.RESERVE * workers
+    assert counted(report) == {"unavailable": tried, "skipped": 40 - tried}
+    assert report.reasons == {sweep.LEFT_ALONE: 40 - tried}
+    assert not report.is_clean
+    assert not AIRiskToken.objects.exclude(lease=None).exists()
+
+
+@contextmanager
+def failing_at(fails: Callable[[int], bool], pause: float = 0) -> Iterator[None]:
+    """Let AIRisk be down for those authorizations, numbered from 0; the others take a moment."""
+    numbers = count()
+
+    def authorize(request: Any) -> tuple[int, dict[str, str], str]:
+        if fails(next(numbers)):
+            return 503, {}, ""
+        time.sleep(pause)
+        query = urlencode({"code": "code", "state": request.params["state"]})
+        return 302, {"Location": f"https://app.example.com/airisk/callback/?{query}"}, ""
+
+    with responses.RequestsMock() as wire:
+        wire.add_callback(responses.GET, f"{BASE_URL}/api/oauth2", authorize)
+        wire.post(f"{BASE_URL}/api/oauth2/Token", json={"access_token": "renewed"})
+        yield
+
+
+def test_one_that_answers_in_between_is_not_given_up() -> None:
+    crowd(24)
+    with failing_at(lambda number: number % 3 == 0):
+        assert run(workers=1) == {"renewed": 16, "unavailable": 8}
+
+
+def test_what_is_left_alone_is_reported_so_though_the_last_one_under_way_succeeds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sweep, "GATHER", 0.1)
+    crowd(12)
+    with failing_at(lambda number: number < 4 * sweep.RESERVE - 1, pause=0.3):
+        report = Sweep(conf.deployment(), workers=1).run()
+    assert counted(report) == {"renewed": 1, "unavailable": 7, "skipped": 4}
+    assert report.reasons == {sweep.LEFT_ALONE: 4}
+
+
+def test_told_to_stop_it_finishes_what_is_in_flight_and_saves_it(airisk: World) -> None:
+    tokens = crowd(20)
+    this = Sweep(conf.deployment(), workers=2)
+    report = this.run(lambda _what: this.stop.set())
+    renewed = report.counts["renewed"]
+    assert 1 <= renewed == len(token_requests(airisk)) == sum(renewed_of(tokens)) <= 8
+    assert report.reasons == {sweep.INTERRUPTED: 20 - renewed}
+    assert not report.is_clean
+    assert not AIRiskToken.objects.exclude(lease=None).exists()
+
+
+# What it costs
+
+
+def test_a_large_sweep_asks_the_database_once_for_ten_tokens_at_the_most(
+    airisk: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
+    tokens = crowd(500)
+    with CaptureQueriesContext(connection) as queries:
+        assert run(workers=32) == {"renewed": 500}
+    assert all(renewed_of(tokens))
+    about_rows = [query for query in queries if query["sql"].startswith(("SELECT", "UPDATE"))]
+    assert len(about_rows) <= 0.1 * len(tokens)
