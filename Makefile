@@ -12,7 +12,7 @@ demo: .venv/demo
 
 test: .venv/test
 	$(BIN)/coverage erase
-	$(MAKE) test-sqlite test-postgresql
+	$(MAKE) --jobs=2 --output-sync=target test-sqlite test-postgresql
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
