@@ -22,7 +22,7 @@ from . import conf, flow, renewal, states, sweep
 from .exceptions import AIRiskError, ConnectionRequired
 from .models import AIRiskIdentity, AIRiskToken
 from .states import State
-from .views import start
+from .views import deployment_or_404, start
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -96,7 +96,7 @@ class AIRiskTokenAdmin(_SearchedByUser, _TokenAdmin):
     list_filter = (StateFilter, DeploymentFilter)
     list_select_related = ("user",)
     show_full_result_count = False
-    actions = ("renew_now", "disconnect")
+    actions = ("renew_now", "delete_selected")
     fields = (
         ("owner_name", "userid"),
         "deployment",
@@ -120,11 +120,6 @@ class AIRiskTokenAdmin(_SearchedByUser, _TokenAdmin):
 
     def has_renew_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("airisk_oauth.change_airisktoken")
-
-    def get_actions(self, request: HttpRequest) -> dict[str, Any]:
-        actions = super().get_actions(request)
-        actions.pop("delete_selected", None)
-        return actions
 
     @admin.display(description=_("user"), ordering="user")
     def owner_name(self, token: AIRiskToken) -> str:
@@ -157,7 +152,7 @@ class AIRiskTokenAdmin(_SearchedByUser, _TokenAdmin):
             try:
                 deployment = conf.deployment(alias)
             except ImproperlyConfigured as error:
-                report.skip(str(error), len(pks))
+                report.skip(str(error).rstrip("."), len(pks))
                 continue
             if not deployment.silent_renewal:
                 report.skip(str(_("a person has to connect")), len(pks))
@@ -167,7 +162,8 @@ class AIRiskTokenAdmin(_SearchedByUser, _TokenAdmin):
         self._report(request, report)
 
     @admin.action(description=_("Disconnect"), permissions=["delete"])
-    def disconnect(self, request: HttpRequest, queryset: "QuerySet[AIRiskToken]") -> None:
+    def delete_selected(self, request: HttpRequest, queryset: "QuerySet[AIRiskToken]") -> None:
+        """Forget these tokens; of this name, because it takes the place of Django's own action."""
         self.log_deletions(request, queryset)
         tokens = list(queryset)
         for token in tokens:
@@ -191,16 +187,17 @@ class AIRiskTokenAdmin(_SearchedByUser, _TokenAdmin):
         """Obtain the application's token, or renew it; by this browser where AIRisk wants a person."""
         if not self.has_renew_permission(request):
             raise PermissionDenied
-        deployment = conf.deployment(alias)
+        deployment = deployment_or_404(alias)
         back = reverse(_LIST, current_app=self.admin_site.name)
         try:
-            renewal.TokenKeeper(deployment).renew()
+            done = renewal.TokenKeeper(deployment).renew()
         except ConnectionRequired:
             return start(request, deployment, next_url=back, for_application=True)
         except AIRiskError as error:
             self.message_user(request, str(error), messages.ERROR)
         else:
-            self.message_user(request, _("The application's token was obtained."), messages.SUCCESS)
+            text = _("The application's token was obtained.") if done else _("Another process is obtaining it.")
+            self.message_user(request, text, messages.SUCCESS if done else messages.INFO)
         return redirect(back)
 
     def _report(self, request: HttpRequest, report: sweep.Report) -> None:

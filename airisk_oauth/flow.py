@@ -50,6 +50,16 @@ class StateSpent(CallbackRejected):
 class IdentityChanged(CallbackRejected):
     """The user is somebody else on AIRisk now than when the flow began."""
 
+    def __str__(self) -> str:
+        return "the user's identity on AIRisk has changed meanwhile"
+
+
+class NotPermitted(CallbackRejected):
+    """The user may not obtain the application's token, or not any more."""
+
+    def __str__(self) -> str:
+        return "the user may not obtain the application's token any more"
+
 
 @dataclass(frozen=True, slots=True)
 class Connected:
@@ -191,10 +201,9 @@ def _trade(deployment: Deployment, user: Any, pending: PendingAuthorization, ans
 
 def _check_identity(deployment: Deployment, user: Any, pending: PendingAuthorization) -> None:
     if pending.for_application:
-        still = user.has_perm("airisk_oauth.change_airisktoken")
-    else:
-        still = deployment.userid_of(user) == pending.userid
-    if not still:
+        if not user.has_perm("airisk_oauth.change_airisktoken"):
+            raise NotPermitted
+    elif deployment.userid_of(user) != pending.userid:
         raise IdentityChanged
 
 

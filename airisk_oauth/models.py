@@ -232,6 +232,10 @@ class AIRiskToken(models.Model):
         """Whether the last renewal failed in a way that only a person can mend."""
         return self.failure_kind in self.HOPELESS
 
+    @property
+    def has_ended(self) -> bool:
+        return self.is_ended(timezone.now())
+
     def is_ended(self, now: datetime) -> bool:
         return self.expires_at is not None and self.expires_at <= now + SKEW
 

@@ -79,7 +79,7 @@ class TokenKeeper:
         """Return the stored token, or raise ``ConnectionRequired`` where a call would, as far as the rows tell."""
         token = self._read()
         self._open(token)
-        if token.is_ended(timezone.now()):
+        if token.has_ended:
             self._require_silent_renewal()
             if token.needs_person:
                 raise self._as_seen_by_caller(token.failure())

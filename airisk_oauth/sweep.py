@@ -155,6 +155,9 @@ class _Run:
                     for token in page or ():
                         self.in_flight[pool.submit(self._renew, token)] = token
                 self._save()
+                if self._is_over:
+                    exhausted = True
+                    self._withdraw()
         left = expected - self.report.counts.total()
         if self.sweep.stop.is_set():
             self._skip(INTERRUPTED, left)
@@ -164,13 +167,23 @@ class _Run:
             self._skip(HELD, left)
         return self.report
 
+    @property
+    def _is_over(self) -> bool:
+        return self.given_up or self.sweep.stop.is_set()
+
+    def _withdraw(self) -> None:
+        """Give back what no worker has begun with."""
+        queued = [self.in_flight.pop(future) for future in list(self.in_flight) if future.cancel()]
+        AIRiskToken.objects.settle(queued, self.lease)
+
     def _pages(self, left: int) -> Iterator[list[AIRiskToken]]:
         """Yield claimed tokens, a page at a time, in keyset order: a page costs the same wherever it is."""
         by_end = self.sweep.within is not None
         # A lease outlasts the flows that are before it in the queue.
-        seconds = (2 * RESERVE + 1) * renewal.lease_seconds(self.deployment)
+        queue = (2 * RESERVE - 1) * self.deployment.timeout[1]
+        seconds = queue + renewal.lease_seconds(self.deployment)
         after = Q()
-        while left > 0 and not self.sweep.stop.is_set() and not self.given_up:
+        while left > 0 and not self._is_over:
             rows = self.sweep.candidates().filter(after).order_by(*(["expires_at"] if by_end else []), "pk")
             limit = min(RESERVE * self.sweep.workers, left)
             page = rows.claim(self.lease, now=timezone.now(), seconds=seconds, limit=limit)

@@ -20,7 +20,7 @@ from django.utils.timezone import localtime
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_noop
 from django.views.decorators.cache import never_cache
-from django.views.decorators.http import require_GET, require_http_methods, require_POST
+from django.views.decorators.http import require_GET, require_http_methods, require_POST, require_safe
 
 from . import conf, flow, protocol
 from .conf import Deployment
@@ -85,6 +85,11 @@ _PROBLEMS: Final[dict[type[Exception], tuple[HTTPStatus, str, str]]] = {
         gettext_noop("Your AIRisk identity has changed"),
         gettext_noop("It changed while you were connecting, so nothing was saved. Please connect again."),
     ),
+    flow.NotPermitted: (
+        HTTPStatus.FORBIDDEN,
+        gettext_noop("You may not do this any more"),
+        gettext_noop("Only staff who may change tokens can obtain the application's own. Nothing was saved."),
+    ),
     flow.NoIdentity: (
         HTTPStatus.FORBIDDEN,
         gettext_noop("You have no AIRisk identity yet"),
@@ -120,7 +125,7 @@ class Connection:
 
 @never_cache
 @login_required
-@require_GET
+@require_safe
 def connection(request: HttpRequest) -> HttpResponse:
     _browser_of(request)
     connections = [_connection(request.user, conf.deployment(alias)) for alias in conf.aliases()]
@@ -129,11 +134,11 @@ def connection(request: HttpRequest) -> HttpResponse:
 
 @never_cache
 @login_required
-@require_http_methods(["GET", "POST"])
+@require_http_methods(["GET", "HEAD", "POST"])
 def connect(request: HttpRequest, alias: str = conf.DEFAULT_ALIAS) -> HttpResponse:
-    deployment = _deployment_or_404(alias)
+    deployment = deployment_or_404(alias)
     next_url = _safe_next(request.POST.get("next") or request.GET.get("next"))
-    if request.method == "GET":
+    if request.method != "POST":
         _browser_of(request)
         context = {"connection": _connection(request.user, deployment), "next": next_url}
         return render(request, "airisk_oauth/connect.html", context)
@@ -147,7 +152,7 @@ def callback(request: HttpRequest, alias: str = conf.DEFAULT_ALIAS) -> HttpRespo
     """Take a browser that AIRisk sent back (RFC 6749, section 4.1.2). Takes it once, and says so if it comes again."""
     query = Secret(request.META.get("QUERY_STRING", ""))
     _blank_query(request)
-    deployment = _deployment_or_404(alias)
+    deployment = deployment_or_404(alias)
     if "prefetch" in request.headers.get("Sec-Purpose", request.headers.get("Purpose", "")):
         return HttpResponse(status=HTTPStatus.TOO_EARLY)
     try:
@@ -168,12 +173,12 @@ for _database in settings.DATABASES:
 @login_required
 @require_POST
 def disconnect(request: HttpRequest, alias: str = conf.DEFAULT_ALIAS) -> HttpResponse:
-    deployment = _deployment_or_404(alias)
+    deployment = deployment_or_404(alias)
     token = AIRiskToken.objects.primary().owned_by(request.user.pk, deployment.alias).first()
     if token is not None:
         flow.disconnect(token)
         text = _("You are disconnected from AIRisk.")
-        if token.expires_at is not None:
+        if token.expires_at is not None and not token.has_ended:
             end = localtime(token.expires_at)
             until = f"{date_format(end, 'DATETIME_FORMAT')} {end:%Z}"
             text = _(
@@ -210,12 +215,12 @@ def _complete(request: HttpRequest, deployment: Deployment, query: Secret) -> Ht
     _require_own_session(request)
     try:
         connected = flow.complete(deployment, request.user, browser=request.session.get(BROWSER_KEY), query=query)
-    except (AIRiskError, flow.IdentityChanged) as error:
+    except (AIRiskError, flow.IdentityChanged, flow.NotPermitted) as error:
         logger.warning(
             "User %s could not be connected to deployment %s: %s",
             request.user.pk,
             deployment.alias,
-            str(error) or "the user's identity changed meanwhile",
+            error,
         )
         return _say_problem(request, error)
     if connected.first:
@@ -270,7 +275,11 @@ def _words(request: HttpRequest, error: Exception) -> tuple[HTTPStatus, str, str
     return status, _(title), _(text) + details
 
 
-def _deployment_or_404(alias: str) -> Deployment:
+def deployment_or_404(alias: str) -> Deployment:
+    """Return the deployment that a URL names.
+
+    :raises Http404: there is none of this alias.
+    """
     if alias not in conf.aliases():
         raise Http404
     return conf.deployment(alias)

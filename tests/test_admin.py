@@ -5,6 +5,7 @@ from datetime import timedelta
 from html import unescape
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
+from uuid import uuid4
 
 import pytest
 import requests
@@ -111,7 +112,7 @@ STATES: list[tuple[State, str, dict[str, Any]]] = [
     (State.LIVE, "the application's", {"user": None}),
     (State.ENDING, "less than five minutes left", {"ends_in": 290}),
     (State.ENDING, "less than a quarter of its life left", {"ends_in": 90, "life": 400}),
-    (State.ENDING, "by hand and about to end", {"deployment": "second", "ends_in": 200}),
+    (State.ENDING, "by hand, less than its ten minutes left", {"deployment": "second", "ends_in": 500}),
     (State.ENDED, "ended", {"ends_in": -60}),
     (State.ENDED, "as good as ended", {"ends_in": 5}),
     (State.ENDED, "ended, of an unknown deployment", {"deployment": GONE, "ends_in": -60}),
@@ -159,7 +160,7 @@ def store(name: str, values: dict[str, Any]) -> AIRiskToken:
 
 @pytest.fixture
 def second_by_hand(settings: "Settings") -> None:
-    second = {**settings.AIRISK_OAUTH["second"], "SILENT_RENEWAL": False}
+    second = {**settings.AIRISK_OAUTH["second"], "SILENT_RENEWAL": False, "RENEW_BEFORE": 600}
     settings.AIRISK_OAUTH = {**settings.AIRISK_OAUTH, "second": second}
 
 
@@ -189,7 +190,7 @@ def test_tokens_are_filtered_by_their_state_which_is_shown(admin_client: Client)
 @pytest.mark.parametrize("life", [40, 400, 1100, 1300, 86400])
 def test_about_to_end_is_when_a_token_is_renewed(life: int, db: None) -> None:
     """The database says what the model says of one token, to the second."""
-    for left in (15, 99, 101, 299, 301, life - 1):
+    for left in (15, 95, 105, 295, 305, life - 5):
         AIRiskToken.objects.all().delete()
         token = give_token(None, ends_in=left, renewed_at=timezone.now() - timedelta(seconds=life - left))
         renew_at = token.renew_at(300)
@@ -324,7 +325,7 @@ def test_tokens_of_a_deployment_that_is_gone_can_be_seen_and_removed(admin_clien
     assert GONE in read(admin_client.get(tokens("change", token.pk)))
     [said] = act(admin_client, "renew_now", token)
     assert said.startswith("1 token was skipped: AIRISK_OAUTH has no deployment 'gone'")
-    assert act(admin_client, "disconnect", token) == ["1 token was forgotten."]
+    assert act(admin_client, "delete_selected", token) == ["1 token was forgotten."]
     assert airisk.journal == []
 
 
@@ -399,8 +400,8 @@ def test_disconnecting_forgets_the_chosen_tokens(admin_client: Client, airisk: W
     chosen = [give_token(person("mia"), access_token=CANARY), give_token(None)]
     other = give_token(person("tom"))
     with hearing(token_disconnected) as heard:
-        assert act(admin_client, "disconnect", chosen[0]) == ["1 token was forgotten."]
-        assert act(admin_client, "disconnect", chosen[1], other) == ["2 tokens were forgotten."]
+        assert act(admin_client, "delete_selected", chosen[0]) == ["1 token was forgotten."]
+        assert act(admin_client, "delete_selected", chosen[1], other) == ["2 tokens were forgotten."]
     assert {carried["user_id"] for _signal, carried in heard} == {chosen[0].user_id, None, other.user_id}
     assert len(heard) == 3
     assert set(heard[0][1]) == {"sender", "user_id", "deployment"}
@@ -422,7 +423,7 @@ def test_deleting_a_token_disconnects_it(admin_client: Client) -> None:
 
 @pytest.mark.parametrize(
     ("codename", "offered"),
-    [("view", set()), ("change", {"renew_now"}), ("delete", {"disconnect"})],
+    [("view", set()), ("change", {"renew_now"}), ("delete", {"delete_selected"})],
 )
 def test_an_action_needs_its_permission(
     codename: str, offered: set[str], desk: Client, staff: User, airisk: World
@@ -432,7 +433,7 @@ def test_an_action_needs_its_permission(
     before = rows()
     page = desk.get(tokens("changelist")).content.decode()
     assert set(re.findall(r'<option value="(\w+)">', page)) == offered
-    for action in {"renew_now", "disconnect", "delete_selected"} - offered:
+    for action in {"renew_now", "delete_selected"} - offered:
         act(desk, action, token)
     assert (airisk.journal, rows()) == ([], before)
     for action in offered:
@@ -572,6 +573,17 @@ def test_obtaining_needs_a_post_from_our_own_page_by_staff(admin_user: User, cli
     assert careful.post(obtain()).status_code == 403
     assert careful.get(obtain()).status_code == 405
     assert (airisk.journal, rows()) == ([], [])
+
+
+def test_obtaining_for_a_deployment_that_is_not_there_is_not_found(admin_client: Client) -> None:
+    assert admin_client.post(obtain(GONE)).status_code == 404
+
+
+def test_obtaining_says_so_where_another_process_is_at_it(admin_client: Client, airisk: World) -> None:
+    give_token(None, lease=uuid4(), lease_until=timezone.now() + timedelta(seconds=30))
+    admin_client.post(obtain())
+    assert said(admin_client) == ["Another process is obtaining it."]
+    assert airisk.journal == []
 
 
 # Identities and users

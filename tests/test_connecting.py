@@ -902,6 +902,18 @@ def test_an_identity_changed_during_the_call_brings_no_token(
 # Disconnect
 
 
+def test_a_token_that_has_ended_is_not_said_to_live_on_at_airisk(browser: Client, mia: User) -> None:
+    give_token(mia, ends_in=-60)
+    page = say(browser.post(reverse("airisk_oauth:disconnect")), browser)
+    assert "You are disconnected from AIRisk." in page
+    assert "cannot revoke" not in page
+
+
+@pytest.mark.parametrize("page", ["connection", "connect"])
+def test_a_look_at_the_headers_of_a_page_is_answered_as_the_page(page: str, browser: Client, mia: User) -> None:
+    assert browser.head(reverse(f"airisk_oauth:{page}")).status_code == 200
+
+
 @pytest.mark.parametrize("alias", ["default", "second"])
 def test_disconnecting_forgets_ones_own_token_only(
     alias: str, browser: Client, mia: User, django_user_model: type[User], airisk: World

@@ -85,7 +85,7 @@ def until(token: AIRiskToken) -> str:
             "user_42", {}, {"SILENT_RENEWAL": False}, "Connected", "lasts until {until}.", DISCONNECT, id="by hand"
         ),
         pytest.param(
-            "user_42", {"ends_in": -60}, {}, "Connected", "is renewed by itself", DISCONNECT, id="ended, renewable"
+            "user_42", {"ends_in": -60}, {}, "Connected", "the next call renews it", DISCONNECT, id="ended, renewable"
         ),
         pytest.param(
             "user_42",
@@ -113,7 +113,7 @@ def until(token: AIRiskToken) -> str:
             {"ends_in": -60, **REFUSED, "failure_kind": "unavailable"},
             {},
             "Connected",
-            "renewed by itself",
+            "the next call renews it",
             DISCONNECT,
             id="outage",
         ),

@@ -575,7 +575,7 @@ def test_an_answer_that_is_no_http_or_breaks_off_is_unavailable(
     assert len(server.seen) == 1
 
 
-@pytest.mark.parametrize("length", ["7", "banana", "-1", "7, 30", "9" * 30])
+@pytest.mark.parametrize("length", ["7", "banana", "-1", "9" * 30])
 def test_a_wrong_content_length_is_our_error_and_shows_nothing(serve: Serve, client: ClientOf, length: str) -> None:
     raw = f"HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n".encode() + HALF_A_TOKEN
     failure(exchange, client(serve(saying(raw)).url))
