@@ -368,6 +368,20 @@ def test_told_to_stop_it_finishes_what_is_in_flight_and_saves_it(airisk: World) 
     renewed = report.counts["renewed"]
     assert 1 <= renewed == len(token_requests(airisk)) == sum(renewed_of(tokens)) <= 8
     assert report.reasons == {sweep.INTERRUPTED: 20 - renewed}
+    assert not AIRiskToken.objects.exclude(lease=None).exists()
+
+
+def test_told_to_stop_it_gives_back_what_no_worker_has_begun(airisk: World) -> None:
+    """A slow AIRisk and a queue must not outlast the seconds that a supervisor waits after SIGTERM."""
+    crowd(20)
+    airisk.switches.latency = 0.4
+    this = Sweep(conf.deployment(), workers=1)
+    this.stop.set()
+    assert this.run().counts["renewed"] == 0
+    this.stop.clear()
+    report = this.run(lambda _what: this.stop.set())
+    assert report.counts["renewed"] <= 2
+    assert not AIRiskToken.objects.exclude(lease=None).exists()
     assert not report.is_clean
     assert not AIRiskToken.objects.exclude(lease=None).exists()
 
