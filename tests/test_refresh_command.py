@@ -339,6 +339,7 @@ def test_a_signal_lets_it_finish_and_save_what_is_in_flight(
     airisk: World, site_handler: Any, number: signal.Signals
 ) -> None:
     tokens = crowd(60)
+    crowd(5, "second")
     airisk.switches.latency = 0.05
 
     def interrupt() -> None:
@@ -351,7 +352,8 @@ def test_a_signal_lets_it_finish_and_save_what_is_in_flight(
     thread.join()
     assert status == 1
     assert 1 <= answer["renewed"] == sum(renewed_of(tokens)) == len(token_requests(airisk)) < 30
-    assert answer["renewed"] + answer["skipped"] == 60
+    assert answer["renewed"] + answer["skipped"] == 65
+    assert answer["deployments"]["second"]["skipped"] == 5
     assert not AIRiskToken.objects.exclude(lease=None).exists()
     # From here on signals are the site's own again.
     assert signal.getsignal(signal.SIGTERM) is signal.getsignal(signal.SIGINT) is site_handler

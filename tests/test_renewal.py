@@ -522,6 +522,12 @@ def test_use_is_noted_once_an_hour_at_most(airisk: World, mia: User, monkeypatch
         keeper(mia).access()
         noted.append(stored(mia).last_used_at)
     assert noted[0] == noted[1] < noted[2] == noted[3] < noted[4]
+    travel(monkeypatch, 5 * 3600)
+    with transaction.atomic():
+        # Not before the end: the row is not locked for as long as the caller's transaction lasts.
+        keeper(mia).access()
+        assert stored(mia).last_used_at == noted[4]
+    assert stored(mia).last_used_at > noted[4]
 
 
 @committing

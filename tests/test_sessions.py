@@ -6,6 +6,7 @@ import io
 import pickle
 import socket
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -20,6 +21,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.http import JsonResponse
 from django.http.response import HttpResponseBase
 from django.urls import include, path
+from django.utils import timezone
 from django.views.debug import ExceptionReporter
 from pytest_django import DjangoAssertNumQueries
 from requests.exceptions import InvalidURL
@@ -52,6 +54,7 @@ def answer_as_told(call: Call) -> HttpResponseBase:
     """An API call that answers what its parameters say, to a good token only, and sets a cookie each time."""
     if call.caller is None:
         refusal = problem(401)
+        refusal.response.content = bytes(200_000)
         refusal.response.set_cookie("seen", "yes")
         raise refusal
     answer = JsonResponse({"cookies": call.request.COOKIES}, status=int(call.given.get("status", 200)))
@@ -64,11 +67,15 @@ urlpatterns = [path("sandbox/api/Answer", answer_as_told), path("", include("tes
 
 
 class Elsewhere(ThreadingHTTPServer):
-    """Another server, which notes every connection, and of every request its path and its Authorization."""
+    """Another server, which notes every connection, and of every request its path and its Authorization.
+
+    It answers 401, or with a redirect to :attr:`back` where that is set.
+    """
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _ElsewhereHandler)
         self.connections = 0
+        self.back = ""
         self.seen: list[tuple[str, str | None]] = []
         self.place = f"127.0.0.1:{self.server_port}"
 
@@ -82,7 +89,8 @@ class _ElsewhereHandler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.server.seen.append((self.path, self.headers.get("Authorization")))
-        self.send_response(401)
+        self.send_response(302 if self.server.back else 401)
+        self.send_header("Location", self.server.back)
         self.end_headers()
 
     def log_message(self, *args: Any) -> None:
@@ -231,6 +239,27 @@ def test_ones_own_session_follows_it_without_the_bearer_and_its_401_renews_nothi
     assert answer.status_code == 401
     assert elsewhere.seen == [("/there", None)]
     assert len(token_requests(airisk)) == refused_first
+
+
+def test_credentials_that_requests_has_for_that_origin_are_not_taken_for_the_bearer(
+    airisk: World, session: AIRiskSession, elsewhere: Elsewhere, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("default login mia password theirs\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    url, to = f"{session.deployment.base_url}/api/Answer", f"http://{elsewhere.place}/there"
+    assert requests.get(url, {"status": "302", "to": to}, auth=session.auth, timeout=5).status_code == 401
+    assert [str(sent).partition(" ")[0] for _path, sent in elsewhere.seen] == ["Basic"]
+    assert not token_requests(airisk)
+
+
+def test_sent_back_by_another_origin_it_arrives_without_the_bearer(
+    airisk: World, session: AIRiskSession, elsewhere: Elsewhere
+) -> None:
+    url, to = f"{session.deployment.base_url}/api/Answer", f"http://{elsewhere.place}/there"
+    elsewhere.back = f"{session.deployment.base_url}/api/GetModels"
+    assert requests.get(url, {"status": "302", "to": to}, auth=session.auth, timeout=5).status_code == 401
+    assert api_statuses(airisk) == [302, 401]
 
 
 @pytest.mark.parametrize("refused_first", [False, True])
@@ -583,6 +612,21 @@ def test_a_session_at_work_goes_over_to_a_renewed_token_when_that_is_due(
             travel(monkeypatch, seconds)
             assert session.get("/api/GetConversations").status_code == 200
             assert len(token_requests(airisk)) == renewals
+
+
+@committing
+def test_a_session_at_work_notices_within_5_s_what_another_process_brought_when_that_is_due(
+    airisk: World, mia: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = live_token(airisk, mia, ends_in=200, retry_at=timezone.now() + timedelta(hours=1))
+    with AIRiskSession.for_user(mia) as session:
+        session.get("/api/GetModels")
+        airisk.end_all_tokens()
+        token.access_token, _ends = airisk.new_token(Caller("client-1", "user_42"))
+        token.save()
+        travel(monkeypatch, 5)
+        session.get("/api/GetModels")
+    assert api_statuses(airisk) == [200, 200]
 
 
 # The application
