@@ -4,17 +4,19 @@ A pool of workers does HTTP only; the database stays in the calling thread, whic
 saves what came back in batches. Several hosts may sweep at once: a row that one has claimed the others pass over.
 """
 
+import logging
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
 from django.contrib.auth import get_user_model
+from django.core.exceptions import ImproperlyConfigured
 from django.db.models import Q
 from django.utils import timezone
 from django.utils.module_loading import import_string
@@ -27,6 +29,8 @@ from .sealing import Unreadable
 
 if TYPE_CHECKING:
     from .transport import OAuthClient
+
+logger = logging.getLogger("airisk_oauth.sweep")
 
 #: After so many tokens in a row for which AIRisk was not available, the rest of the deployment is left alone.
 GIVE_UP_AFTER: Final = 5
@@ -144,20 +148,16 @@ class _Run:
 
     def run(self) -> Report:
         expected = self.sweep.total()
-        pages = self._pages(expected)
         with self.clients, ThreadPoolExecutor(self.sweep.workers) as pool:
-            exhausted = False
-            while self.in_flight or not exhausted:
-                # Some in reserve, so that the workers go on while the database is at work.
-                while not exhausted and len(self.in_flight) <= RESERVE * self.sweep.workers:
-                    page = next(pages, None)
-                    exhausted = page is None
-                    for token in page or ():
-                        self.in_flight[pool.submit(self._renew, token)] = token
-                self._save()
-                if self._is_over:
-                    exhausted = True
-                    self._withdraw()
+            try:
+                self._work(pool, self._pages(expected))
+            except BaseException:
+                # What AIRisk has granted is saved all the same, and what was claimed is free for the next sweep.
+                self._withdraw()
+                while self.in_flight:
+                    with suppress(Exception):
+                        self._save()
+                raise
         left = expected - self.report.counts.total()
         if self.sweep.stop.is_set():
             self._skip(INTERRUPTED, left)
@@ -166,6 +166,20 @@ class _Run:
         else:
             self._skip(HELD, left)
         return self.report
+
+    def _work(self, pool: ThreadPoolExecutor, pages: Iterator[list[AIRiskToken]]) -> None:
+        exhausted = False
+        while self.in_flight or not exhausted:
+            # Some in reserve, so that the workers go on while the database is at work.
+            while not exhausted and len(self.in_flight) <= RESERVE * self.sweep.workers:
+                page = next(pages, None)
+                exhausted = page is None
+                for token in page or ():
+                    self.in_flight[pool.submit(self._renew, token)] = token
+            self._save()
+            if self._is_over:
+                exhausted = True
+                self._withdraw()
 
     @property
     def _is_over(self) -> bool:
@@ -196,7 +210,11 @@ class _Run:
 
     def _wanted(self, page: list[AIRiskToken]) -> list[AIRiskToken]:
         """Give those back that must not be renewed, and return the others."""
-        userids = self._userids([token.user_id for token in page if token.user_id is not None])
+        try:
+            userids = self._userids([token.user_id for token in page if token.user_id is not None])
+        except BaseException:
+            AIRiskToken.objects.settle(page, self.lease)
+            raise
         reasons = {token.pk: self._reason_against(token, userids) for token in page}
         for reason in filter(None, reasons.values()):
             self._skip(reason)
@@ -219,7 +237,15 @@ class _Run:
             found: dict[Any, str | None] = resolver.many(user_ids, self.deployment.alias)
             return found
         users = get_user_model()._default_manager.in_bulk(user_ids)
-        return {pk: self.deployment.userid_of(user) for pk, user in users.items()}
+        return {pk: self._userid_of(user) for pk, user in users.items()}
+
+    def _userid_of(self, user: Any) -> str | None:
+        try:
+            return self.deployment.userid_of(user)
+        except ImproperlyConfigured as error:
+            # One user with a wrong userid must not keep the tokens of all others from being renewed.
+            logger.warning("User %s is left out: %s", user.pk, error)
+            return None
 
     def _renew(self, token: AIRiskToken) -> renewal.Outcome:
         return renewal.renewal_outcome(self.deployment, token, self._client())
@@ -237,7 +263,8 @@ class _Run:
         """Save what has come back, gathered for a moment so that one write serves several tokens."""
         wait(self.in_flight, return_when=FIRST_COMPLETED)
         done, _pending = wait(self.in_flight, timeout=GATHER)
-        outcomes = [(self.in_flight.pop(future), future.result()) for future in done]
+        came = [(self.in_flight.pop(future), future) for future in done]
+        outcomes = [(token, future.result()) for token, future in came if future.exception() is None]
         saved = {token.pk for token in renewal.save_outcomes(outcomes, self.lease)}
         for token, outcome in outcomes:
             if token.pk not in saved:
@@ -248,6 +275,9 @@ class _Run:
             self.given_up = self.given_up or self.outages >= GIVE_UP_AFTER
             self.report.counts[what] += 1
             self.progress(what)
+        AIRiskToken.objects.settle([token for token, future in came if future.exception()], self.lease)
+        for _token, future in came:
+            future.result()
 
     def _skip(self, reason: str, number: int = 1) -> None:
         self.report.skip(reason, number)

@@ -15,6 +15,7 @@ from uuid import uuid4
 
 import pytest
 from django.contrib.auth.models import User
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management import CommandError, call_command
 from django.db import OperationalError, connection
 from django.utils import timezone
@@ -22,6 +23,7 @@ from django.utils import timezone
 from airisk_oauth.management.commands import refresh_airisk_tokens
 from airisk_oauth.models import AIRiskIdentity, AIRiskToken
 from airisk_oauth.sandbox.world import World
+from airisk_oauth.userids import FromIdentity
 from tests.flows import give_token
 from tests.test_renewal import attempt, committing, set_option, token_requests, trouble, until
 from tests.test_sweep import crowd, renewed_of, save_soon  # noqa: F401 - a fixture of all these tests too
@@ -366,3 +368,30 @@ def test_in_a_thread_which_gets_no_signals_it_works_too(airisk: World, mia: User
         result = pool.submit(attempt, refresh_json).result()
     assert not isinstance(result, Exception)
     assert (result[0], result[1]["renewed"]) == (0, 1)
+
+
+class BreaksOff:
+    """A resolver whose directory is set up wrong from the second page on."""
+
+    def __init__(self) -> None:
+        self.pages = 0
+
+    def __call__(self, user: Any, deployment: str) -> str | None:
+        raise NotImplementedError
+
+    def many(self, user_ids: list[Any], deployment: str) -> dict[Any, str]:
+        self.pages += 1
+        if self.pages > 1:
+            raise ImproperlyConfigured("the directory has no address")
+        return FromIdentity().many(user_ids, deployment)
+
+
+def test_broken_off_in_the_middle_it_says_so_and_not_that_nothing_was_tried(
+    airisk: World, tokens: dict[str, AIRiskToken], settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "breaks_off", BreaksOff(), raising=False)
+    set_option(settings, USERID=f"{__name__}.breaks_off")
+    with pytest.raises(CommandError, match=r"Broken off.*the directory has no address") as caught:
+        call_command("refresh_airisk_tokens", workers=1, all=True)
+    assert caught.value.returncode == 1
+    assert not AIRiskToken.objects.exclude(lease=None).exists()

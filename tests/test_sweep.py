@@ -232,7 +232,9 @@ def test_a_token_that_must_not_be_renewed_is_skipped_with_the_reason(
 
 def by_name(user: User, deployment: str) -> str | None:
     """A resolver of a site's own, without ``many``."""
-    return None if user.last_name == "Nobody" else user.username
+    if user.last_name == "Broken":
+        raise LookupError("the directory is down")
+    return {"Nobody": None, "Wrong": " no userid "}.get(user.last_name, user.username)
 
 
 def test_a_resolver_without_many_is_asked_for_each_user(airisk: World, settings: Any) -> None:
@@ -242,6 +244,38 @@ def test_a_resolver_without_many_is_asked_for_each_user(airisk: World, settings:
     User.objects.filter(username=tokens[0].userid).update(last_name="Nobody")
     assert run() == {"renewed": 2, "skipped": 1}
     assert renewed_of(tokens)[1:] == [True, True]
+
+
+def test_a_wrong_userid_of_one_keeps_nobody_elses_token_from_being_renewed(airisk: World, settings: Any) -> None:
+    set_option(settings, USERID="tests.test_sweep.by_name")
+    tokens = crowd(12)
+    User.objects.filter(username=tokens[2].userid).update(last_name="Wrong")
+    report = Sweep(conf.deployment(), workers=2).run()
+    assert counted(report) == {"renewed": 11, "skipped": 1}
+    assert report.reasons == {sweep.SOMEBODY_ELSE: 1}
+
+
+def test_broken_off_by_the_site_it_saves_what_airisk_granted_and_holds_no_token(airisk: World, settings: Any) -> None:
+    set_option(settings, USERID="tests.test_sweep.by_name")
+    tokens = crowd(20)
+    User.objects.filter(username=tokens[15].userid).update(last_name="Broken")
+    with pytest.raises(LookupError, match="the directory is down"):
+        run(workers=2)
+    assert 1 <= len(token_requests(airisk)) == sum(renewed_of(tokens)) < 20
+    assert not AIRiskToken.objects.exclude(lease=None).exists()
+
+
+def test_broken_off_by_one_call_it_saves_what_the_others_brought_and_holds_no_token() -> None:
+    def breaks_third(number: int) -> bool:
+        if number == 2:
+            raise LookupError("a fault of our own")
+        return False
+
+    tokens = crowd(12)
+    with failing_at(breaks_third), pytest.raises(LookupError, match="a fault of our own"):
+        run(workers=2)
+    assert sum(renewed_of(tokens)) >= 2
+    assert not AIRiskToken.objects.exclude(lease=None).exists()
 
 
 @contextmanager

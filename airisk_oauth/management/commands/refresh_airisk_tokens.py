@@ -47,16 +47,19 @@ class Command(BaseCommand):
             if options["dry_run"]:
                 self._tell_plan(sweeps, limit, as_json=options["json"])
                 return
-            reports = self._run(sweeps, limit, quiet=options["json"])
+            total = sum(sweep.total() for sweep in sweeps)
         except (ImproperlyConfigured, DatabaseError) as error:
             raise CommandError(f"Nothing could be tried: {error}", returncode=NOTHING_TRIED) from None
+        try:
+            reports = self._run(sweeps, limit, total, quiet=options["json"])
+        except (ImproperlyConfigured, DatabaseError) as error:
+            raise CommandError(f"Broken off, what was renewed is saved: {error}", returncode=NOT_ALL) from None
         self._tell(reports, round(time.monotonic() - began, 1), as_json=options["json"])
         if not all(report.is_clean for report in reports.values()):
             raise CommandError("Not all tokens were renewed.", returncode=NOT_ALL)
 
-    def _run(self, sweeps: list[Sweep], limit: int | None, *, quiet: bool) -> dict[str, Report]:
+    def _run(self, sweeps: list[Sweep], limit: int | None, total: int, *, quiet: bool) -> dict[str, Report]:
         reports = {}
-        total = sum(sweep.total() for sweep in sweeps)
         with (
             _stopped_by_signals([sweep.stop for sweep in sweeps]),
             self._progress(total if limit is None else min(total, limit), quiet=quiet) as progress,
