@@ -2,7 +2,7 @@
 
 Soon to end: one caller renews, all others go on with the token they have. Ended, or refused by AIRisk: one renews,
 the others wait for it and use what it brought. A renewal is claimed by a lease on the token's row, which lapses by
-itself when its holder dies; the HTTP calls run outside any transaction.
+itself when its holder dies; the HTTP calls run outside any transaction, wherever the database allows it.
 """
 
 import logging
@@ -79,10 +79,11 @@ class TokenKeeper:
         """Return the stored token, or raise ``ConnectionRequired`` where a call would, as far as the rows tell."""
         token = self._read()
         self._open(token)
+        by_hand = not self.deployment.silent_renewal
+        if token.needs_person and (by_hand or token.has_ended):
+            raise self._as_seen_by_caller(token.failure())
         if token.has_ended:
             self._require_silent_renewal()
-            if token.needs_person:
-                raise self._as_seen_by_caller(token.failure())
         return token
 
     def renew(self) -> bool:
@@ -162,7 +163,7 @@ class TokenKeeper:
             now = timezone.now()
             if self._serves(token, refused, now):
                 return token
-            self._require_silent_renewal()
+            self._require_silent_renewal(token)
             if token.failed_at is not None and now - token.failed_at < ECHO:
                 raise self._as_seen_by_caller(token.failure())
             if token.lease_until is None or token.lease_until < now:
@@ -208,9 +209,16 @@ class TokenKeeper:
         row = AIRiskToken.objects.primary().filter(pk=token.pk)
         transaction.on_commit(lambda: row.update(last_used_at=now), using=row.db, robust=True)
 
-    def _require_silent_renewal(self) -> None:
-        if not self.deployment.silent_renewal:
-            raise self._required("The stored token has ended or was refused, and is not renewed silently.")
+    def _require_silent_renewal(self, useless: AIRiskToken | None = None) -> None:
+        if self.deployment.silent_renewal:
+            return
+        required = self._required("The stored token has ended or was refused, and is not renewed silently.")
+        if useless is not None and not useless.needs_person:
+            # On the row, because a token that AIRisk refused may look as if it lived.
+            useless.fail(required, timezone.now())
+            values = {name: getattr(useless, name) for name in AIRiskToken.FAILED}
+            AIRiskToken.objects.primary().filter(pk=useless.pk, sealed=useless.sealed).update(**values)
+        raise required
 
     def _required(self, message: str) -> ConnectionRequired:
         alias = self.deployment.alias

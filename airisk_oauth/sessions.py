@@ -79,7 +79,12 @@ class AIRiskAuth(AuthBase):
         request = response.request
         sent = Secret(request.headers.get("Authorization", "").removeprefix("Bearer "))
         if response.status_code == 401 and sent and self._is_ours(request):
-            self._access = self._keeper.access(refused=sent)
+            try:
+                self._access = self._keeper.access(refused=sent)
+            except BaseException:
+                # Nobody gets to see it, so nobody else would give its connection back.
+                response.close()
+                raise
             if _rewind(request):
                 response = self._replay(response, self._access.token, kwargs)
         if response.is_redirect and _target_origin(response) != self.deployment.origin:

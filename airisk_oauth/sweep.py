@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
 from django.contrib.auth import get_user_model
-from django.core.exceptions import ImproperlyConfigured
+from django.db import DatabaseError
 from django.db.models import Q
 from django.utils import timezone
 from django.utils.module_loading import import_string
@@ -49,6 +49,7 @@ COUNTED: Final = (RENEWED, REFUSED, UNAVAILABLE, SKIPPED)
 HELD: Final = "another process is at it"
 OVERTAKEN: Final = "another process was faster"
 SOMEBODY_ELSE: Final = "the user's identity on AIRisk is gone or has changed"
+UNRESOLVED: Final = "the site's USERID failed for the user"
 UNREADABLE: Final = "the stored token cannot be opened"
 LEFT_ALONE: Final = "left alone, because AIRisk is not available"
 INTERRUPTED: Final = "interrupted"
@@ -142,6 +143,7 @@ class _Run:
         self.lease = uuid4()
         self.outages = 0
         self.given_up = False
+        self.unresolved: set[Any] = set()
         self.in_flight: dict[Future[renewal.Outcome], AIRiskToken] = {}
         self.of_thread = threading.local()
         self.clients = ExitStack()
@@ -222,6 +224,8 @@ class _Run:
         return [token for token in page if not reasons[token.pk]]
 
     def _reason_against(self, token: AIRiskToken, userids: dict[Any, str | None]) -> str | None:
+        if token.user_id in self.unresolved:
+            return UNRESOLVED
         if token.user_id is not None and userids.get(token.user_id) != token.userid:
             return SOMEBODY_ELSE
         try:
@@ -242,9 +246,12 @@ class _Run:
     def _userid_of(self, user: Any) -> str | None:
         try:
             return self.deployment.userid_of(user)
-        except ImproperlyConfigured as error:
-            # One user with a wrong userid must not keep the tokens of all others from being renewed.
-            logger.warning("User %s is left out: %s", user.pk, error)
+        except DatabaseError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the site's own code, asked about one user
+            # One user of whom it says nothing must not keep the tokens of all others from being renewed.
+            logger.warning("%s failed for user %s: %s", self.deployment.userid, user.pk, type(error).__name__)
+            self.unresolved.add(user.pk)
             return None
 
     def _renew(self, token: AIRiskToken) -> renewal.Outcome:

@@ -1055,3 +1055,17 @@ def test_a_crash_in_the_callback_tells_no_secret(
     assert "grant" in html
     for canary in (code, state_of(url), secret, *tokens):
         assert all(canary not in text for text in (*reports, response.content.decode()))
+
+
+def test_a_token_that_airisk_refused_and_nobody_renews_is_not_called_connected(
+    browser: Client, mia: User, airisk: World, settings: "Settings"
+) -> None:
+    settings.AIRISK_OAUTH = {"default": {**settings.AIRISK_OAUTH["default"], "SILENT_RENEWAL": False}}
+    give_token(mia, ends_in=None)
+    for _once_noted in range(2):
+        assert browser.get("/conversations/")["Location"].startswith("/airisk/connect/")
+    assert AIRiskToken.objects.get().failure_count == 1
+    assert "Please reconnect" in browser.get(reverse("airisk_oauth:connect")).content.decode()
+    assert browser.get("/needs/").status_code == 302
+    connect(browser)
+    assert browser.get("/needs/").status_code == 200

@@ -13,7 +13,7 @@ from uuid import uuid4
 import pytest
 import responses
 from django.contrib.auth.models import User
-from django.db import connection
+from django.db import OperationalError, connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
@@ -233,7 +233,9 @@ def test_a_token_that_must_not_be_renewed_is_skipped_with_the_reason(
 def by_name(user: User, deployment: str) -> str | None:
     """A resolver of a site's own, without ``many``."""
     if user.last_name == "Broken":
-        raise LookupError("the directory is down")
+        raise OperationalError("the directory is down")
+    if user.last_name == "Faulty":
+        raise AttributeError("profile")
     return {"Nobody": None, "Wrong": " no userid "}.get(user.last_name, user.username)
 
 
@@ -246,20 +248,24 @@ def test_a_resolver_without_many_is_asked_for_each_user(airisk: World, settings:
     assert renewed_of(tokens)[1:] == [True, True]
 
 
-def test_a_wrong_userid_of_one_keeps_nobody_elses_token_from_being_renewed(airisk: World, settings: Any) -> None:
+@pytest.mark.parametrize("fault", ["Wrong", "Faulty"])
+def test_a_userid_that_fails_for_one_keeps_nobody_elses_token_from_being_renewed(
+    fault: str, airisk: World, settings: Any
+) -> None:
     set_option(settings, USERID="tests.test_sweep.by_name")
     tokens = crowd(12)
-    User.objects.filter(username=tokens[2].userid).update(last_name="Wrong")
+    User.objects.filter(username=tokens[2].userid).update(last_name=fault)
     report = Sweep(conf.deployment(), workers=2).run()
     assert counted(report) == {"renewed": 11, "skipped": 1}
-    assert report.reasons == {sweep.SOMEBODY_ELSE: 1}
+    assert report.reasons == {sweep.UNRESOLVED: 1}
+    assert not report.is_clean
 
 
 def test_broken_off_by_the_site_it_saves_what_airisk_granted_and_holds_no_token(airisk: World, settings: Any) -> None:
     set_option(settings, USERID="tests.test_sweep.by_name")
     tokens = crowd(20)
     User.objects.filter(username=tokens[15].userid).update(last_name="Broken")
-    with pytest.raises(LookupError, match="the directory is down"):
+    with pytest.raises(OperationalError, match="the directory is down"):
         run(workers=2)
     assert 1 <= len(token_requests(airisk)) == sum(renewed_of(tokens)) < 20
     assert not AIRiskToken.objects.exclude(lease=None).exists()
