@@ -1,4 +1,7 @@
-"""Who is who on AIRisk, to be edited; and which tokens live and why one does not, to be seen."""
+"""Who is who on AIRisk, to be edited; and which tokens live and why one does not, to be seen.
+
+Every process of a site loads this module when it starts; what only an action needs is imported by the action.
+"""
 
 from collections.abc import Iterator
 from itertools import groupby
@@ -18,16 +21,17 @@ from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 from django.views.decorators.http import require_POST
 
-from . import conf, flow, renewal, states, sweep
+from . import conf, flow, states
 from .exceptions import AIRiskError, ConnectionRequired
 from .models import AIRiskIdentity, AIRiskToken
 from .states import State
-from .views import deployment_or_404, start
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from django.db.models import QuerySet
+
+    from .sweep import Report
 
     _IdentityAdmin = admin.ModelAdmin[AIRiskIdentity]
     _TokenAdmin = admin.ModelAdmin[AIRiskToken]
@@ -145,6 +149,8 @@ class AIRiskTokenAdmin(_SearchedByUser, _TokenAdmin):
 
     @admin.action(description=_("Renew now"), permissions=["renew"])
     def renew_now(self, request: HttpRequest, queryset: "QuerySet[AIRiskToken]") -> None:
+        from . import renewal, sweep
+
         tokens = queryset.order_by("deployment", "pk")
         report = sweep.Report()
         for alias, group in groupby(tokens.values_list("deployment", "pk"), key=lambda row: row[0]):
@@ -185,14 +191,16 @@ class AIRiskTokenAdmin(_SearchedByUser, _TokenAdmin):
 
     def obtain(self, request: HttpRequest, alias: str) -> HttpResponse:
         """Obtain the application's token, or renew it; by this browser where AIRisk wants a person."""
+        from . import renewal, views
+
         if not self.has_renew_permission(request):
             raise PermissionDenied
-        deployment = deployment_or_404(alias)
+        deployment = views.deployment_or_404(alias)
         back = reverse(_LIST, current_app=self.admin_site.name)
         try:
             done = renewal.TokenKeeper(deployment).renew()
         except ConnectionRequired:
-            return start(request, deployment, next_url=back, for_application=True)
+            return views.start(request, deployment, next_url=back, for_application=True)
         except AIRiskError as error:
             self.message_user(request, str(error), messages.ERROR)
         else:
@@ -200,7 +208,7 @@ class AIRiskTokenAdmin(_SearchedByUser, _TokenAdmin):
             self.message_user(request, text, messages.SUCCESS if done else messages.INFO)
         return redirect(back)
 
-    def _report(self, request: HttpRequest, report: sweep.Report) -> None:
+    def _report(self, request: HttpRequest, report: "Report") -> None:
         for words, level in _sentences(report):
             self.message_user(request, words, level)
 
@@ -212,7 +220,9 @@ def _from_now(moment: "datetime") -> str:
     return _("%(time)s ago") % {"time": timesince(moment, depth=1)}
 
 
-def _sentences(report: sweep.Report) -> Iterator[tuple[str, int]]:
+def _sentences(report: "Report") -> Iterator[tuple[str, int]]:
+    from . import sweep
+
     counts = report.counts
     if number := counts[sweep.RENEWED]:
         yield ngettext("%d token was renewed.", "%d tokens were renewed.", number) % number, messages.SUCCESS

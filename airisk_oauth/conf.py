@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from ipaddress import ip_address
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 from urllib.parse import urlsplit
 
 from django.conf import settings
@@ -28,11 +28,10 @@ MAX_TIMEOUT: Final = 300
 UserIdResolver = Callable[[Any, str], str | None]
 
 
-_HOST = re.compile(r"[a-z0-9]([-a-z0-9._]*[a-z0-9])?\.?|[0-9a-f:.]+", re.ASCII)
+_HOST: Final = r"[a-z0-9]([-a-z0-9._]*[a-z0-9])?\.?|[0-9a-f:.]+"
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(NamedTuple):
     """A wrong setting: the number of its system check, what is wrong, and how to mend it."""
 
     number: int
@@ -160,7 +159,7 @@ def _is_url(value: object) -> bool:
     if not isinstance(value, str) or not value.isascii() or not _is_text(value) or set(value) & set("?#@\\ "):
         return False
     origin = protocol.origin_of(value)
-    if origin is None or not _HOST.fullmatch(origin[1]):
+    if origin is None or not re.fullmatch(_HOST, origin[1]):
         return False
     return origin[0] == "https" or _is_loopback(origin[1]) or bool(settings.DEBUG)
 

@@ -3,9 +3,8 @@
 import hashlib
 import secrets
 import time
-from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from django.conf import settings
 from django.db import transaction
@@ -61,8 +60,7 @@ class NotPermitted(CallbackRejected):
         return "the user may not obtain the application's token any more"
 
 
-@dataclass(frozen=True, slots=True)
-class Connected:
+class Connected(NamedTuple):
     """A flow that ended well. ``first`` is false for a callback that came again."""
 
     pending: PendingAuthorization

@@ -7,9 +7,8 @@ message holds nothing of what was read, so that an error can be shown and logged
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from .exceptions import AIRiskError, AIRiskInvalidResponse, AIRiskRefused, AIRiskUnavailable
@@ -24,13 +23,11 @@ MAX_RETRY_AFTER: Final = 60.0
 AUTHORIZE_PARAMETERS: Final = frozenset({"client_id", "redirect_uri", "state", "userid"})
 TOKEN_PARAMETERS: Final = frozenset({"code", "client_id", "client_secret", "redirect_uri", "userid"})
 
-_VSCHAR = re.compile(r"[\x21-\x7e]+")
-_READABLE = re.compile(r"[\x20-\x7e]{1,120}")
-_TRACE_ID = re.compile(r"[0-9A-Za-z:._|-]{1,128}")
-_RFC3339 = re.compile(
-    r"(\d{4}-\d\d-\d\d)[Tt](\d\d:\d\d:\d\d)(?:\.(\d{1,7}))?([Zz]|[+-]\d\d:\d\d)",
-    re.ASCII,
-)
+# Patterns are strings, here and elsewhere: re compiles and keeps each when it is first used, not when a site starts.
+_VSCHAR: Final = r"[\x21-\x7e]+"
+_READABLE: Final = r"[\x20-\x7e]{1,120}"
+_TRACE_ID: Final = r"[0-9A-Za-z:._|-]{1,128}"
+_RFC3339: Final = r"(\d{4}-\d\d-\d\d)[Tt](\d\d:\d\d:\d\d)(?:\.(\d{1,7}))?([Zz]|[+-]\d\d:\d\d)"
 # RFC 6749, section 4.1.2.1: the only words of an error redirect that are worth repeating.
 _ERROR_CODES = frozenset(
     {
@@ -54,8 +51,7 @@ class Secret(str):
         return "'[secret]'"
 
 
-@dataclass(frozen=True, slots=True)
-class TokenGrant:
+class TokenGrant(NamedTuple):
     """A token as AIRisk granted it.
 
     :ivar access_token: opaque; at most 16 KiB of visible ASCII.
@@ -66,8 +62,7 @@ class TokenGrant:
     expires_at: datetime | None
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """The parts of an HTTP response that the protocol gives a meaning to."""
 
     status: int
@@ -80,8 +75,7 @@ class Reply:
         return f"<Reply {self.status}>"
 
 
-@dataclass(frozen=True, slots=True)
-class Callback:
+class Callback(NamedTuple):
     """What came back to the redirect URI.
 
     :ivar answer: the code, or AIRisk's refusal.
@@ -171,7 +165,7 @@ def read_callback(query: str) -> Callback:
     if error is not None:
         refusal = AIRiskRefused(302, error if error in _ERROR_CODES else "")
         return Callback(Secret(state), refusal, values.get("iss"))
-    if not _VSCHAR.fullmatch(code or ""):
+    if not re.fullmatch(_VSCHAR, code or ""):
         raise MalformedCallback
     return Callback(Secret(state), Secret(code), values.get("iss"))
 
@@ -219,7 +213,7 @@ def read_token(reply: Reply, *, now: datetime, secrets: tuple[str, ...] = ()) ->
     if fields is None:
         raise AIRiskInvalidResponse("AIRisk's answer is not the JSON that its documentation shows.")
     token, expiration, expires_in = fields
-    if not isinstance(token, Secret) or len(token) > MAX_TOKEN or not _VSCHAR.fullmatch(token):
+    if not isinstance(token, Secret) or len(token) > MAX_TOKEN or not re.fullmatch(_VSCHAR, token):
         raise AIRiskInvalidResponse("AIRisk's answer holds no usable access_token.")
     return TokenGrant(token, _end(expiration, expires_in, now))
 
@@ -241,7 +235,7 @@ def _end(expiration: object, expires_in: object, now: datetime) -> datetime | No
 
 def _moment(value: object) -> datetime:
     """Read RFC 3339 with an offset; .NET writes up to seven fractional digits, one more than Python reads."""
-    match = _RFC3339.fullmatch(value) if isinstance(value, str) else None
+    match = re.fullmatch(_RFC3339, value, re.ASCII) if isinstance(value, str) else None
     if match is None:
         raise ValueError
     date, time, fraction, offset = match.groups()
@@ -274,9 +268,9 @@ def _refusal(reply: Reply, *, secrets: tuple[str, ...]) -> AIRiskError:
     return AIRiskRefused(reply.status, _harmless(reason, _READABLE, secrets), _harmless(trace_id, _TRACE_ID, secrets))
 
 
-def _harmless(value: object, pattern: re.Pattern[str], secrets: tuple[str, ...]) -> str:
+def _harmless(value: object, pattern: str, secrets: tuple[str, ...]) -> str:
     """Return AIRisk's words where they are plain and repeat nothing secret, else an empty string."""
-    if isinstance(value, str) and pattern.fullmatch(value) and not any(s and s in value for s in secrets):
+    if isinstance(value, str) and re.fullmatch(pattern, value) and not any(s and s in value for s in secrets):
         return value
     return ""
 

@@ -9,9 +9,8 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 from uuid import UUID, uuid4
 
 from django.db import DatabaseError, connections, transaction
@@ -41,8 +40,7 @@ Outcome = TokenGrant | AIRiskError
 Result = TypeVar("Result")
 
 
-@dataclass(frozen=True, slots=True)
-class Access:
+class Access(NamedTuple):
     """A token to call with, and until when to use it without asking again."""
 
     token: Secret

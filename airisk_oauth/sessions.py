@@ -24,7 +24,7 @@ from .renewal import Access, TokenKeeper
 from .transport import USER_AGENT, environment_for
 
 _DRAINED: Final = 64 * 1024
-_PATH: Final = re.compile(r"/(?![/\\])[^\\]*")
+_PATH: Final = r"/(?![/\\])[^\\]*"
 
 
 class AIRiskAuth(AuthBase):
@@ -139,7 +139,7 @@ class AIRiskSession(requests.Session):
         """Join a path to ``BASE_URL``, then prepare as ``requests`` does."""
         url = str(request.url)
         if not re.match(r"https?://", url, re.IGNORECASE):
-            if not _PATH.fullmatch(url):
+            if not re.fullmatch(_PATH, url):
                 raise InvalidURL("Give a path that starts with one slash, or a URL of the deployment.")
             request.url = self.deployment.base_url + url
         return super().prepare_request(request)

@@ -3,9 +3,8 @@
 import logging
 import re
 import secrets
-from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from django.conf import settings
 from django.contrib import messages
@@ -41,9 +40,7 @@ logger = logging.getLogger("airisk_oauth.views")
 BROWSER_KEY: Final = "airisk_oauth_browser"
 
 #: A path of this site: no other host, nothing that a browser or server would read as one, no control characters.
-_NEXT = re.compile(
-    r"/(?!/)(?![^?#]*//)(?![^?#]*/\.{1,2}(?:[/?#]|$))(?![^?#]*%(?:[01][0-9a-f]|7f|5c))[^\\\s]*", re.IGNORECASE
-)
+_NEXT: Final = r"(?i)/(?!/)(?![^?#]*//)(?![^?#]*/\.{1,2}(?:[/?#]|$))(?![^?#]*%(?:[01][0-9a-f]|7f|5c))[^\\\s]*"
 
 
 class SignedOut(Exception):
@@ -113,8 +110,7 @@ _PROBLEMS: Final[dict[type[Exception], tuple[HTTPStatus, str, str]]] = {
 }
 
 
-@dataclass(frozen=True)
-class Connection:
+class Connection(NamedTuple):
     """Where a user stands with one deployment."""
 
     deployment: Deployment
@@ -287,7 +283,7 @@ def deployment_or_404(alias: str) -> Deployment:
 
 def _safe_next(url: str | None) -> str:
     """Return a path of this site, or an empty string."""
-    if url and _NEXT.fullmatch(url) and url.isprintable() and url_has_allowed_host_and_scheme(url, None):
+    if url and re.fullmatch(_NEXT, url) and url.isprintable() and url_has_allowed_host_and_scheme(url, None):
         return url
     return ""
 

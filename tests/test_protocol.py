@@ -2,7 +2,6 @@
 
 import json
 import re
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode
@@ -232,7 +231,7 @@ def test_only_the_standards_own_error_codes_are_repeated(error: str, reason: str
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_a_redirect_to_us_with_our_state_brings_the_code(status: int) -> None:
-    assert code_of(replace(redirect(f"code={CODE}&state={STATE}"), status=status)) == CODE
+    assert code_of(redirect(f"code={CODE}&state={STATE}")._replace(status=status)) == CODE
 
 
 @pytest.mark.parametrize(
@@ -286,7 +285,7 @@ def test_another_state_comes_before_the_error_that_is_with_it() -> None:
 
 def test_a_status_that_refuses_counts_more_than_a_location() -> None:
     with pytest.raises(AIRiskRefused) as raised:
-        code_of(replace(problem(), location=f"{REDIRECT_URI}?code={CODE}&state={STATE}"))
+        code_of(problem()._replace(location=f"{REDIRECT_URI}?code={CODE}&state={STATE}"))
     assert (raised.value.status, raised.value.reason, raised.value.trace_id) == (401, "Unauthorized", TRACE)
 
 
@@ -300,10 +299,10 @@ def test_a_status_that_refuses_counts_more_than_a_location() -> None:
         (Reply(400, b" Invalid Code\r\n", content_type="text/plain"), (400, "Invalid Code", "")),
         (problem(), (401, "Unauthorized", TRACE)),
         (problem(403, title="Forbidden", traceId=None), (403, "Forbidden", "")),
-        (replace(problem(), content_type="application/json"), (401, "Unauthorized", TRACE)),
-        (replace(problem(), content_type="text/html"), (401, "", "")),
-        (replace(problem(), body=b"{"), (401, "", "")),
-        (replace(problem(), body=b"[]"), (401, "", "")),
+        (problem()._replace(content_type="application/json"), (401, "Unauthorized", TRACE)),
+        (problem()._replace(content_type="text/html"), (401, "", "")),
+        (problem()._replace(body=b"{"), (401, "", "")),
+        (problem()._replace(body=b"[]"), (401, "", "")),
         (problem(title=["Unauthorized"], traceId=17), (401, "", "")),
         (problem(title="a" * 121, traceId="a" * 129), (401, "", "")),
         (problem(title="<b>\r\nX: y", traceId="00-1\r\nX: y"), (401, "", "")),
@@ -363,7 +362,7 @@ def test_a_refused_authorization_never_repeats_the_state() -> None:
     ],
 )
 def test_an_outage_says_how_long_airisk_asked_to_wait(status: int, header: str, seconds: float | None) -> None:
-    reply = replace(problem(status, title=TOKEN), retry_after=header)
+    reply = problem(status, title=TOKEN)._replace(retry_after=header)
     for read in (code_of, lambda reply: read_token(reply, now=NOW)):
         with pytest.raises(AIRiskUnavailable) as raised:
             read(reply)
@@ -377,7 +376,7 @@ def test_an_outage_says_how_long_airisk_asked_to_wait(status: int, header: str, 
 @pytest.mark.parametrize("status", [100, 201, 202, 204, 302, 307, 399])
 def test_a_token_comes_with_status_200_only(status: int) -> None:
     with pytest.raises(AIRiskInvalidResponse):
-        read_token(replace(answer(), status=status), now=NOW)
+        read_token(answer()._replace(status=status), now=NOW)
 
 
 @pytest.mark.parametrize("token", ["eyJhbGciOiJIUzI1NiJ9.e30.x-_~+/==", "!", "x" * MAX_TOKEN])
