@@ -15,10 +15,16 @@ from airisk_oauth.models import AIRiskIdentity
 from airisk_oauth.sandbox.world import World, world
 
 
+class PromptHandler(QuietWSGIRequestHandler):
+    """Sends an answer's last bytes at once; a real server in front of AIRisk does too."""
+
+    disable_nagle_algorithm = True
+
+
 @pytest.fixture(scope="session")
 def airisk_url() -> Iterator[str]:
     """The sandbox on a port of its own: another origin than the site under test, and no database in its way."""
-    server = ThreadedWSGIServer(("127.0.0.1", 0), QuietWSGIRequestHandler)
+    server = ThreadedWSGIServer(("127.0.0.1", 0), PromptHandler)
     server.set_app(WSGIHandler())
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
