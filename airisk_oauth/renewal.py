@@ -13,7 +13,8 @@ from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple, TypeVar
 from uuid import UUID, uuid4
 
-from django.db import DatabaseError, connections, transaction
+from django.db import Error as DatabaseError
+from django.db import connections, transaction
 from django.utils import timezone
 
 from . import flow
@@ -141,16 +142,18 @@ class TokenKeeper:
     def _renew_early(self, token: AIRiskToken) -> AIRiskToken:
         """Renew a living token if nobody else is at it; inside a transaction, once that has committed."""
         connection = connections[AIRiskToken.objects.primary().db]
+        if not connection.in_atomic_block:
+            return self._try_to_renew(token)
+        transaction.on_commit(lambda: self._try_to_renew(token), using=connection.alias)
+        return token
 
-        def renew() -> None:
-            try:
-                self._claim_and_renew(token)
-            except (AIRiskError, DatabaseError) as error:
-                logger.warning("AIRisk token %s lives on without its early renewal: %s", token.pk, error)
-
-        waits = connection.in_atomic_block
-        transaction.on_commit(renew, using=connection.alias)
-        return token if waits else self._read()
+    def _try_to_renew(self, token: AIRiskToken) -> AIRiskToken:
+        try:
+            renewed = self._claim_and_renew(token)
+        except (AIRiskError, DatabaseError) as error:
+            logger.warning("AIRisk token %s lives on without its early renewal: %s", token.pk, error)
+            return token
+        return renewed or self._read()
 
     def _renew_or_wait(self, refused: str | None) -> AIRiskToken:
         """Renew the token, or wait for whoever is at it and return what that brought."""
@@ -267,7 +270,11 @@ def renewal_outcome(deployment: Deployment, token: AIRiskToken, client: Any) -> 
         return error
 
 
-def save_outcomes(outcomes: list[tuple[AIRiskToken, Outcome]], lease: UUID) -> list[AIRiskToken]:
+def save_outcomes(
+    outcomes: list[tuple[AIRiskToken, Outcome]],
+    lease: UUID,
+    settle: Callable[..., list[AIRiskToken]] = AIRiskToken.objects.settle,
+) -> list[AIRiskToken]:
     """Save what renewals brought to those rows whose lease is still held, and return these.
 
     A row that lost its lease holds something newer, or is gone: what came for it is dropped.
@@ -283,12 +290,12 @@ def save_outcomes(outcomes: list[tuple[AIRiskToken, Outcome]], lease: UUID) -> l
         else:
             token.renew(outcome, now)
             renewed.append(token)
-    saved: list[AIRiskToken] = AIRiskToken.objects.settle(renewed, lease, AIRiskToken.RENEWED + AIRiskToken.FAILED)
+    saved = settle(renewed, lease, AIRiskToken.RENEWED + AIRiskToken.FAILED)
     for token in saved:
         signal = token_obtained if token.pk in first else token_renewed
         logger.info("AIRisk token %s of deployment %s was renewed", token.pk, token.deployment)
         signal.send_robust(AIRiskToken, user_id=token.user_id, deployment=token.deployment)
-    missed = AIRiskToken.objects.settle(failed, lease, AIRiskToken.FAILED)
+    missed = settle(failed, lease, AIRiskToken.FAILED)
     for token in missed:
         error = errors[token.pk]
         logger.warning("AIRisk token %s of deployment %s was not renewed: %s", token.pk, token.deployment, error)

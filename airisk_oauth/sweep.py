@@ -6,17 +6,20 @@ saves what came back in batches. Several hosts may sweep at once: a row that one
 
 import logging
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from uuid import uuid4
 
 from django.contrib.auth import get_user_model
-from django.db import DatabaseError
+from django.db import Error as DatabaseError
+from django.db import InterfaceError, OperationalError, connections
 from django.db.models import Q
 from django.utils import timezone
 from django.utils.module_loading import import_string
@@ -32,12 +35,16 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("airisk_oauth.sweep")
 
+Result = TypeVar("Result")
+
 #: After so many tokens in a row for which AIRisk was not available, the rest of the deployment is left alone.
 GIVE_UP_AFTER: Final = 5
 #: For how long results are gathered before they are saved together, in seconds.
 GATHER: Final = 0.1
 #: How many tokens are claimed ahead, as a multiple of the workers.
 RESERVE: Final = 2
+#: For how many seconds a database that went away is waited for, so that a restart costs no token.
+PATIENCE: Final = 30.0
 
 RENEWED: Final = "renewed"
 REFUSED: Final = "refused"
@@ -141,6 +148,7 @@ class _Run:
         self.progress = progress
         self.report = Report()
         self.lease = uuid4()
+        self.patience = PATIENCE
         self.outages = 0
         self.given_up = False
         self.unresolved: set[Any] = set()
@@ -190,7 +198,7 @@ class _Run:
     def _withdraw(self) -> None:
         """Give back what no worker has begun with."""
         queued = [self.in_flight.pop(future) for future in list(self.in_flight) if future.cancel()]
-        AIRiskToken.objects.settle(queued, self.lease)
+        self._settle(queued, self.lease)
 
     def _pages(self, left: int) -> Iterator[list[AIRiskToken]]:
         """Yield claimed tokens, a page at a time, in keyset order: a page costs the same wherever it is."""
@@ -202,7 +210,7 @@ class _Run:
         while left > 0 and not self._is_over:
             rows = self.sweep.candidates().filter(after).order_by(*(["expires_at"] if by_end else []), "pk")
             limit = min(RESERVE * self.sweep.workers, left)
-            page = rows.claim(self.lease, now=timezone.now(), seconds=seconds, limit=limit)
+            page = self._patiently(partial(rows.claim, self.lease, now=timezone.now(), seconds=seconds, limit=limit))
             if not page:
                 return
             left -= len(page)
@@ -213,14 +221,15 @@ class _Run:
     def _wanted(self, page: list[AIRiskToken]) -> list[AIRiskToken]:
         """Give those back that must not be renewed, and return the others."""
         try:
-            userids = self._userids([token.user_id for token in page if token.user_id is not None])
+            users = [token.user_id for token in page if token.user_id is not None]
+            userids = self._patiently(partial(self._userids, users))
         except BaseException:
-            AIRiskToken.objects.settle(page, self.lease)
+            self._settle(page, self.lease)
             raise
         reasons = {token.pk: self._reason_against(token, userids) for token in page}
         for reason in filter(None, reasons.values()):
             self._skip(reason)
-        AIRiskToken.objects.settle([token for token in page if reasons[token.pk]], self.lease)
+        self._settle([token for token in page if reasons[token.pk]], self.lease)
         return [token for token in page if not reasons[token.pk]]
 
     def _reason_against(self, token: AIRiskToken, userids: dict[Any, str | None]) -> str | None:
@@ -272,7 +281,7 @@ class _Run:
         done, _pending = wait(self.in_flight, timeout=GATHER)
         came = [(self.in_flight.pop(future), future) for future in done]
         outcomes = [(token, future.result()) for token, future in came if future.exception() is None]
-        saved = {token.pk for token in renewal.save_outcomes(outcomes, self.lease)}
+        saved = {token.pk for token in renewal.save_outcomes(outcomes, self.lease, self._settle)}
         for token, outcome in outcomes:
             if token.pk not in saved:
                 self._skip(OVERTAKEN)
@@ -282,9 +291,30 @@ class _Run:
             self.given_up = self.given_up or self.outages >= GIVE_UP_AFTER
             self.report.counts[what] += 1
             self.progress(what)
-        AIRiskToken.objects.settle([token for token, future in came if future.exception()], self.lease)
+        self._settle([token for token, future in came if future.exception()], self.lease)
         for _token, future in came:
             future.result()
+
+    def _settle(self, *args: Any) -> list[AIRiskToken]:
+        return self._patiently(partial(AIRiskToken.objects.settle, *args))
+
+    def _patiently(self, work: Callable[[], Result]) -> Result:
+        """Do what the database is needed for; when it goes away, as in a restart, wait for it and do it again.
+
+        Every statement of a sweep may be repeated. Inside a transaction, which is lost then, nothing is.
+        """
+        connection = connections[AIRiskToken.objects.primary().db]
+        give_up = time.monotonic() + self.patience
+        while True:
+            try:
+                return work()
+            except (OperationalError, InterfaceError) as error:
+                if connection.in_atomic_block or time.monotonic() > give_up:
+                    self.patience = 0
+                    raise
+                logger.warning("The sweep waits for the database: %s", error)
+                connection.close()
+                time.sleep(0.5)
 
     def _skip(self, reason: str, number: int = 1) -> None:
         self.report.skip(reason, number)

@@ -1,10 +1,14 @@
-"""The site that the tests run in: as a real one, with a sandbox for AIRisk; ``DATABASE_URL`` chooses the database."""
+"""The site that the tests run in: as a real one, with a sandbox for AIRisk.
+
+``DATABASE_URL`` chooses the database; ``AIRISK_BASE_URL`` is for processes that a test starts.
+"""
 
 import tempfile
 from pathlib import Path
 
 import environ
 
+env = environ.Env()
 BASE_DIR = Path(__file__).resolve().parent
 SCRATCH = Path(tempfile.gettempdir())
 
@@ -50,7 +54,7 @@ TEMPLATES = [
     }
 ]
 
-DATABASES = {"default": environ.Env().db("DATABASE_URL", default=f"sqlite:///{SCRATCH}/airisk-oauth.sqlite3")}
+DATABASES = {"default": env.db("DATABASE_URL", default=f"sqlite:///{SCRATCH}/airisk-oauth.sqlite3")}
 if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
     # A file, because threads share no database in memory; what a site in production would set besides.
     DATABASES["default"]["TEST"] = {"NAME": str(SCRATCH / "airisk-oauth-test.sqlite3")}
@@ -64,7 +68,7 @@ PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 
 AIRISK_OAUTH = {
     "default": {
-        "BASE_URL": "https://demo.aicrisk.com",
+        "BASE_URL": env("AIRISK_BASE_URL", default="https://demo.aicrisk.com"),
         "CLIENT_ID": "client-1",
         "CLIENT_SECRET": "secret-1",
         "REDIRECT_URI": "https://app.example.com/airisk/callback/",

@@ -17,7 +17,7 @@ import requests
 import responses
 from cryptography.fernet import Fernet
 from django.contrib.auth.models import User
-from django.db import OperationalError, connection, connections, transaction
+from django.db import InterfaceError, OperationalError, connection, connections, transaction
 from django.utils import timezone
 
 from airisk_oauth import conf, flow, renewal
@@ -494,14 +494,15 @@ def test_somebody_elses_lock_on_the_row_makes_nobody_wait(airisk: World, mia: Us
 
 
 @committing
+@pytest.mark.parametrize("error", [OperationalError, InterfaceError])
 def test_a_database_error_while_claiming_early_is_logged_and_the_live_token_used(
-    airisk: World, mia: User, caplog: pytest.LogCaptureFixture
+    airisk: World, mia: User, caplog: pytest.LogCaptureFixture, error: type[Exception]
 ) -> None:
     give_token(mia, ends_in=200)
 
     def read_only(execute: Any, sql: str, *args: Any) -> Any:
         if sql.startswith("UPDATE"):
-            raise OperationalError("the disk is full")
+            raise error("the disk is full")
         return execute(sql, *args)
 
     with connection.execute_wrapper(read_only):

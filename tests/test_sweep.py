@@ -13,7 +13,7 @@ from uuid import uuid4
 import pytest
 import responses
 from django.contrib.auth.models import User
-from django.db import OperationalError, connection
+from django.db import InterfaceError, OperationalError, connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
@@ -233,7 +233,7 @@ def test_a_token_that_must_not_be_renewed_is_skipped_with_the_reason(
 def by_name(user: User, deployment: str) -> str | None:
     """A resolver of a site's own, without ``many``."""
     if user.last_name == "Broken":
-        raise OperationalError("the directory is down")
+        raise InterfaceError("the directory is down")
     if user.last_name == "Faulty":
         raise AttributeError("profile")
     return {"Nobody": None, "Wrong": " no userid "}.get(user.last_name, user.username)
@@ -265,7 +265,7 @@ def test_broken_off_by_the_site_it_saves_what_airisk_granted_and_holds_no_token(
     set_option(settings, USERID="tests.test_sweep.by_name")
     tokens = crowd(20)
     User.objects.filter(username=tokens[15].userid).update(last_name="Broken")
-    with pytest.raises(OperationalError, match="the directory is down"):
+    with pytest.raises(InterfaceError, match="the directory is down"):
         run(workers=2)
     assert 1 <= len(token_requests(airisk)) == sum(renewed_of(tokens)) < 20
     assert not AIRiskToken.objects.exclude(lease=None).exists()
@@ -282,6 +282,57 @@ def test_broken_off_by_one_call_it_saves_what_the_others_brought_and_holds_no_to
         run(workers=2)
     assert sum(renewed_of(tokens)) >= 2
     assert not AIRiskToken.objects.exclude(lease=None).exists()
+
+
+@contextmanager
+def database_away(what: str, times: float) -> Iterator[None]:
+    """Let statements that begin with this fail as in a restart, so many times; there is at least one."""
+    failures = 0
+
+    def fail(execute: Any, sql: str, *args: Any) -> Any:
+        nonlocal failures
+        if sql.startswith(what) and failures < times:
+            failures += 1
+            raise OperationalError("the database system is starting up")
+        return execute(sql, *args)
+
+    with connection.execute_wrapper(fail):
+        yield
+    assert failures > 0
+
+
+@committing
+@pytest.mark.parametrize(
+    "what",
+    [
+        'SELECT "airisk_oauth_airisktoken"',
+        'UPDATE "airisk_oauth_airisktoken" SET "lease"',
+        'SELECT "airisk_oauth_airiskidentity"',
+        'UPDATE "airisk_oauth_airisktoken" SET "sealed"',
+        'UPDATE "airisk_oauth_airisktoken" SET "failed_at"',
+    ],
+)
+def test_a_database_that_goes_away_for_a_moment_costs_no_token_and_no_second_request(
+    airisk: World, caplog: pytest.LogCaptureFixture, what: str
+) -> None:
+    tokens = crowd(12)
+    airisk.switches.refuse = "failed_at" in what
+    with database_away(what, 2):
+        assert run(workers=3) == {"refused" if airisk.switches.refuse else "renewed": 12}
+    assert "waits for the database: the database system is starting up" in caplog.text
+    assert Counter(seen.values["userid"] for seen in airisk.journal if seen.endpoint == "/api/oauth2") == {
+        each.userid: 1 for each in tokens
+    }
+    assert set(AIRiskToken.objects.values_list("failure_count", "lease")) == {(int(airisk.switches.refuse), None)}
+
+
+@committing
+def test_a_database_that_stays_away_ends_the_sweep_and_no_token(airisk: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweep, "PATIENCE", 0.2)
+    tokens = crowd(6)
+    with database_away("UPDATE", float("inf")), pytest.raises(OperationalError, match="starting up"):
+        run(workers=3)
+    assert renewed_of(tokens) == [False] * 6
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from typing import Any, Final
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.db import DatabaseError
+from django.db import Error as DatabaseError
 from tqdm import tqdm
 
 from airisk_oauth import conf

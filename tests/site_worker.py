@@ -1,0 +1,41 @@
+"""One worker process of a site: calls AIRisk as a user, in so many threads at the same moment.
+
+Usage: python -m tests.site_worker USERNAME THREADS. It says when it is ready, begins at the next line that it reads,
+and prints the status that each call got, or the name of its error.
+"""
+
+import json
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import django
+
+django.setup()
+
+from django.contrib.auth.models import User  # noqa: E402 - after the set-up
+from django.db import connections  # noqa: E402
+
+from airisk_oauth import AIRiskSession  # noqa: E402
+from airisk_oauth.exceptions import AIRiskError  # noqa: E402
+
+
+def call(user: User) -> int | str:
+    try:
+        with AIRiskSession.for_user(user) as airisk:
+            return airisk.get("/api/GetConversations").status_code
+    except AIRiskError as error:
+        return type(error).__name__
+    finally:
+        connections.close_all()
+
+
+def main(username: str, threads: int) -> None:
+    user = User.objects.get(username=username)
+    print("ready", flush=True)
+    sys.stdin.readline()
+    with ThreadPoolExecutor(threads) as pool:
+        print(json.dumps(list(pool.map(call, [user] * threads))))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))
