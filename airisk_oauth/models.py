@@ -168,6 +168,7 @@ class AIRiskToken(models.Model):
         "failure_reason",
         "failure_trace_id",
         "retry_at",
+        "refused_anew_at",
     )
 
     user = UserField(related_name="airisk_tokens", null=True, blank=True)
@@ -189,6 +190,7 @@ class AIRiskToken(models.Model):
     failure_reason = models.CharField(_("AIRisk's reason"), max_length=120, blank=True, default="")
     failure_trace_id = models.CharField(_("AIRisk's traceId"), max_length=128, blank=True, default="")
     retry_at = models.DateTimeField(_("not tried again before"), null=True, blank=True)
+    refused_anew_at = models.DateTimeField(_("refused though new"), null=True, blank=True)
 
     objects = AIRiskTokenQuerySet.as_manager()
 

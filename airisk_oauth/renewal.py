@@ -35,6 +35,8 @@ TRUST_WHILE_DUE: Final = timedelta(seconds=5)
 ECHO: Final = timedelta(seconds=5)
 #: A lease lasts this many seconds longer than its HTTP calls can take.
 LEASE_MARGIN: Final = 15.0
+#: A call that AIRisk refuses whatever its token is not worth more than one renewal in this time.
+HOPELESS: Final = timedelta(seconds=60)
 USE_IS_NOTED_EVERY: Final = timedelta(hours=1)
 
 Outcome = TokenGrant | AIRiskError
@@ -42,10 +44,11 @@ Result = TypeVar("Result")
 
 
 class Access(NamedTuple):
-    """A token to call with, and until when to use it without asking again."""
+    """A token to call with, until when to use it without asking again, and whether asking for it brought it."""
 
     token: Secret
     good_until: datetime
+    is_new: bool
 
 
 class TokenKeeper:
@@ -61,18 +64,28 @@ class TokenKeeper:
     def access(self, refused: str | None = None) -> Access:
         """Return a token to call AIRisk with, renewed when that is due.
 
-        :param refused: a token that AIRisk has just answered with 401; another one is returned.
+        :param refused: a token that AIRisk has just answered with 401; another one is returned, unless that was of no
+            use a moment ago (:meth:`note_refused_anew`).
         :raises ConnectionRequired: a person has to connect.
         :raises AIRiskError: the token has ended, or was refused, and could not be renewed.
         """
         token = self._read()
         now = timezone.now()
+        if refused is not None and token.refused_anew_at is not None and now - token.refused_anew_at < HOPELESS:
+            refused = None
         if not self._serves(token, refused, now):
             token = on_own_connection(lambda: self._renew_or_wait(refused), token.pk)
         elif self._is_due(token, now):
             token = self._renew_early(token)
         self._note_use(token)
-        return Access(self._open(token), self._good_until(token))
+        return Access(self._open(token), self._good_until(token), is_new=token.renewed_at >= now)
+
+    def note_refused_anew(self) -> None:
+        """Remember that AIRisk refused a call with a token that had just been renewed for it: that does not help."""
+        now = timezone.now()
+        user_id = None if self.user is None else self.user.pk
+        row = AIRiskToken.objects.primary().owned_by(user_id, self.deployment.alias)
+        transaction.on_commit(lambda: row.update(refused_anew_at=now), using=row.db, robust=True)
 
     def check(self) -> AIRiskToken:
         """Return the stored token, or raise ``ConnectionRequired`` where a call would, as far as the rows tell."""

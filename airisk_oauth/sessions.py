@@ -31,9 +31,10 @@ class AIRiskAuth(AuthBase):
     """Puts ``Authorization: Bearer`` on requests to one deployment (RFC 6750, section 2.1), and keeps the token fresh.
 
     After a 401 the token is renewed and the request sent once more (not if its body is a stream that cannot be
-    rewound); what then comes is handed back. Calls raise what :meth:`TokenKeeper.access
-    <airisk_oauth.renewal.TokenKeeper.access>` raises, and ``requests.exceptions.InvalidURL``, before connecting, for
-    another origin than the deployment's.
+    rewound); what then comes is handed back. If that is a 401 again, none renews the token for a minute.
+
+    Calls raise what :meth:`TokenKeeper.access <airisk_oauth.renewal.TokenKeeper.access>` raises, and
+    ``requests.exceptions.InvalidURL``, before connecting, for another origin than the deployment's.
     """
 
     def __init__(self, deployment: Deployment, user: Any = None) -> None:
@@ -85,8 +86,10 @@ class AIRiskAuth(AuthBase):
                 # Nobody gets to see it, so nobody else would give its connection back.
                 response.close()
                 raise
-            if _rewind(request):
+            if self._access.token != sent and _rewind(request):
                 response = self._replay(response, self._access.token, kwargs)
+                if response.status_code == 401 and self._access.is_new:
+                    self._keeper.note_refused_anew()
         if response.is_redirect and _target_origin(response) != self.deployment.origin:
             # Removed before requests copies the headers to the next hop, which may be anywhere.
             request.headers.pop("Authorization", None)

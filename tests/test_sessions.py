@@ -5,6 +5,7 @@ import hashlib
 import io
 import pickle
 import socket
+from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from functools import partial
@@ -29,6 +30,7 @@ from requests.exceptions import InvalidURL
 from airisk_oauth import AIRiskAuth, AIRiskSession, flow
 from airisk_oauth.exceptions import AIRiskError, AIRiskInvalidResponse, AIRiskUnavailable, ConnectionRequired
 from airisk_oauth.models import AIRiskIdentity, AIRiskToken
+from airisk_oauth.protocol import Secret, TokenGrant
 from airisk_oauth.sandbox.answers import problem
 from airisk_oauth.sandbox.endpoint import Call, endpoint
 from airisk_oauth.sandbox.world import Caller, World
@@ -402,6 +404,46 @@ def test_a_second_401_comes_back_as_it_is(session: AIRiskSession, airisk: World)
     assert answer.status_code == 401
     assert api_statuses(airisk) == [401, 401]
     assert len(token_requests(airisk)) == 1
+
+
+def reconnect(airisk: World, mia: User) -> None:
+    token, _ends = airisk.new_token(Caller("client-1", "user_42"))
+    AIRiskToken.objects.store(mia.pk, "default", "user_42", TokenGrant(Secret(token), None))
+
+
+@committing
+def test_what_airisk_refuses_whatever_the_token_costs_one_renewal_a_minute(
+    session: AIRiskSession, airisk: World, mia: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seconds, renewals in ((0, 1), (1, 1), (59, 1), (62, 2), (63, 2)):
+        travel(monkeypatch, seconds)
+        with AIRiskSession.for_user(mia) as another:
+            for each in (session, another):
+                assert each.get("/api/Answer", params={"status": 401}).status_code == 401
+                assert each.get("/api/Answer").status_code == 200
+        assert len(token_requests(airisk)) == renewals
+    assert Counter(api_statuses(airisk)) == {200: 10, 401: 10 + 2}
+
+
+@committing
+def test_a_new_token_is_tried_however_the_one_before_it_fared(session: AIRiskSession, airisk: World, mia: User) -> None:
+    session.get("/api/Answer", params={"status": 401})
+    airisk.end_all_tokens()
+    assert session.get("/api/Answer").status_code == 401
+    reconnect(airisk, mia)
+    assert session.get("/api/Answer").status_code == 200
+    # This one, too, may be ended by AIRisk before its time.
+    airisk.end_all_tokens()
+    assert session.get("/api/Answer").status_code == 200
+
+
+def test_a_token_that_was_not_renewed_for_the_call_is_renewed_for_the_next(
+    session: AIRiskSession, airisk: World, mia: User
+) -> None:
+    session.get("/api/GetModels")
+    reconnect(airisk, mia)
+    airisk.end_all_tokens()
+    assert [session.get("/api/GetModels").status_code for _call in range(2)] == [401, 200]
 
 
 def test_a_401_for_a_token_that_has_been_replaced_only_replays(
