@@ -9,11 +9,12 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from uuid import uuid4
 
@@ -41,8 +42,10 @@ Result = TypeVar("Result")
 GIVE_UP_AFTER: Final = 5
 #: For how long results are gathered before they are saved together, in seconds.
 GATHER: Final = 0.1
-#: How many tokens are claimed ahead, as a multiple of the workers.
-RESERVE: Final = 2
+#: How many tokens are claimed at a time, and from how many under way on, as multiples of the workers: enough that they
+#: have work while the database is at its own, and few enough that no lease lapses in the queue.
+PAGE: Final = 2
+RESERVE: Final = 3
 #: For how many seconds a database that went away is waited for, so that a restart costs no token.
 PATIENCE: Final = 30.0
 
@@ -153,6 +156,7 @@ class _Run:
         self.given_up = False
         self.unresolved: set[Any] = set()
         self.in_flight: dict[Future[renewal.Outcome], AIRiskToken] = {}
+        self.done: SimpleQueue[Future[renewal.Outcome]] = SimpleQueue()
         self.of_thread = threading.local()
         self.clients = ExitStack()
 
@@ -180,12 +184,13 @@ class _Run:
     def _work(self, pool: ThreadPoolExecutor, pages: Iterator[list[AIRiskToken]]) -> None:
         exhausted = False
         while self.in_flight or not exhausted:
-            # Some in reserve, so that the workers go on while the database is at work.
             while not exhausted and len(self.in_flight) <= RESERVE * self.sweep.workers:
                 page = next(pages, None)
                 exhausted = page is None
                 for token in page or ():
-                    self.in_flight[pool.submit(self._renew, token)] = token
+                    future = pool.submit(self._renew, token)
+                    self.in_flight[future] = token
+                    future.add_done_callback(self.done.put)
             self._save()
             if self._is_over:
                 exhausted = True
@@ -204,12 +209,12 @@ class _Run:
         """Yield claimed tokens, a page at a time, in keyset order: a page costs the same wherever it is."""
         by_end = self.sweep.within is not None
         # A lease outlasts the flows that are before it in the queue.
-        queue = (2 * RESERVE - 1) * self.deployment.timeout[1]
+        queue = (RESERVE + PAGE - 1) * self.deployment.timeout[1]
         seconds = queue + renewal.lease_seconds(self.deployment)
         after = Q()
         while left > 0 and not self._is_over:
             rows = self.sweep.candidates().filter(after).order_by(*(["expires_at"] if by_end else []), "pk")
-            limit = min(RESERVE * self.sweep.workers, left)
+            limit = min(PAGE * self.sweep.workers, left)
             page = self._patiently(partial(rows.claim, self.lease, now=timezone.now(), seconds=seconds, limit=limit))
             if not page:
                 return
@@ -277,9 +282,8 @@ class _Run:
 
     def _save(self) -> None:
         """Save what has come back, gathered for a moment so that one write serves several tokens."""
-        wait(self.in_flight, return_when=FIRST_COMPLETED)
-        done, _pending = wait(self.in_flight, timeout=GATHER)
-        came = [(self.in_flight.pop(future), future) for future in done]
+        # One that was withdrawn is done, too.
+        came = [(self.in_flight.pop(future), future) for future in self._gather() if future in self.in_flight]
         outcomes = [(token, future.result()) for token, future in came if future.exception() is None]
         saved = {token.pk for token in renewal.save_outcomes(outcomes, self.lease, self._settle)}
         for token, outcome in outcomes:
@@ -294,6 +298,17 @@ class _Run:
         self._settle([token for token, future in came if future.exception()], self.lease)
         for _token, future in came:
             future.result()
+
+    def _gather(self) -> "Iterator[Future[renewal.Outcome]]":
+        """Yield one call that is done, and those that follow it soon, for every worker one at the most."""
+        ends = float("inf")
+        for _worker in range(min(self.sweep.workers, len(self.in_flight))):
+            left = None if ends == float("inf") else max(ends - time.monotonic(), 0)
+            try:
+                yield self.done.get(timeout=left)
+            except Empty:
+                return
+            ends = min(ends, time.monotonic() + GATHER)
 
     def _settle(self, *args: Any) -> list[AIRiskToken]:
         return self._patiently(partial(AIRiskToken.objects.settle, *args))

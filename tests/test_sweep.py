@@ -410,7 +410,7 @@ def test_a_deployment_that_is_down_is_left_alone_after_five_failures(airisk: Wor
     airisk.switches.outage = True
     report = Sweep(conf.deployment(), workers=workers).run()
     tried = report.counts["unavailable"]
-    assert 5 <= tried == len(airisk.journal) <= 5 + 2 * sweep.RESERVE * workers
+    assert 5 <= tried == len(airisk.journal) <= 5 + (sweep.PAGE + sweep.RESERVE) * workers
     assert counted(report) == {"unavailable": tried, "skipped": 40 - tried}
     assert report.reasons == {sweep.LEFT_ALONE: 40 - tried}
     assert not report.is_clean
@@ -441,15 +441,12 @@ def test_one_that_answers_in_between_is_not_given_up() -> None:
         assert run(workers=1) == {"renewed": 16, "unavailable": 8}
 
 
-def test_what_is_left_alone_is_reported_so_though_the_last_one_under_way_succeeds(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(sweep, "GATHER", 0.1)
+def test_what_is_left_alone_is_reported_so_though_the_last_one_under_way_succeeds() -> None:
     crowd(12)
-    with failing_at(lambda number: number < 4 * sweep.RESERVE - 1, pause=0.3):
+    with failing_at(lambda number: number < sweep.GIVE_UP_AFTER, pause=0.3):
         report = Sweep(conf.deployment(), workers=1).run()
-    assert counted(report) == {"renewed": 1, "unavailable": 7, "skipped": 4}
-    assert report.reasons == {sweep.LEFT_ALONE: 4}
+    assert counted(report) == {"renewed": 1, "unavailable": 5, "skipped": 6}
+    assert report.reasons == {sweep.LEFT_ALONE: 6}
 
 
 def test_told_to_stop_it_finishes_what_is_in_flight_and_saves_it(airisk: World) -> None:
