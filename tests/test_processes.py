@@ -96,14 +96,14 @@ def test_workers_of_several_hosts_cause_one_renewal_and_all_their_calls_succeed(
     if window == "refused by AIRisk":
         airisk.end_all_tokens()
     airisk.switches.latency = 0.05
-    workers = [start("tests.site_worker", "mia", "10") for _host in range(3)]
+    workers = [start("tests.site_worker", "mia", "10") for _host in range(4)]
     for worker in workers:
         assert worker.stdout is not None
         assert worker.stdout.readline() == "ready\n"
     for worker in workers:
         begin(worker)
     answers = [status for worker in workers for status in json.loads(worker.communicate(timeout=60)[0])]
-    assert answers == [200] * 30
+    assert answers == [200] * 40
     assert len(token_requests(airisk)) == 1
 
 
