@@ -3,7 +3,7 @@ PYTHON ?= python3
 PORT ?= 8000
 BIN := .venv/bin
 
-.PHONY: demo test test-sqlite test-postgresql lint format clean
+.PHONY: demo test test-sqlite test-postgresql bench bench-docs lint format clean
 
 demo: .venv/demo
 	DEBUG=true PORT=$(PORT) $(BIN)/python manage.py migrate --verbosity 0
@@ -21,6 +21,12 @@ test-sqlite: .venv/test
 
 test-postgresql: .venv/test
 	$(BIN)/python -m tests.with_postgresql $(BIN)/coverage run -m pytest
+
+bench: .venv/bench
+	$(BIN)/python -m bench
+
+bench-docs: .venv/bench
+	$(BIN)/python -m bench --write
 
 lint: .venv/lint
 	$(BIN)/ruff check

@@ -1,0 +1,136 @@
+"""A fake AIRisk in a process of its own, as little in the way as can be; it also renews by refresh token, as peers ask.
+
+It answers the OAuth endpoints after a delay and the API at once, and counts what was renewed, and for whom.
+"""
+
+import asyncio
+import json
+import secrets
+import socket
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+from urllib.request import urlopen
+
+LIFE = timedelta(hours=1)
+API_BODY = b'{"conversations": []}'
+
+
+class State:
+    """What all connections share: how slow AIRisk is, and what was asked of it."""
+
+    delay = 0.0
+    renewed: Counter[str] = Counter()
+
+
+class Connection(asyncio.Protocol):
+    def __init__(self) -> None:
+        self.unread = b""
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def data_received(self, data: bytes) -> None:
+        self.unread += data
+        head, separator, body = self.unread.partition(b"\r\n\r\n")
+        if not separator:
+            return
+        length = 0
+        for line in head.lower().split(b"\r\n"):
+            if line.startswith(b"content-length:"):
+                length = int(line.partition(b":")[2])
+        if len(body) < length:
+            return
+        self.unread = body[length:]
+        self.answer(head.split(b" ", 2)[1].decode(), dict(parse_qsl(body[:length].decode())))
+
+    def answer(self, target: str, form: dict[str, str]) -> None:
+        url = urlsplit(target)
+        query = dict(parse_qsl(url.query))
+        if url.path == "/api/oauth2":
+            location = f"{query['redirect_uri']}?code={secrets.token_hex(16)}&state={query['state']}"
+            self.reply(b"", status="302 Found", location=location, delay=State.delay)
+        elif url.path == "/api/oauth2/Token":
+            State.renewed[form.get("userid", "")] += 1
+            end = (datetime.now(UTC) + LIFE).isoformat(timespec="seconds")
+            self.reply(_json({"access_token": _token(), "expiration": end}), delay=State.delay)
+        elif url.path == "/refresh":
+            State.renewed[form["refresh_token"]] += 1
+            grant = {"access_token": _token(), "token_type": "Bearer", "expires_in": LIFE.seconds}
+            self.reply(_json({**grant, "refresh_token": form["refresh_token"]}), delay=State.delay)
+        elif url.path == "/bench/delay":
+            State.delay = float(query["seconds"])
+            self.reply(b"")
+        elif url.path == "/bench/renewed":
+            counts = State.renewed
+            self.reply(_json({"renewals": counts.total(), "owners": len(counts), "most": max(counts.values() or [0])}))
+            State.renewed = Counter()
+        else:
+            self.reply(API_BODY)
+
+    def reply(self, body: bytes, *, status: str = "200 OK", location: str = "", delay: float = 0.0) -> None:
+        lines = [f"HTTP/1.1 {status}", "Content-Type: application/json", f"Content-Length: {len(body)}"]
+        if location:
+            lines.append(f"Location: {location}")
+        answer = "\r\n".join([*lines, "", ""]).encode() + body
+        if delay:
+            asyncio.get_running_loop().call_later(delay, self.transport.write, answer)
+        else:
+            self.transport.write(answer)
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value).encode()
+
+
+def _token() -> str:
+    # About as long as the JWTs that AIRisk gives.
+    return "eyJ" + secrets.token_hex(400)
+
+
+async def serve() -> None:
+    server = await asyncio.get_running_loop().create_server(Connection, "127.0.0.1", 0, backlog=256)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await server.serve_forever()
+
+
+class AIRisk:
+    """The other end of the fake AIRisk: its switch and its counts."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def delay(self, seconds: float) -> None:
+        """Answer the OAuth endpoints after so long from now on."""
+        self._get(f"delay?seconds={seconds}")
+
+    def renewed(self) -> dict[str, int]:
+        """Return how many renewals there were since the last time, for how many owners, and the most for one."""
+        counts: dict[str, int] = json.loads(self._get("renewed"))
+        return counts
+
+    def _get(self, path: str) -> bytes:
+        with urlopen(f"{self.url}/bench/{path}", timeout=10) as response:
+            answer: bytes = response.read()
+        return answer
+
+
+@contextmanager
+def running() -> Iterator[AIRisk]:
+    command = [sys.executable, "-m", "bench.airisk"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield AIRisk(f"http://127.0.0.1:{process.stdout.readline().strip()}")
+        finally:
+            process.terminate()
+
+
+if __name__ == "__main__":
+    asyncio.run(serve())

@@ -1,0 +1,90 @@
+"""One authorised call: what each library adds to a request over a keep-alive connection, or over no network at all."""
+
+from datetime import datetime, timedelta
+from io import BytesIO
+from time import perf_counter
+from typing import Any, Final
+
+import requests
+from authlib.integrations.requests_client import OAuth2Session as AuthlibSession
+from django.conf import settings
+from google.auth.transport.requests import AuthorizedSession
+from google.oauth2.credentials import Credentials
+from requests.adapters import HTTPAdapter
+from requests.structures import CaseInsensitiveDict
+from requests_oauthlib import OAuth2Session
+
+from airisk_oauth import AIRiskSession
+
+from .airisk import API_BODY
+from .contenders import Measure, Measurement
+from .people import counted_queries, migrated, people_with_tokens
+
+PATH: Final = "/api/GetConversations"
+STUB, HTTP = "stub", "http"
+BARE = "requests"
+CALLS: Final = {STUB: 300, HTTP: 100}
+HOUR: Final = 3600
+
+Sessions = dict[str, tuple[requests.Session, str]]
+
+
+class StubAdapter(HTTPAdapter):
+    """Answers at once and without a network, the same for all."""
+
+    def send(self, request: requests.PreparedRequest, *_args: Any, **_kwargs: Any) -> requests.Response:
+        response = requests.Response()
+        response.status_code = 200
+        response.reason = "OK"
+        response.headers = CaseInsensitiveDict({"Content-Type": "application/json"})
+        response.url = str(request.url)
+        response.request = request
+        response.connection = self  # type: ignore[attr-defined]
+        response.raw = BytesIO(API_BODY)
+        return response
+
+
+def sessions() -> Sessions:
+    """Return a session of each, warm, with the URL that it is given."""
+    url = settings.AIRISK_URL + PATH
+    token = {"access_token": "a-token", "token_type": "Bearer", "expires_in": HOUR}
+    bare, least = requests.Session(), requests.Session()
+    bare.headers["Authorization"] = least.headers["Authorization"] = "Bearer a-token"
+    # What of requests costs most: it looks for proxies and .netrc at every call.
+    least.trust_env = False
+    # google-auth wants the time naive, and in UTC.
+    credentials = Credentials("a-token", expiry=datetime.utcnow() + timedelta(seconds=HOUR))  # noqa: DTZ003
+    (user,) = people_with_tokens(1, ends_in=HOUR)
+    return {
+        BARE: (bare, url),
+        "requests, environment unread": (least, url),
+        "google-auth": (AuthorizedSession(credentials), url),
+        "requests-oauthlib": (OAuth2Session(client_id="client-1", token=token), url),
+        "Authlib": (AuthlibSession(client_id="client-1", token=token), url),
+        "ours": (AIRiskSession.for_user(user), PATH),
+    }
+
+
+def measure_each(each: Sessions, calls: int, queries: list[str]) -> Measure:
+    def measure() -> Measurement:
+        seconds: Measurement = {}
+        queries.clear()
+        for name, (session, url) in each.items():
+            start = perf_counter()
+            for _ in range(calls):
+                session.get(url)
+            seconds[name] = (perf_counter() - start) / calls
+        return {**seconds, "queries": len(queries)}
+
+    return measure
+
+
+def prepare(transport: str) -> Measure:
+    migrated()
+    each = sessions()
+    if transport == STUB:
+        for session, _url in each.values():
+            session.mount("http://", StubAdapter())
+    measure = measure_each(each, CALLS[transport], counted_queries())
+    measure()
+    return measure

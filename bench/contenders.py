@@ -1,0 +1,104 @@
+"""A contender is a process of its own that takes one measurement whenever it is told to: so rounds can be interleaved.
+
+``DATABASE_URL`` in our own environment names a PostgreSQL server; every contender gets an empty database of its own.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import psycopg
+
+SQLITE, POSTGRESQL = "SQLite", "PostgreSQL"
+
+Measurement = dict[str, Any]
+Measure = Callable[[], Measurement]
+
+ENVIRONMENT: Final = {
+    "DJANGO_SETTINGS_MODULE": "bench.settings",
+    # The fake AIRisk speaks plain HTTP.
+    "OAUTHLIB_INSECURE_TRANSPORT": "1",
+    "AUTHLIB_INSECURE_TRANSPORT": "1",
+}
+
+
+class Databases:
+    """Makes empty databases."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+        self.server = os.environ["DATABASE_URL"]
+
+    def new(self, kind: str) -> str:
+        """Return the URL of a database that is nobody else's."""
+        name = f"bench_{uuid4().hex[:12]}"
+        if kind == SQLITE:
+            return f"sqlite:///{self.folder / name}.sqlite3"
+        with self.connect() as connection:
+            connection.execute(f"CREATE DATABASE {name}")
+        return urlsplit(self.server)._replace(path=f"/{name}").geturl()
+
+    def version(self) -> str:
+        with self.connect() as connection:
+            number = connection.info.server_version
+        return f"{number // 10000}.{number % 10000}"
+
+    def connect(self) -> psycopg.Connection[Any]:
+        return psycopg.connect(self.server, autocommit=True)
+
+
+class Contender(AbstractContextManager["Contender"]):
+    """The parent's end: ``prepare(*arguments)`` of this module is called there, and what it returns is measured."""
+
+    def __init__(self, module: str, *arguments: str, **environment: str) -> None:
+        self.name = " ".join([module, *arguments])
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "bench.contender", module, *arguments],
+            env={**os.environ, **ENVIRONMENT, **environment},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def __exit__(self, *exc: object) -> None:
+        self.process.communicate()
+
+    def wait_until_ready(self) -> None:
+        self._read()
+
+    def measure(self) -> Measurement:
+        assert self.process.stdin is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        return self._read()
+
+    def _read(self) -> Measurement:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"The contender {self.name} ended without an answer.")
+        answer: Measurement = json.loads(line)
+        return answer
+
+
+def interleave(contenders: Mapping[str, Contender], rounds: int) -> dict[str, list[Measurement]]:
+    """Let every contender measure once in each round, so that a slow moment of the machine meets all alike."""
+    for contender in contenders.values():
+        contender.wait_until_ready()
+    taken: dict[str, list[Measurement]] = {name: [] for name in contenders}
+    for _ in range(rounds):
+        for name, contender in contenders.items():
+            taken[name].append(contender.measure())
+    return taken
+
+
+def median(measurements: Iterable[Measurement], key: str) -> float:
+    return statistics.median(float(each[key]) for each in measurements)

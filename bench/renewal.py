@@ -1,0 +1,158 @@
+"""Renewing many tokens: our sweep, django-esi's bulk refresh, and bare threads that save nothing."""
+
+import http.client
+import resource
+import secrets
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from functools import partial
+from threading import local
+from time import perf_counter
+from urllib.parse import parse_qs, urlencode, urlsplit
+
+import requests
+from django.apps import apps
+from django.conf import settings
+from django.core.cache import cache
+from django.utils import timezone
+
+from airisk_oauth import conf
+from airisk_oauth.sweep import RENEWED, Sweep
+
+from .contenders import Measure, Measurement
+from .people import counted_queries, end_tokens, migrated, people_with_tokens
+
+WORKERS = 32
+FORM = {"Content-Type": "application/x-www-form-urlencoded"}
+
+
+def prepare(contender: str, number: str) -> Measure:
+    return {"ours": ours, "django-esi": django_esi, "bare": bare, "requests": bare_requests}[contender](int(number))
+
+
+def ours(number: int) -> Measure:
+    migrated()
+    people_with_tokens(number, ends_in=-60)
+    return partial(sweep, number, counted_queries())
+
+
+def prepared(number: int) -> Measure:
+    """Sweep a database that another process has filled: what filling it took is no part of this one's peak."""
+    return partial(sweep, number, counted_queries())
+
+
+def sweep(number: int, queries: list[str]) -> Measurement:
+    end_tokens(-60)
+    queries.clear()
+    memory = peak()
+    start = perf_counter()
+    report = Sweep(conf.deployment(), workers=WORKERS).run()
+    seconds = perf_counter() - start
+    if report.counts[RENEWED] != number:
+        raise RuntimeError(f"Not all tokens were renewed: {report}")
+    return {"rate": number / seconds, "queries": len(queries) / number, "memory": peak() - memory}
+
+
+def peak() -> float:
+    """Return the most memory that this process has had so far, in MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def django_esi(number: int) -> Measure:
+    """One after the other, as its nightly task does; its check of the tokens' signatures is spared it."""
+    migrated()
+    # It would fetch the keys to check them with from the one server that it is made for.
+    cache.set("esi_sso_jwks", {"keys": []}, timeout=None)
+    tokens = apps.get_model("esi", "Token")
+    tokens.objects.bulk_create(
+        tokens(
+            access_token="a-token",
+            refresh_token=f"refresh-{i}",
+            character_id=i,
+            character_name=f"user-{i}",
+            character_owner_hash=f"owner-{i}",
+        )
+        for i in range(number)
+    )
+    queries = counted_queries()
+
+    def measure() -> Measurement:
+        tokens.objects.update(created=timezone.now() - timedelta(days=1))
+        queries.clear()
+        start = perf_counter()
+        tokens.objects.all().bulk_refresh()
+        seconds = perf_counter() - start
+        return {"rate": number / seconds, "queries": len(queries) / number}
+
+    return measure
+
+
+class Bare:
+    """The two requests of our flow over one kept connection, and nothing around them."""
+
+    def __init__(self) -> None:
+        self.connection = http.client.HTTPConnection(urlsplit(settings.AIRISK_URL).netloc)
+
+    def renew(self, userid: str) -> None:
+        deployment = conf.deployment()
+        self.connection.request("GET", f"{deployment.authorize_path}?{urlencode(query(userid))}")
+        answer = self.connection.getresponse()
+        answer.read()
+        form = exchange(str(answer.headers["Location"]), userid)
+        self.connection.request("POST", deployment.token_path, urlencode(form), FORM)
+        self.connection.getresponse().read()
+
+
+class BareRequests:
+    """The same by ``requests``."""
+
+    def __init__(self) -> None:
+        self.session = requests.Session()
+
+    def renew(self, userid: str) -> None:
+        deployment = conf.deployment()
+        answer = self.session.get(deployment.authorize_url, params=query(userid), allow_redirects=False)
+        self.session.post(deployment.token_url, exchange(answer.headers["Location"], userid)).json()
+
+
+def query(userid: str) -> dict[str, str]:
+    deployment = conf.deployment()
+    return {
+        "client_id": deployment.client_id,
+        "redirect_uri": deployment.redirect_uri,
+        "state": secrets.token_urlsafe(32),
+        "userid": userid,
+    }
+
+
+def exchange(location: str, userid: str) -> dict[str, str]:
+    deployment = conf.deployment()
+    return {
+        "code": parse_qs(urlsplit(location).query)["code"][0],
+        "client_id": deployment.client_id,
+        "client_secret": deployment.client_secret,
+        "redirect_uri": deployment.redirect_uri,
+        "userid": userid,
+    }
+
+
+def threads(client: type[Bare] | type[BareRequests], number: int) -> Measure:
+    def measure() -> Measurement:
+        own = local()
+
+        def renew(i: int) -> None:
+            if not hasattr(own, "client"):
+                own.client = client()
+            own.client.renew(f"airisk-{i}")
+
+        start = perf_counter()
+        with ThreadPoolExecutor(WORKERS) as pool:
+            for _done in pool.map(renew, range(number)):
+                pass
+        return {"rate": number / (perf_counter() - start), "queries": 0}
+
+    return measure
+
+
+bare = partial(threads, Bare)
+bare_requests = partial(threads, BareRequests)
