@@ -18,7 +18,7 @@ from airisk_oauth import AIRiskSession
 
 from .airisk import API_BODY
 from .contenders import Measure, Measurement
-from .people import counted_queries, migrated, people_with_tokens
+from .people import Queries, migrated, people_with_tokens
 
 PATH: Final = "/api/GetConversations"
 STUB, HTTP = "stub", "http"
@@ -65,16 +65,16 @@ def sessions() -> Sessions:
     }
 
 
-def measure_each(each: Sessions, calls: int, queries: list[str]) -> Measure:
+def measure_each(each: Sessions, calls: int, queries: Queries) -> Measure:
     def measure() -> Measurement:
         seconds: Measurement = {}
-        queries.clear()
+        queries.count = 0
         for name, (session, url) in each.items():
             start = perf_counter()
             for _ in range(calls):
                 session.get(url)
             seconds[name] = (perf_counter() - start) / calls
-        return {**seconds, "queries": len(queries)}
+        return {**seconds, "queries": queries.count}
 
     return measure
 
@@ -85,6 +85,6 @@ def prepare(transport: str) -> Measure:
     if transport == STUB:
         for session, _url in each.values():
             session.mount("http://", StubAdapter())
-    measure = measure_each(each, CALLS[transport], counted_queries())
+    measure = measure_each(each, CALLS[transport], Queries())
     measure()
     return measure

@@ -1,7 +1,7 @@
 """The site's data: its tables, users who are connected, and the statements that its connections run."""
 
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.contrib.auth.models import User
 from django.core.management import call_command
@@ -10,6 +10,9 @@ from django.db.backends.signals import connection_created
 from django.utils import timezone
 
 from airisk_oauth.models import AIRiskIdentity, AIRiskToken
+
+if TYPE_CHECKING:
+    from django.db.models import QuerySet
 
 BATCH = 2000
 
@@ -30,24 +33,25 @@ def people_with_tokens(number: int, *, ends_in: float) -> list[User]:
     return users
 
 
-def end_tokens(ends_in: float) -> None:
-    """Let all tokens end in so many seconds, with nothing known of an earlier renewal."""
+def end_tokens(ends_in: float, tokens: "QuerySet[AIRiskToken] | None" = None) -> None:
+    """Let these tokens, or all, end in so many seconds, with nothing known of an earlier renewal."""
     end = timezone.now() + timedelta(seconds=ends_in)
-    AIRiskToken.objects.update(expires_at=end, renewed_at=end - timedelta(hours=1), last_used_at=timezone.now())
+    rows = AIRiskToken.objects.all() if tokens is None else tokens
+    rows.update(expires_at=end, renewed_at=end - timedelta(hours=1), last_used_at=timezone.now())
 
 
-def counted_queries() -> list[str]:
-    """Return a list that every statement of every connection is added to from now on, in any thread."""
-    queries: list[str] = []
+class Queries:
+    """Counts the statements of every connection from now on, in any thread; those that open or end a transaction not."""
 
-    def count(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
-        queries.append(sql)
+    def __init__(self) -> None:
+        self.count = 0
+        connection_created.connect(self._watch)
+        self._watch(connection)
+
+    def __call__(self, execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        self.count += 1
         return execute(sql, params, many, context)
 
-    def watch(connection: Any, **_kwargs: Any) -> None:
-        if count not in connection.execute_wrappers:
-            connection.execute_wrappers.append(count)
-
-    connection_created.connect(watch, weak=False)
-    watch(connection)
-    return queries
+    def _watch(self, connection: Any, **_kwargs: Any) -> None:
+        if self not in connection.execute_wrappers:
+            connection.execute_wrappers.append(self)

@@ -20,37 +20,37 @@ from airisk_oauth import conf
 from airisk_oauth.sweep import RENEWED, Sweep
 
 from .contenders import Measure, Measurement
-from .people import counted_queries, end_tokens, migrated, people_with_tokens
+from .people import Queries, end_tokens, migrated, people_with_tokens
 
 WORKERS = 32
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 
 
 def prepare(contender: str, number: str) -> Measure:
-    return {"ours": ours, "django-esi": django_esi, "bare": bare, "requests": bare_requests}[contender](int(number))
+    return {"ours": ours, "prepared": prepared, "django-esi": django_esi, "bare": bare, "requests": bare_requests}[contender](int(number))
 
 
 def ours(number: int) -> Measure:
     migrated()
     people_with_tokens(number, ends_in=-60)
-    return partial(sweep, number, counted_queries())
+    return partial(sweep, number, Queries())
 
 
 def prepared(number: int) -> Measure:
     """Sweep a database that another process has filled: what filling it took is no part of this one's peak."""
-    return partial(sweep, number, counted_queries())
+    return partial(sweep, number, Queries())
 
 
-def sweep(number: int, queries: list[str]) -> Measurement:
+def sweep(number: int, queries: Queries) -> Measurement:
     end_tokens(-60)
-    queries.clear()
+    queries.count = 0
     memory = peak()
     start = perf_counter()
     report = Sweep(conf.deployment(), workers=WORKERS).run()
     seconds = perf_counter() - start
     if report.counts[RENEWED] != number:
         raise RuntimeError(f"Not all tokens were renewed: {report}")
-    return {"rate": number / seconds, "queries": len(queries) / number, "memory": peak() - memory}
+    return {"rate": number / seconds, "queries": queries.count / number, "memory": peak() - memory}
 
 
 def peak() -> float:
@@ -74,15 +74,15 @@ def django_esi(number: int) -> Measure:
         )
         for i in range(number)
     )
-    queries = counted_queries()
+    queries = Queries()
 
     def measure() -> Measurement:
         tokens.objects.update(created=timezone.now() - timedelta(days=1))
-        queries.clear()
+        queries.count = 0
         start = perf_counter()
         tokens.objects.all().bulk_refresh()
         seconds = perf_counter() - start
-        return {"rate": number / seconds, "queries": len(queries) / number}
+        return {"rate": number / seconds, "queries": queries.count / number}
 
     return measure
 

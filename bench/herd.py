@@ -1,0 +1,116 @@
+"""Twenty callers at one token: how many renewals they cause, and how long each of them waits."""
+
+import statistics
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
+from functools import partial
+from time import perf_counter, time
+
+from authlib.integrations.requests_client import OAuth2Session as AuthlibSession
+from django.conf import settings
+from django.contrib.auth.models import User
+from django.db import connections
+from google.auth.transport.requests import AuthorizedSession
+from google.oauth2.credentials import Credentials
+from requests_oauthlib import OAuth2Session
+
+from airisk_oauth import AIRiskSession
+
+from .airisk import AIRisk
+from .calls import PATH
+from .contenders import Measure, Measurement
+from .people import end_tokens, migrated, people_with_tokens
+
+CALLERS = 20
+#: In seconds: how long each answer of AIRisk takes, and when the token ends in the two windows.
+LATENCY = 1.0
+WINDOWS = {"ended": -60, "soon": 50}
+
+CLIENT = {"client_id": "client-1", "client_secret": "secret-1"}
+
+#: Given when the token ends, returns a call by a client of its own.
+Caller = Callable[[float], Callable[[], object]]
+
+
+def prepare(window: str) -> Measure:
+    migrated()
+    people_with_tokens(1, ends_in=WINDOWS[window])
+    callers: dict[str, Caller] = {
+        "google-auth": google_auth,
+        "requests-oauthlib": requests_oauthlib,
+        "Authlib": authlib,
+        "ours": ours,
+    }
+
+    def measure() -> Measurement:
+        return {name: herd(caller, WINDOWS[window]) for name, caller in callers.items()}
+
+    return measure
+
+
+def herd(caller: Caller, ends_in: float) -> Measurement:
+    end_tokens(ends_in)
+    calls = [caller(ends_in) for _ in range(CALLERS)]
+    airisk = AIRisk(settings.AIRISK_URL)
+    airisk.renewed()
+    airisk.delay(LATENCY)
+    at_once = threading.Barrier(CALLERS)
+    with ThreadPoolExecutor(CALLERS) as pool:
+        waits = list(pool.map(partial(wait_for, at_once), calls))
+    return {
+        "renewals": airisk.renewed()["renewals"],
+        "median": statistics.median(waits),
+        "slowest": max(waits),
+    }
+
+
+def wait_for(at_once: threading.Barrier, call: Callable[[], object]) -> float:
+    at_once.wait()
+    start = perf_counter()
+    call()
+    seconds = perf_counter() - start
+    connections.close_all()
+    return seconds
+
+
+def google_auth(ends_in: float) -> Callable[[], object]:
+    credentials = Credentials(
+        "a-token",
+        refresh_token="refresh",
+        token_uri=f"{settings.AIRISK_URL}/refresh",
+        # google-auth wants the time naive, and in UTC.
+        expiry=datetime.utcnow() + timedelta(seconds=ends_in),  # noqa: DTZ003
+        **CLIENT,
+    )
+    return partial(AuthorizedSession(credentials).get, settings.AIRISK_URL + PATH)
+
+
+def requests_oauthlib(ends_in: float) -> Callable[[], object]:
+    session = OAuth2Session(
+        client_id=CLIENT["client_id"],
+        token={**stored(ends_in), "expires_in": ends_in},
+        auto_refresh_url=f"{settings.AIRISK_URL}/refresh",
+        auto_refresh_kwargs=CLIENT,
+        token_updater=lambda _token: None,
+    )
+    return partial(session.get, settings.AIRISK_URL + PATH)
+
+
+def authlib(ends_in: float) -> Callable[[], object]:
+    session = AuthlibSession(**CLIENT, token=stored(ends_in), token_endpoint=f"{settings.AIRISK_URL}/refresh")
+    return partial(session.get, settings.AIRISK_URL + PATH)
+
+
+def stored(ends_in: float) -> dict[str, object]:
+    return {
+        "access_token": "a-token",
+        "token_type": "Bearer",
+        "refresh_token": "refresh",
+        "expires_at": time() + ends_in,
+    }
+
+
+def ours(_ends_in: float) -> Callable[[], object]:
+    return partial(AIRiskSession.for_user(User.objects.get()).get, PATH)
