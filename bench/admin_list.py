@@ -21,8 +21,8 @@ TIMES = 3
 
 def prepare(number: str) -> Measure:
     migrated()
-    people_with_tokens(int(number), ends_in=3600)
-    end_tokens(-60, AIRiskToken.objects.filter(user_id__in=User.objects.all()[:: ENDED]))
+    people_with_tokens(int(number), ends_in=3600, sealed=False)
+    end_tokens(-60, AIRiskToken.objects.filter(user_id__in=User.objects.all()[::ENDED]))
     with connection.cursor() as cursor:
         # As an autovacuum would have, on a site that has been up for a while.
         cursor.execute("ANALYZE")

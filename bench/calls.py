@@ -21,9 +21,7 @@ from .contenders import Measure, Measurement
 from .people import Queries, migrated, people_with_tokens
 
 PATH: Final = "/api/GetConversations"
-STUB, HTTP = "stub", "http"
-BARE = "requests"
-CALLS: Final = {STUB: 300, HTTP: 100}
+STUB: Final = "stub"
 HOUR: Final = 3600
 
 Sessions = dict[str, tuple[requests.Session, str]]
@@ -56,7 +54,7 @@ def sessions() -> Sessions:
     credentials = Credentials("a-token", expiry=datetime.utcnow() + timedelta(seconds=HOUR))  # noqa: DTZ003
     (user,) = people_with_tokens(1, ends_in=HOUR)
     return {
-        BARE: (bare, url),
+        "requests": (bare, url),
         "requests, environment unread": (least, url),
         "google-auth": (AuthorizedSession(credentials), url),
         "requests-oauthlib": (OAuth2Session(client_id="client-1", token=token), url),
@@ -79,12 +77,12 @@ def measure_each(each: Sessions, calls: int, queries: Queries) -> Measure:
     return measure
 
 
-def prepare(transport: str) -> Measure:
+def prepare(transport: str, calls: str) -> Measure:
     migrated()
     each = sessions()
     if transport == STUB:
         for session, _url in each.values():
             session.mount("http://", StubAdapter())
-    measure = measure_each(each, CALLS[transport], Queries())
+    measure = measure_each(each, int(calls), Queries())
     measure()
     return measure

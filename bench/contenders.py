@@ -5,10 +5,9 @@
 
 import json
 import os
-import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Final
@@ -17,10 +16,14 @@ from uuid import uuid4
 
 import psycopg
 
+from .airisk import AIRisk
+
 SQLITE, POSTGRESQL = "SQLite", "PostgreSQL"
 
 Measurement = dict[str, Any]
 Measure = Callable[[], Measurement]
+#: What each contender measured in each round.
+Rounds = list[dict[str, Measurement]]
 
 ENVIRONMENT: Final = {
     "DJANGO_SETTINGS_MODULE": "bench.settings",
@@ -89,16 +92,23 @@ class Contender(AbstractContextManager["Contender"]):
         return answer
 
 
-def interleave(contenders: Mapping[str, Contender], rounds: int) -> dict[str, list[Measurement]]:
+class Site:
+    """What contenders are started with: databases, and an AIRisk to call."""
+
+    def __init__(self, databases: Databases, airisk: AIRisk) -> None:
+        self.databases = databases
+        self.airisk = airisk
+
+    def contender(
+        self, module: str, *arguments: str, kind: str = SQLITE, apps: str = "airisk_oauth", url: str = ""
+    ) -> Contender:
+        """Start one, on a database of this kind, or on the one with this URL."""
+        url = url or self.databases.new(kind)
+        return Contender(module, *arguments, BENCH_APPS=apps, BENCH_AIRISK_URL=self.airisk.url, DATABASE_URL=url)
+
+
+def interleave(contenders: Mapping[str, Contender], rounds: int) -> Rounds:
     """Let every contender measure once in each round, so that a slow moment of the machine meets all alike."""
     for contender in contenders.values():
         contender.wait_until_ready()
-    taken: dict[str, list[Measurement]] = {name: [] for name in contenders}
-    for _ in range(rounds):
-        for name, contender in contenders.items():
-            taken[name].append(contender.measure())
-    return taken
-
-
-def median(measurements: Iterable[Measurement], key: str) -> float:
-    return statistics.median(float(each[key]) for each in measurements)
+    return [{name: contender.measure() for name, contender in contenders.items()} for _ in range(rounds)]

@@ -1,4 +1,4 @@
-"""Twenty callers at one token: how many renewals they cause, and how long each of them waits."""
+"""Many callers at one token: how many renewals they cause, and how long each of them waits."""
 
 import statistics
 import threading
@@ -23,21 +23,18 @@ from .calls import PATH
 from .contenders import Measure, Measurement
 from .people import end_tokens, migrated, people_with_tokens
 
-CALLERS = 20
-#: In seconds: how long each answer of AIRisk takes, and when the token ends in the two windows.
-LATENCY = 1.0
-WINDOWS = {"ended": -60, "soon": 50}
-
 CLIENT = {"client_id": "client-1", "client_secret": "secret-1"}
 
 #: Given when the token ends, returns a call by a client of its own.
 Caller = Callable[[float], Callable[[], object]]
 
 
-def prepare(window: str) -> Measure:
+def prepare(callers: str, latency: str, ends_in: str) -> Measure:
     migrated()
-    people_with_tokens(1, ends_in=WINDOWS[window])
-    callers: dict[str, Caller] = {
+    people_with_tokens(1, ends_in=float(ends_in))
+    airisk = AIRisk(settings.AIRISK_URL)
+    airisk.delay(float(latency))
+    contenders: dict[str, Caller] = {
         "google-auth": google_auth,
         "requests-oauthlib": requests_oauthlib,
         "Authlib": authlib,
@@ -45,19 +42,17 @@ def prepare(window: str) -> Measure:
     }
 
     def measure() -> Measurement:
-        return {name: herd(caller, WINDOWS[window]) for name, caller in callers.items()}
+        return {name: herd(airisk, caller, int(callers), float(ends_in)) for name, caller in contenders.items()}
 
     return measure
 
 
-def herd(caller: Caller, ends_in: float) -> Measurement:
+def herd(airisk: AIRisk, caller: Caller, callers: int, ends_in: float) -> Measurement:
     end_tokens(ends_in)
-    calls = [caller(ends_in) for _ in range(CALLERS)]
-    airisk = AIRisk(settings.AIRISK_URL)
+    calls = [caller(ends_in) for _ in range(callers)]
     airisk.renewed()
-    airisk.delay(LATENCY)
-    at_once = threading.Barrier(CALLERS)
-    with ThreadPoolExecutor(CALLERS) as pool:
+    at_once = threading.Barrier(callers)
+    with ThreadPoolExecutor(callers) as pool:
         waits = list(pool.map(partial(wait_for, at_once), calls))
     return {
         "renewals": airisk.renewed()["renewals"],

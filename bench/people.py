@@ -21,14 +21,20 @@ def migrated() -> None:
     call_command("migrate", verbosity=0)
 
 
-def people_with_tokens(number: int, *, ends_in: float) -> list[User]:
-    """Save so many connected users; their tokens, an hour long, end in so many seconds (negative: have ended)."""
+def people_with_tokens(number: int, *, ends_in: float, sealed: bool = True) -> list[User]:
+    """Save so many connected users; their tokens, an hour long, end in so many seconds (negative: have ended).
+
+    :param sealed: false where no token is ever opened: then all have the same text, which is quicker.
+    """
     users = User.objects.bulk_create((User(username=f"user-{i}") for i in range(number)), BATCH)
     named = [(user, f"airisk-{user.pk}") for user in users]
     AIRiskIdentity.objects.bulk_create((AIRiskIdentity(user=user, userid=userid) for user, userid in named), BATCH)
-    AIRiskToken.objects.bulk_create(
-        (AIRiskToken(user=user, userid=userid, access_token="a-token") for user, userid in named), BATCH
-    )
+    any_token = AIRiskToken(user=users[0], access_token="a-token")
+    text = {"sealed": any_token.sealed, "key_id": any_token.key_id}
+    tokens = (AIRiskToken(user=user, userid=userid, **text) for user, userid in named)
+    if sealed:
+        tokens = (AIRiskToken(user=user, userid=userid, access_token="a-token") for user, userid in named)
+    AIRiskToken.objects.bulk_create(tokens, BATCH)
     end_tokens(ends_in)
     return users
 
@@ -41,7 +47,7 @@ def end_tokens(ends_in: float, tokens: "QuerySet[AIRiskToken] | None" = None) ->
 
 
 class Queries:
-    """Counts the statements of every connection from now on, in any thread; those that open or end a transaction not."""
+    """Counts the statements of every connection from now on, in any thread, but for BEGIN and COMMIT."""
 
     def __init__(self) -> None:
         self.count = 0

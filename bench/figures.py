@@ -1,0 +1,210 @@
+"""The figures: which contenders are set against each other, and what of their measurements is shown."""
+
+import statistics
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+from . import startup as fresh
+from .contenders import POSTGRESQL, SQLITE, Contender, Rounds, Site, interleave
+
+OURS, REQUESTS, ESI = "ours", "requests", "django-esi"
+FEW = 1_000
+
+
+@dataclass
+class Row:
+    what: str
+    ours: str
+    others: str = ""
+
+
+@dataclass
+class Figure:
+    """:ivar bars: what of it is drawn, by contender; ``scale`` says what a bar means."""
+
+    title: str
+    how: str
+    scale: str = ""
+    rows: list[Row] = field(default_factory=list)
+    bars: dict[str, float] = field(default_factory=dict)
+
+    def add(self, what: str, values: Mapping[str, float], form: str = "{:.2f}") -> None:
+        """Add a row of one value for each contender."""
+        texts = {name: form.format(value) for name, value in values.items()}
+        others = " · ".join(f"{name} {text}" for name, text in texts.items() if name != OURS)
+        self.rows.append(Row(what, texts[OURS], others))
+
+
+def pick(rounds: Rounds, key: str) -> list[dict[str, float]]:
+    return [{name: measured[key] for name, measured in each.items()} for each in rounds]
+
+
+def medians(rounds: list[dict[str, float]]) -> dict[str, float]:
+    return {name: statistics.median(each[name] for each in rounds) for name in rounds[0]}
+
+
+def ratios(rounds: list[dict[str, float]], base: str) -> dict[str, float]:
+    """Return the median of the ratios that each round gave."""
+    return medians([{name: value / each[base] for name, value in each.items()} for each in rounds])
+
+
+def calls(site: Site) -> Figure:
+    number, stub, http = 25, 300, 100
+    figure = Figure(
+        "One authorised call",
+        f"GET by a warm session, requests with a fixed header = 1, less is better; {number} rounds of {stub} calls "
+        f"each without a network, of {http} over kept connections to a server in another process.",
+    )
+    figure.scale = "time, requests = 1"
+    for transport, batch, what in (("stub", stub, "Time, no network"), ("http", http, "Time, local HTTP")):
+        with site.contender("calls", transport, str(batch)) as contender:
+            contender.wait_until_ready()
+            rounds = [contender.measure() for _ in range(number)]
+        queries = max(each.pop("queries") for each in rounds)
+        figure.add(what, ratios(rounds, REQUESTS))
+        figure.bars = figure.bars or ratios(rounds, REQUESTS)
+    figure.rows.append(Row("Statements in the database", str(queries)))
+    return figure
+
+
+def renewal(site: Site) -> Figure:
+    number, few = "3000", "100"
+    figure = Figure(
+        "Renewing 3,000 tokens, AIRisk 20 ms away",
+        "Tokens a second, django-esi = 1, more is better; 3 rounds. Ours and the threads: 32 workers, two requests a "
+        "token. django-esi: its bulk refresh of 100 tokens, which goes one by one, one request a token. The threads "
+        "save nothing: by http.client they are the upper bound, by requests what its own cost leaves of that.",
+    )
+    figure.scale = "tokens a second, django-esi = 1"
+    site.airisk.delay(0.02)
+    with_esi = "airisk_oauth,esi"
+    with ExitStack() as stack:
+        contenders: dict[str, Contender] = {}
+        for kind in (POSTGRESQL, SQLITE):
+            contenders[f"{OURS} {kind}"] = site.contender("renewal", OURS, number, kind=kind)
+            contenders[f"{ESI} {kind}"] = site.contender("renewal", ESI, few, kind=kind, apps=with_esi)
+        contenders["bare threads"] = site.contender("renewal", "bare", number)
+        contenders["threads with requests"] = site.contender("renewal", "requests", number)
+        for contender in contenders.values():
+            stack.enter_context(contender)
+        rounds = interleave(contenders, 3)
+    for kind in (POSTGRESQL, SQLITE):
+        _on_one_database(figure, rounds, kind)
+    most = max(max(measured["most"] for measured in each.values()) for each in rounds)
+    figure.rows.append(Row("Renewals of one token that AIRisk saw in a run, at most", str(most)))
+    return figure
+
+
+def _on_one_database(figure: Figure, rounds: Rounds, kind: str) -> None:
+    other = SQLITE if kind == POSTGRESQL else POSTGRESQL
+    here = [
+        {name.removesuffix(f" {kind}"): measured for name, measured in each.items() if not name.endswith(other)}
+        for each in rounds
+    ]
+    rates, queries = pick(here, "rate"), medians(pick(here, "queries"))
+    figure.add(f"Rate, {kind}", ratios(rates, ESI), "{:.1f}")
+    figure.bars = figure.bars or ratios(rates, ESI)
+    figure.add(f"Tokens a second, {kind}", medians(rates), "{:.0f}")
+    figure.add(f"Statements a token, {kind}", {name: queries[name] for name in (OURS, ESI)}, "{:.3f}")
+
+
+def size(site: Site, many: int) -> Figure:
+    figure = Figure(
+        f"Renewing {many:,} tokens beside {FEW:,}",
+        f"Ours only, {FEW:,} tokens = 1; AIRisk answers at once, so that the cost is our own. Each sweep is the first "
+        f"of a fresh process, on a database that another one filled; {FEW:,} are swept before and after, and their "
+        "mean is taken. Memory is the growth of the process's peak.",
+    )
+    site.airisk.delay(0)
+    for kind in (POSTGRESQL, SQLITE):
+        few, lot = site.databases.new(kind), site.databases.new(kind)
+        for url, number in ((few, FEW), (lot, many)):
+            with site.contender("renewal", OURS, str(number), url=url) as contender:
+                contender.wait_until_ready()
+        before, large, after = (
+            _first_sweep(site, url, number) for url, number in ((few, FEW), (lot, many), (few, FEW))
+        )
+        seconds = (1 / large["rate"]) / statistics.mean([1 / before["rate"], 1 / after["rate"]])
+        memory = large["memory"] / statistics.mean([before["memory"], after["memory"]])
+        figure.rows.append(Row(f"Time a token, {kind}", f"{seconds:.2f}"))
+        figure.rows.append(Row(f"Memory, {kind}", f"{memory:.2f} ({large['memory']:.0f} MiB)"))
+    return figure
+
+
+def _first_sweep(site: Site, url: str, number: int) -> Mapping[str, Any]:
+    with site.contender("renewal", "prepared", str(number), url=url) as contender:
+        contender.wait_until_ready()
+        return contender.measure()
+
+
+def herd(site: Site) -> Figure:
+    callers, latency = 20, 1
+    figure = Figure(
+        f"{callers} callers at one token, PostgreSQL",
+        f"{callers} threads with a session each, made from one stored token, call at the same moment; 3 "
+        f"rounds. AIRisk answers its OAuth endpoints after {latency} s, and waits count in that: our renewal takes two "
+        "such requests, a refresh token one. Soon to end: in 50 s, which requests-oauthlib does not look at.",
+    )
+    figure.scale = "renewals of an ended token"
+    for window, words in ((-60, "ended"), (50, "soon to end")):
+        with site.contender("herd", str(callers), str(latency), str(window), kind=POSTGRESQL) as contender:
+            contender.wait_until_ready()
+            rounds = [contender.measure() for _ in range(3)]
+        renewals, median, slowest = (medians(pick(rounds, key)) for key in ("renewals", "median", "slowest"))
+        figure.add(f"Renewals caused, {words}", renewals, "{:.0f}")
+        figure.add(f"Median wait, {words}", median)
+        figure.add(f"Slowest wait, {words}", slowest)
+        figure.bars = figure.bars or renewals
+    return figure
+
+
+def startup(_site: Site) -> Figure:
+    number = 7
+    rounds = fresh.rounds(number)
+    heavy = rounds[0][OURS]["heavy"]
+    figure = Figure(
+        "django.setup()",
+        f"Of a plain project with the admin, fresh processes, plain Django = 1, less is better; {number} rounds. Once "
+        "without the garbage collector: whether a full collection falls into so short a time is chance.",
+    )
+    figure.scale = "time, plain Django = 1"
+    for key, what in ((fresh.WITHOUT_GC, "Time, no collections"), (fresh.WITH_GC, "Time")):
+        figure.add(what, ratios(pick(rounds, key), fresh.PLAIN))
+        figure.bars = figure.bars or ratios(pick(rounds, key), fresh.PLAIN)
+    figure.rows.append(Row("requests or cryptography imported", ", ".join(heavy) or "neither"))
+    return figure
+
+
+def admin(site: Site) -> Figure:
+    few, many, times = 1_000, 100_000, 5
+    figure = Figure(
+        "The admin's list of 100,000 tokens",
+        f"GET as a superuser by Django's test client, ours only, {few:,} rows = 1; one token in ten has ended; {times} "
+        "rounds of 3 visits.",
+    )
+    with ExitStack() as stack:
+        contenders = {
+            f"{kind} {rows}": stack.enter_context(site.contender("admin_list", str(rows), kind=kind))
+            for kind in (POSTGRESQL, SQLITE)
+            for rows in (few, many)
+        }
+        rounds = interleave(contenders, times)
+    for kind in (POSTGRESQL, SQLITE):
+        for page in rounds[0][f"{kind} {few}"]:
+            visits: Rounds = [{name: measured[page] for name, measured in each.items()} for each in rounds]
+            ratio = ratios(pick(visits, "seconds"), f"{kind} {few}")[f"{kind} {many}"]
+            seconds, queries = (medians(pick(visits, key))[f"{kind} {many}"] for key in ("seconds", "queries"))
+            text = f"{ratio:.2f} ({1000 * seconds:.0f} ms, {queries:.0f} statements)"
+            figure.rows.append(Row(f"Time, {page}, {kind}", text))
+    return figure
+
+
+def take(site: Site, many: int) -> Iterable[Figure]:
+    yield calls(site)
+    yield startup(site)
+    yield herd(site)
+    yield renewal(site)
+    yield admin(site)
+    yield size(site, many)
