@@ -23,10 +23,10 @@ test-postgresql: .venv/test
 	$(BIN)/python -m tests.with_postgresql $(BIN)/coverage run -m pytest
 
 bench: .venv/bench
-	$(BIN)/python -m tests.with_postgresql $(BIN)/python -m bench
+	$(BIN)/python -m tests.with_postgresql $(BIN)/python -m bench $(BENCH)
 
 bench-docs: .venv/bench
-	$(BIN)/python -m tests.with_postgresql $(BIN)/python -m bench --write
+	$(BIN)/python -m tests.with_postgresql $(BIN)/python -m bench --write $(BENCH)
 
 lint: .venv/lint
 	$(BIN)/ruff check

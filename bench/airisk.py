@@ -68,8 +68,9 @@ class Connection(asyncio.Protocol):
             State.delay = float(query["seconds"])
             self.reply(b"")
         elif url.path == "/bench/renewed":
-            counts = State.renewed
-            self.reply(_json({"renewals": counts.total(), "owners": len(counts), "most": max(counts.values() or [0])}))
+            counts = State.renewed.values() or [0]
+            seen = {"renewals": sum(counts), "owners": len(State.renewed), "least": min(counts), "most": max(counts)}
+            self.reply(_json(seen))
             State.renewed = Counter()
         else:
             self.reply(API_BODY)
@@ -111,7 +112,7 @@ class AIRisk:
         self._get(f"delay?seconds={seconds}")
 
     def renewed(self) -> dict[str, int]:
-        """Return how many renewals there were since the last time, for how many owners, and the most for one."""
+        """Return how many renewals there were since the last time, of how many owners, the least and most of one."""
         counts: dict[str, int] = json.loads(self._get("renewed"))
         return counts
 

@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Final
@@ -22,8 +22,6 @@ SQLITE, POSTGRESQL = "SQLite", "PostgreSQL"
 
 Measurement = dict[str, Any]
 Measure = Callable[[], Measurement]
-#: What each contender measured in each round.
-Rounds = list[dict[str, Measurement]]
 
 ENVIRONMENT: Final = {
     "DJANGO_SETTINGS_MODULE": "bench.settings",
@@ -105,10 +103,3 @@ class Site:
         """Start one, on a database of this kind, or on the one with this URL."""
         url = url or self.databases.new(kind)
         return Contender(module, *arguments, BENCH_APPS=apps, BENCH_AIRISK_URL=self.airisk.url, DATABASE_URL=url)
-
-
-def interleave(contenders: Mapping[str, Contender], rounds: int) -> Rounds:
-    """Let every contender measure once in each round, so that a slow moment of the machine meets all alike."""
-    for contender in contenders.values():
-        contender.wait_until_ready()
-    return [{name: contender.measure() for name, contender in contenders.items()} for _ in range(rounds)]

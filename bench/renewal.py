@@ -35,7 +35,9 @@ def prepare(contender: str, number: str) -> Measure:
 
     def counted() -> Measurement:
         airisk.renewed()
-        return {**measure(), "most": airisk.renewed()["most"]}
+        measured, seen = measure(), airisk.renewed()
+        least = seen["least"] if seen["owners"] == int(number) else 0
+        return {**measured, "least": least, "most": seen["most"]}
 
     return counted
 

@@ -68,7 +68,7 @@ def plot(path: Path, figures: Sequence[Figure]) -> None:
     """Draw the figures that set us beside others; the same numbers make the same file."""
     drawn = [figure for figure in figures if figure.bars]
     mpl.rcParams.update({"svg.hashsalt": "airisk_oauth", "font.size": 9, "svg.fonttype": "path"})
-    canvas = Canvas(figsize=(9, 5.6), layout="constrained", facecolor="white")
+    canvas = Canvas(figsize=(10.5, 5.6), layout="constrained", facecolor="white")
     for axes, figure in zip(canvas.subplots(2, 2).flat, drawn, strict=True):
         _bars(axes, figure)
     canvas.savefig(path, metadata={"Date": None})

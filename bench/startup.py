@@ -6,7 +6,8 @@ import subprocess
 import sys
 from typing import Final
 
-from .contenders import ENVIRONMENT, Measurement, Rounds
+from .contenders import ENVIRONMENT, Measurement
+from .rounds import Rounds
 
 PLAIN: Final = "plain Django"
 APPS: Final = {PLAIN: "", "ours": "airisk_oauth", "django-esi": "esi", "social-auth-app-django": "social_django"}

@@ -1,0 +1,29 @@
+"""Rounds, and what is made of them: every contender measures in each, and medians are taken over all."""
+
+import statistics
+from collections.abc import Mapping
+
+from .contenders import Contender, Measurement
+
+#: What each contender measured in each round.
+Rounds = list[dict[str, Measurement]]
+
+
+def interleave(contenders: Mapping[str, Contender], rounds: int) -> Rounds:
+    """Let every contender measure once in each round, so that a slow moment of the machine meets all alike."""
+    for contender in contenders.values():
+        contender.wait_until_ready()
+    return [{name: contender.measure() for name, contender in contenders.items()} for _ in range(rounds)]
+
+
+def pick(rounds: Rounds, key: str) -> list[dict[str, float]]:
+    return [{name: measured[key] for name, measured in each.items()} for each in rounds]
+
+
+def medians(rounds: list[dict[str, float]]) -> dict[str, float]:
+    return {name: statistics.median(each[name] for each in rounds) for name in rounds[0]}
+
+
+def ratios(rounds: list[dict[str, float]], base: str) -> dict[str, float]:
+    """Return the median of the ratios that each round gave."""
+    return medians([{name: value / each[base] for name, value in each.items()} for each in rounds])
