@@ -1,15 +1,15 @@
 """System checks: every wrong setting has a number and a hint."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 from django.apps import AppConfig
 from django.conf import settings
-from django.core.checks import CheckMessage, Error, Warning, register  # noqa: A004 - Django's own name
+from django.core.checks import CheckMessage, Error, Tags, Warning, register  # noqa: A004 - Django's own name
 from django.core.exceptions import ImproperlyConfigured
 
-from . import conf, flow, sealing
+from . import conf, flow, protocol, sealing
 
 _OURS = "airisk_oauth.middleware.AIRiskMiddleware"
 _AUTHENTICATION = "django.contrib.auth.middleware.AuthenticationMiddleware"
@@ -23,6 +23,12 @@ def check_settings(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any
 @register("airisk_oauth")
 def check_site(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any) -> list[CheckMessage]:
     return [*_site_errors(), *_redirect_uri_warnings(), *_middleware_warnings(), *_session_warnings()]
+
+
+@register(Tags.security, deploy=True)
+def check_deployment(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any) -> list[CheckMessage]:
+    """Warn of what weakens the flow on a site that is open to the world; part of ``check --deploy``."""
+    return [*_key_warnings(), *_cookie_warnings(), *_transport_warnings(), *_policy_warnings()]
 
 
 def _site_errors() -> Iterator[CheckMessage]:
@@ -71,6 +77,79 @@ def _session_warnings() -> Iterator[CheckMessage]:
             hint="Set it to 'Lax', Django's default, for the callback of airisk_oauth to know who comes back.",
             id="airisk_oauth.W003",
         )
+
+
+def _key_warnings() -> Iterator[CheckMessage]:
+    if not sealing.has_list():
+        yield Warning(
+            "Stored tokens are sealed with keys derived from SECRET_KEY: who reads that can read the tokens.",
+            hint="Set AIRISK_OAUTH_ENCRYPTION_KEYS, and run reseal_airisk_tokens.",
+            id="airisk_oauth.W004",
+        )
+
+
+def _cookie_warnings() -> Iterator[CheckMessage]:
+    if not settings.SESSION_COOKIE_SECURE:
+        yield Warning(
+            "SESSION_COOKIE_SECURE is off: the cookie that binds a flow to its browser may be read on the way.",
+            hint="Set it to True.",
+            id="airisk_oauth.W005",
+        )
+
+
+def _transport_warnings() -> Iterator[CheckMessage]:
+    if not settings.SECURE_SSL_REDIRECT:
+        yield Warning(
+            "SECURE_SSL_REDIRECT is off: AIRisk's answer may reach the callback by plain HTTP.",
+            hint="Set it to True. Ignore this where a proxy redirects.",
+            id="airisk_oauth.W006",
+        )
+    for alias in _usable_aliases():
+        deployment = conf.deployment(alias)
+        for key in ("base_url", "redirect_uri"):
+            if getattr(deployment, key).startswith("http:"):
+                yield Warning(
+                    f"AIRISK_OAUTH[{alias!r}]: {key.upper()} is plain HTTP: codes and tokens may be read on the way.",
+                    hint="Use an https:// URL.",
+                    id="airisk_oauth.W007",
+                )
+
+
+def _policy_warnings() -> Iterator[CheckMessage]:
+    """Chromium holds redirects of a form against ``form-action`` too, and Connect is a form that leads to AIRisk."""
+    allowed = _form_actions()
+    if allowed is None:
+        return
+    for alias in _usable_aliases():
+        deployment = conf.deployment(alias)
+        if not any(_allows(source, deployment.origin) for source in allowed):
+            yield Warning(
+                f"The policy's form-action leaves out AIRISK_OAUTH[{alias!r}]: Connect leads nowhere.",
+                hint=f"Add {urljoin(deployment.base_url, '/').rstrip('/')} to its form-action.",
+                id="airisk_oauth.W008",
+            )
+
+
+def _form_actions() -> Iterable[str] | None:
+    """Return the sources of ``form-action`` from Django's ``SECURE_CSP`` or django-csp's setting, if there are any."""
+    django_csp = getattr(settings, "CONTENT_SECURITY_POLICY", None) or {}
+    policy = {**django_csp.get("DIRECTIVES", {}), **(getattr(settings, "SECURE_CSP", None) or {})}
+    sources = policy.get("form-action")
+    return [sources] if isinstance(sources, str) else sources
+
+
+def _allows(source: object, origin: tuple[str, str, int]) -> bool:
+    """Tell whether a source expression matches an origin (CSP 3, section 6.7.2); a path in it says no more."""
+    scheme, host, port = origin
+    text = str(source)
+    if text in ("*", f"{scheme}:"):
+        return True
+    has_scheme = "://" in text
+    of_source = protocol.origin_of(text if has_scheme else f"{scheme}://{text}")
+    if of_source is None or of_source[0] != scheme or of_source[2] != port:
+        return False
+    name = of_source[1]
+    return host.endswith(name[1:]) if name.startswith("*.") else host == name
 
 
 def _usable_aliases() -> Iterator[str]:

@@ -53,6 +53,11 @@ def unseal(sealed: str, owner: Owner) -> Secret:
     return Secret(token)
 
 
+def has_list() -> bool:
+    """Tell whether the site lists keys of its own, apart from ``SECRET_KEY``."""
+    return bool(getattr(settings, "AIRISK_OAUTH_ENCRYPTION_KEYS", None))
+
+
 def key_ids() -> list[str]:
     """Return the ids of the keys that can open a token, the sealing one first. Ids tell nothing of a key."""
     return [key_id(key) for key in _keys()]

@@ -147,3 +147,78 @@ def test_a_strict_session_cookie_that_the_way_back_loses_is_a_warning(settings: 
     [message] = complaints().values()
     assert isinstance(message, Warning)
     assert "SESSION_COOKIE_SAMESITE" in f"{message.msg} {message.hint}"
+
+
+# check --deploy
+
+HARDENED: dict[str, Any] = {
+    "AIRISK_OAUTH": {"default": GOOD},
+    "AIRISK_OAUTH_ENCRYPTION_KEYS": [Fernet.generate_key().decode()],
+    "SESSION_COOKIE_SECURE": True,
+    "SECURE_SSL_REDIRECT": True,
+}
+
+
+def deployment_complaints(settings: "Settings", **given: Any) -> dict[str, CheckMessage]:
+    """What `check --deploy` says besides of a site that is hardened but for the given settings, by number."""
+    for name, value in {**HARDENED, **given}.items():
+        setattr(settings, name, value)
+    found = run_checks(tags=["security"], include_deployment_checks=True)
+    return {str(message.id).removeprefix("airisk_oauth."): message for message in found if "airisk" in str(message.id)}
+
+
+@pytest.mark.parametrize(
+    ("number", "given", "named"),
+    [
+        ("W004", {"AIRISK_OAUTH_ENCRYPTION_KEYS": None}, "AIRISK_OAUTH_ENCRYPTION_KEYS"),
+        ("W005", {"SESSION_COOKIE_SECURE": False}, "SESSION_COOKIE_SECURE"),
+        ("W006", {"SECURE_SSL_REDIRECT": False}, "SECURE_SSL_REDIRECT"),
+        ("W007", {"AIRISK_OAUTH": {"default": {**GOOD, "BASE_URL": "http://127.0.0.1:8080"}}}, "BASE_URL"),
+        ("W007", {"AIRISK_OAUTH": {"default": {**GOOD, "REDIRECT_URI": "http://localhost/airisk/callback/"}}}, "_URI"),
+        ("W008", {"SECURE_CSP": {"form-action": ["'self'"]}}, "https://demo.aicrisk.com"),
+    ],
+)
+def test_what_weakens_the_flow_is_a_warning_where_it_is_deployed(
+    settings: "Settings", number: str, given: dict[str, Any], named: str
+) -> None:
+    assert "E100" in deployment_complaints(settings), "the sandbox"
+    others = {name: message for name, message in deployment_complaints(settings, **given).items() if name != "E100"}
+    assert set(others) == {number}
+    assert isinstance(others[number], Warning)
+    assert named in f"{others[number].msg} {others[number].hint}"
+    assert others[number].hint
+
+
+@pytest.mark.parametrize(
+    ("source", "allows"),
+    [
+        ("*", True),
+        ("https:", True),
+        ("https://demo.aicrisk.com", True),
+        ("https://demo.aicrisk.com/", True),
+        ("https://DEMO.aicrisk.com:443", True),
+        ("demo.aicrisk.com", True),
+        ("*.aicrisk.com", True),
+        ("'self'", False),
+        ("'none'", False),
+        ("http:", False),
+        ("http://demo.aicrisk.com", False),
+        ("https://demo.aicrisk.com:8443", False),
+        ("https://aicrisk.com", False),
+        ("*.demo.aicrisk.com", False),
+        ("https://evil.example", False),
+        ("https://demo.aicrisk.com:no-port", False),
+    ],
+)
+@pytest.mark.parametrize("setting", ["SECURE_CSP", "CONTENT_SECURITY_POLICY"])
+def test_a_form_action_has_to_name_airisk(settings: "Settings", setting: str, source: str, allows: bool) -> None:
+    directives: dict[str, Any] = {"form-action": ["'self'", source]}
+    policy = directives if setting == "SECURE_CSP" else {"DIRECTIVES": directives}
+    found = deployment_complaints(settings, **{setting: policy})
+    assert ("W008" in found) is not allows
+
+
+@pytest.mark.parametrize("policy", [{}, {"default-src": ["'self'"]}, {"form-action": "https://demo.aicrisk.com"}])
+def test_a_policy_that_leaves_forms_alone_or_names_one_source_is_well(settings: "Settings", policy: Any) -> None:
+    found = deployment_complaints(settings, SECURE_CSP=policy)
+    assert "W008" not in found
