@@ -223,7 +223,7 @@ class AIRiskToken(models.Model):
 
         :raises airisk_oauth.sealing.Unreadable: it was sealed with a key that is gone, or for another owner.
         """
-        return sealing.unseal(self.sealed, self.owner)
+        return sealing.unseal(self.sealed, self.owner, derived_open=SealingPolicy.derived_open)
 
     @access_token.setter
     def access_token(self, token: str) -> None:
@@ -284,6 +284,25 @@ _KINDS: Final[dict[type[AIRiskError], str]] = {
     ConnectionRequired: AIRiskToken.Failure.PERSON,
     AIRiskUnavailable: AIRiskToken.Failure.UNAVAILABLE,
 }
+
+
+class SealingPolicy(models.Model):
+    """A row of this says that keys derived from ``SECRET_KEY`` open no token any more where the site lists keys."""
+
+    derived_dropped_at = models.DateTimeField(default=timezone.now)
+
+    objects = PrimaryQuerySet.as_manager()
+
+    class Meta:
+        default_permissions = ()
+
+    @classmethod
+    def derived_open(cls) -> bool:
+        return not cls.objects.primary().exists()
+
+    @classmethod
+    def drop_derived(cls) -> None:
+        cls.objects.primary().get_or_create(pk=1)
 
 
 class PendingAuthorizationQuerySet(PrimaryQuerySet):

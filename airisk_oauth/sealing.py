@@ -2,12 +2,14 @@
 
 The sealed text is a Fernet message around ``[deployment, user id or null, userid, token]``: copied to another
 row it does not open. Keys are ``AIRISK_OAUTH_ENCRYPTION_KEYS``, newest first; unset, they are derived from
-``SECRET_KEY`` and ``SECRET_KEY_FALLBACKS``, and derived keys go on opening what they sealed after the list is set.
+``SECRET_KEY`` and ``SECRET_KEY_FALLBACKS``. Derived keys go on opening what they sealed after the list is set, until they
+are dropped.
 """
 
 import base64
 import hashlib
 import json
+from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
@@ -32,25 +34,37 @@ class Unreadable(Exception):
 
 def seal(token: str, owner: Owner) -> tuple[str, str]:
     """Return the sealed text and the id of the key that sealed it."""
-    keys = _keys()
+    keys = _listed() or _derived_keys()
     message = json.dumps([*owner, token]).encode()
     return _fernet(keys).encrypt(message).decode("ascii"), key_id(keys[0])
 
 
-def unseal(sealed: str, owner: Owner) -> Secret:
+def unseal(sealed: str, owner: Owner, *, derived_open: Callable[[], bool] = lambda: True) -> Secret:
     """Return the token.
 
+    :param derived_open: whether derived keys open as well where keys are listed; asked only if no listed one does.
     :raises Unreadable: it was not sealed for this owner with a key that is still there.
     """
-    from cryptography.fernet import InvalidToken
-
+    listed = _listed()
     try:
-        *sealed_for, token = json.loads(_fernet(_keys()).decrypt(sealed))
-    except (InvalidToken, TypeError, ValueError):
+        message = _decrypted(sealed, listed) if listed else None
+        if message is None and (not listed or derived_open()):
+            message = _decrypted(sealed, _derived_keys())
+        *sealed_for, token = json.loads(message or b"")
+    except (TypeError, ValueError):
         raise Unreadable("This stored token cannot be opened with the keys at hand.") from None
     if sealed_for != list(owner):
         raise Unreadable("This stored token was sealed for another owner.")
     return Secret(token)
+
+
+def _decrypted(sealed: str, keys: tuple[str, ...]) -> bytes | None:
+    from cryptography.fernet import InvalidToken
+
+    try:
+        return _fernet(keys).decrypt(sealed)
+    except InvalidToken:
+        return None
 
 
 def has_list() -> bool:
@@ -58,9 +72,11 @@ def has_list() -> bool:
     return bool(getattr(settings, "AIRISK_OAUTH_ENCRYPTION_KEYS", None))
 
 
-def key_ids() -> list[str]:
+def key_ids(*, derived_open: bool = True) -> list[str]:
     """Return the ids of the keys that can open a token, the sealing one first. Ids tell nothing of a key."""
-    return [key_id(key) for key in _keys()]
+    listed = _listed()
+    derived = _derived_keys() if derived_open or not listed else ()
+    return [key_id(key) for key in (*listed, *derived)]
 
 
 def key_id(key: str) -> str:
@@ -79,13 +95,14 @@ def problem() -> str | None:
     return None
 
 
-def _keys() -> tuple[str, ...]:
-    """Return all keys that open, the one that seals first."""
+def _listed() -> tuple[str, ...]:
     if wrong := problem():
         raise ImproperlyConfigured(wrong)
-    listed = getattr(settings, "AIRISK_OAUTH_ENCRYPTION_KEYS", None) or ()
-    derived = (_derived(secret) for secret in (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS))
-    return (*(Secret(key) for key in listed), *derived)
+    return tuple(Secret(key) for key in getattr(settings, "AIRISK_OAUTH_ENCRYPTION_KEYS", None) or ())
+
+
+def _derived_keys() -> tuple[str, ...]:
+    return tuple(_derived(secret) for secret in (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS))
 
 
 @lru_cache(maxsize=16)

@@ -22,7 +22,7 @@ from django.utils.translation import gettext_lazy as _
 
 from . import conf, sealing
 from .conf import Deployment
-from .models import SKEW, AIRiskIdentity, AIRiskToken
+from .models import SKEW, AIRiskIdentity, AIRiskToken, SealingPolicy
 
 
 class State(TextChoices):
@@ -39,9 +39,10 @@ def with_state(tokens: "QuerySet[AIRiskToken]") -> "QuerySet[AIRiskToken]":
     """Annotate tokens with ``state``, a :class:`State`: of those that apply, the most pressing one."""
     now = timezone.now()
     deployments = [conf.deployment(alias) for alias in conf.aliases()]
+    keys = sealing.key_ids(derived_open=not sealing.has_list() or SealingPolicy.derived_open())
     return tokens.annotate(
         state=Case(
-            When(~Q(sealed="") & ~Q(key_id__in=sealing.key_ids()), then=Value(State.UNREADABLE)),
+            When(~Q(sealed="") & ~Q(key_id__in=keys), then=Value(State.UNREADABLE)),
             When(_needs_person(deployments, now), then=Value(State.RECONNECT)),
             When(failure_count__gt=0, then=Value(State.FAILING)),
             When(sealed="", then=Value(State.AWAITED)),
