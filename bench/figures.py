@@ -63,7 +63,8 @@ def renewal(site: Site) -> Figure:
         "Renewing 3,000 tokens, AIRisk 20 ms away",
         "Tokens a second, django-esi = 1, more is better; 3 rounds. Ours and the threads: 32 workers, two requests a "
         "token. django-esi: its bulk refresh of 100 tokens, which goes one by one, one request a token, and is spared "
-        "its check of signatures. The threads save nothing: by http.client they are the upper bound, by requests what its own cost leaves of that.",
+        "its check of signatures. The threads save nothing: by http.client they are the upper bound, by requests what "
+        "its own cost leaves of that.",
     )
     figure.scale = "tokens a second, django-esi = 1"
     site.airisk.delay(0.02)
