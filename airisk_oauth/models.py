@@ -296,6 +296,9 @@ class SealingPolicy(models.Model):
     class Meta:
         default_permissions = ()
 
+    def __str__(self) -> str:
+        return f"derived keys dropped at {self.derived_dropped_at:%Y-%m-%d %H:%M}"
+
     @classmethod
     def derived_open(cls) -> bool:
         return not cls.objects.primary().exists()

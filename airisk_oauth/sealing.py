@@ -2,8 +2,8 @@
 
 The sealed text is a Fernet message around ``[deployment, user id or null, userid, token]``: copied to another
 row it does not open. Keys are ``AIRISK_OAUTH_ENCRYPTION_KEYS``, newest first; unset, they are derived from
-``SECRET_KEY`` and ``SECRET_KEY_FALLBACKS``. Derived keys go on opening what they sealed after the list is set, until they
-are dropped.
+``SECRET_KEY`` and ``SECRET_KEY_FALLBACKS``. Derived keys go on opening what they sealed after the list is set, until
+they are dropped.
 """
 
 import base64

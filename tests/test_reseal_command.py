@@ -14,7 +14,7 @@ from django.db import OperationalError, connection
 from airisk_oauth import sealing, states
 from airisk_oauth.exceptions import ConnectionRequired
 from airisk_oauth.management.commands import reseal_airisk_tokens
-from airisk_oauth.models import AIRiskToken
+from airisk_oauth.models import AIRiskToken, SealingPolicy
 from airisk_oauth.sealing import Unreadable
 from airisk_oauth.states import State
 from tests.flows import give_token
@@ -96,6 +96,7 @@ def test_derived_keys_open_until_they_are_dropped_and_then_no_more(settings: Any
     assert states_after_bringing_back(token) == {State.LIVE}
     assert keeper(mia).access().token == "stored-token"
     assert reseal("--drop-derived") == (0, "1 resealed, 0 cannot be opened.\n")
+    assert str(SealingPolicy.objects.get()).startswith("derived keys dropped at ")
     assert reseal(drop_derived=True) == (0, "0 resealed, 0 cannot be opened.\n")
     assert states_after_bringing_back(resealed) == {State.LIVE}
     assert keeper(mia).access().token == "stored-token"

@@ -29,14 +29,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
-            if options["drop_derived"] and not sealing.has_list():
-                raise ImproperlyConfigured("without AIRISK_OAUTH_ENCRYPTION_KEYS there are no keys but derived ones.")
-            derived_open = SealingPolicy.derived_open()
-            resealed, unreadable = _reseal(derived_open=derived_open)
-            if options["drop_derived"] and not unreadable:
-                SealingPolicy.drop_derived()
-                # Once more, for what a process that did not know of it has sealed meanwhile.
-                resealed += _reseal(derived_open=derived_open)[0]
+            resealed, unreadable = _reseal_and_drop() if options["drop_derived"] else _reseal()
         except (ImproperlyConfigured, DatabaseError) as error:
             raise CommandError(f"Nothing more could be done: {error}", returncode=NOTHING_TRIED) from None
         self.stdout.write(f"{resealed} resealed, {unreadable} cannot be opened.")
@@ -47,8 +40,22 @@ class Command(BaseCommand):
             )
 
 
-def _reseal(*, derived_open: bool) -> tuple[int, int]:
+def _reseal_and_drop() -> tuple[int, int]:
+    if not sealing.has_list():
+        raise ImproperlyConfigured("without AIRISK_OAUTH_ENCRYPTION_KEYS there are no keys but derived ones.")
+    derived_open = SealingPolicy.derived_open()
+    resealed, unreadable = _reseal(derived_open=derived_open)
+    if not unreadable:
+        SealingPolicy.drop_derived()
+        # Once more, for what a process that did not know of it has sealed meanwhile.
+        resealed += _reseal(derived_open=derived_open)[0]
+    return resealed, unreadable
+
+
+def _reseal(*, derived_open: bool | None = None) -> tuple[int, int]:
     """Return how many tokens were sealed anew, and how many could not be opened; those are left as they are."""
+    if derived_open is None:
+        derived_open = SealingPolicy.derived_open()
     resealed = unreadable = 0
     for page in _pages(sealing.key_ids()[0]):
         anew = []
