@@ -72,8 +72,6 @@ def _is_due(deployment: Deployment, now: datetime) -> Q:
     left = ExpressionWrapper(F("expires_at") - Value(now), output_field=DurationField())
     life = ExpressionWrapper(F("expires_at") - F("renewed_at"), output_field=DurationField())
     four_times = ExpressionWrapper(left * Value(4), output_field=DurationField())
-    return Q(
-        LessThanOrEqual(four_times, life),
-        deployment=deployment.alias,
-        expires_at__lte=now + timedelta(seconds=deployment.renew_before),
-    )
+    # The cheap condition first: SQLite asks Python for the other one.
+    soon = Q(deployment=deployment.alias, expires_at__lte=now + timedelta(seconds=deployment.renew_before))
+    return soon & Q(LessThanOrEqual(four_times, life))

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from airisk_oauth.conf import Deployment
 
-DOCS = Path(__file__).resolve().parent.parent / "docs"
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
 
 
 def test_the_settings_page_names_every_option_with_its_default() -> None:
@@ -19,3 +20,10 @@ def test_the_settings_page_names_every_option_with_its_default() -> None:
             default = field.default_factory() if callable(field.default_factory) else field.default
             coded[field.name.upper()] = None if default is dataclasses.MISSING else default
     assert {name: ast.literal_eval(default) if default else None for name, default in documented.items()} == coded
+
+
+def test_every_test_that_the_security_page_calls_on_is_there() -> None:
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "SECURITY.md").read_text(encoding="utf-8")))
+    tests = "".join(module.read_text(encoding="utf-8") for module in (ROOT / "tests").glob("test_*.py"))
+    assert named
+    assert named <= set(re.findall(r"^def (test_\w+)", tests, re.MULTILINE))
