@@ -73,7 +73,8 @@ class AIRiskAuth(AuthBase):
 
     @staticmethod
     def _sign(request: requests.PreparedRequest, token: str) -> None:
-        request.headers["Authorization"] = f"Bearer {token}"
+        # The frames of a call hold its headers, and crash reports show frames.
+        request.headers["Authorization"] = Secret(f"Bearer {token}")
 
     def _after(self, response: requests.Response, **kwargs: Any) -> requests.Response:
         """Look at every response, those on the way of a redirect included."""

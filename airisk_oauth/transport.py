@@ -89,6 +89,9 @@ class OAuthClient(AbstractContextManager["OAuthClient"]):
                 body = _limited_body(response)
         except (OSError, HTTPError) as error:
             failure = type(error).__name__
+        except BaseException as error:  # noqa: BLE001 - it is raised again
+            # A worker's time limit, say. Crash reports show frames, and those of the call hold the client secret.
+            raise error.with_traceback(None) from None
         if failure:
             # Here, where the caught exception and the request that it carries are gone, not only hidden.
             raise AIRiskUnavailable(f"AIRisk did not answer ({failure}).") from None

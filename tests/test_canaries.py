@@ -1,0 +1,218 @@
+"""A crash anywhere in a flow: what Django shows under DEBUG, mails without it, and logs, tells no secret."""
+
+import json
+import logging
+import re
+import secrets
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlencode
+
+import django
+import pytest
+import responses
+from cryptography.fernet import Fernet
+from django.contrib.auth.models import User
+from django.core import mail
+from django.core.signals import got_request_exception
+from django.db import connection
+from django.test import Client
+from django.urls import reverse
+from django.views.debug import ExceptionReporter
+
+from airisk_oauth.models import AIRiskToken
+from airisk_oauth.sandbox.world import World
+from tests.flows import give_token, start
+from tests.test_connecting import everything_stored, state_of
+from tests.test_renewal import BASE_URL, committing, set_option
+
+pytestmark = committing
+# Made up anew each time: Django shows the lines of this file, too.
+STORED, GRANTED, CODE, CLIENT_SECRET = (f"canary-{secrets.token_hex(8)}" for _ in range(4))
+KEY = Fernet.generate_key().decode()
+CALLBACK = "https://app.example.com/airisk/callback/"
+LIST = "admin:airisk_oauth_airisktoken_changelist"
+
+
+class Crash(Exception):
+    """Not one that anybody expects."""
+
+
+class Wire:
+    """AIRisk, with answers full of canaries; a call to the endpoint that :attr:`broken` names crashes the client."""
+
+    def __init__(self, broken: str) -> None:
+        self.broken = broken
+        self.states: list[str] = []
+
+    def answer(self, endpoint: str, request: Any) -> tuple[int, dict[str, str], str]:
+        if self.broken == endpoint:
+            raise Crash
+        if endpoint == "the authorization endpoint":
+            self.states.append(request.params["state"])
+            query = urlencode({"code": CODE, "state": self.states[-1]})
+            return 302, {"Location": f"{CALLBACK}?{query}"}, ""
+        if endpoint == "the token endpoint":
+            return 200, {"Content-Type": "application/json"}, json.dumps({"access_token": GRANTED})
+        return (401 if STORED in request.headers["Authorization"] else 200), {}, "[]"
+
+
+@contextmanager
+def wired(broken: str) -> Iterator[Wire]:
+    """Break one place: an endpoint, or the first statement that has these words in it."""
+    wire = Wire(broken)
+
+    def execute(execute: Any, sql: str, *args: Any) -> Any:
+        if broken in sql:
+            raise Crash
+        return execute(sql, *args)
+
+    with responses.RequestsMock(assert_all_requests_are_fired=False) as mock, connection.execute_wrapper(execute):
+        for method, path, endpoint in (
+            (responses.GET, "/api/oauth2", "the authorization endpoint"),
+            (responses.POST, "/api/oauth2/Token", "the token endpoint"),
+            (responses.GET, "/api/GetConversations", "the API"),
+            (responses.GET, "/api/GetModels", "the API"),
+        ):
+
+            def callback(request: Any, endpoint: str = endpoint) -> Any:
+                return wire.answer(endpoint, request)
+
+            mock.add_callback(method, f"{BASE_URL}{path}", callback)
+        yield wire
+
+
+Visit = Callable[[Client, User], Any]
+
+
+def call_with_an_ended_token(browser: Client, mia: User) -> Any:
+    give_token(mia, access_token=STORED, ends_in=-60)
+    return lambda: browser.get("/conversations/")
+
+
+def call_that_gets_a_401(browser: Client, mia: User) -> Any:
+    give_token(mia, access_token=STORED)
+    return lambda: browser.get("/conversations/")
+
+
+def call_as_the_application(browser: Client, mia: User) -> Any:
+    return lambda: browser.get("/application/")
+
+
+def come_back(browser: Client, mia: User) -> Any:
+    query = urlencode({"code": CODE, "state": state_of(start(browser))})
+    return lambda: browser.get(f"{reverse('airisk_oauth:callback')}?{query}")
+
+
+def renew_in_the_admin(browser: Client, mia: User) -> Any:
+    token = give_token(mia, access_token=STORED)
+    return lambda: browser.post(reverse(LIST), {"action": "renew_now", "_selected_action": token.pk})
+
+
+def obtain_in_the_admin(browser: Client, mia: User) -> Any:
+    return lambda: browser.post(reverse("admin:airisk_oauth_airisktoken_obtain", args=["default"]))
+
+
+SAVING = 'SET "sealed"'
+CLAIMING = 'SET "lease"'
+
+
+@pytest.mark.parametrize(
+    ("prepare", "broken"),
+    [
+        (call_with_an_ended_token, "the authorization endpoint"),
+        (call_with_an_ended_token, "the token endpoint"),
+        (call_with_an_ended_token, "the API"),
+        (call_with_an_ended_token, CLAIMING),
+        (call_with_an_ended_token, SAVING),
+        (call_that_gets_a_401, "the token endpoint"),
+        (call_that_gets_a_401, SAVING),
+        (call_as_the_application, "the token endpoint"),
+        (call_as_the_application, SAVING),
+        (come_back, "the token endpoint"),
+        (come_back, 'INSERT INTO "airisk_oauth_airisktoken"'),
+        (renew_in_the_admin, "the token endpoint"),
+        (renew_in_the_admin, SAVING),
+        (obtain_in_the_admin, "the token endpoint"),
+        (obtain_in_the_admin, SAVING),
+    ],
+)
+@pytest.mark.parametrize("debug", [True, False])
+def test_a_crash_tells_no_secret(
+    browser: Client,
+    mia: User,
+    settings: Any,
+    caplog: pytest.LogCaptureFixture,
+    prepare: Visit,
+    broken: str,
+    debug: bool,
+) -> None:
+    User.objects.update(is_staff=True, is_superuser=True)
+    settings.DEBUG = debug
+    settings.AIRISK_OAUTH_ENCRYPTION_KEYS = [KEY]
+    set_option(settings, CLIENT_SECRET=CLIENT_SECRET)
+    visit = prepare(browser, mia)
+    with wired(broken) as wire:
+        seen = all_that_is_told_of(visit, browser, settings, caplog)
+    for canary in (STORED, GRANTED, CODE, CLIENT_SECRET, KEY, *wire.states):
+        assert [text for text in seen if canary in text] == []
+
+
+@pytest.mark.parametrize("struck_after", [0.2, 0.7, 1.2])
+def test_a_time_limit_that_strikes_during_a_call_tells_no_secret(
+    browser: Client, mia: User, settings: Any, caplog: pytest.LogCaptureFixture, airisk: World, struck_after: float
+) -> None:
+    """Three calls of half a second each: for a code, for the token, and to the API."""
+    settings.DEBUG = True
+    set_option(settings, CLIENT_SECRET=CLIENT_SECRET)
+    give_token(mia, ends_in=-60)
+    airisk.switches.latency = 0.5
+
+    def strike(*_args: object) -> None:
+        raise Crash
+
+    before = signal.signal(signal.SIGALRM, strike)
+    signal.setitimer(signal.ITIMER_REAL, struck_after)
+    try:
+        seen = all_that_is_told_of(lambda: browser.get("/conversations/"), browser, settings, caplog)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    token = str(AIRiskToken.objects.get().access_token)
+    words = "|".join(seen)
+    for canary in (CLIENT_SECRET, token):
+        assert canary not in words
+    assert not re.search(r"(?:code|state)=[-\w]{20}", words)
+
+
+def all_that_is_told_of(
+    visit: Callable[[], Any], browser: Client, settings: Any, caplog: pytest.LogCaptureFixture
+) -> list[str]:
+    """Return what a crash leaves anywhere: page, both reports of it, mail, log, session, database."""
+    settings.ADMINS = ["ops@example.com" if django.VERSION >= (6,) else ("Ops", "ops@example.com")]
+    reports: list[str] = []
+
+    def report(request: Any, **_kwargs: Any) -> None:
+        kind, error, traceback = sys.exc_info()
+        reporter = ExceptionReporter(request, kind, error, traceback, is_email=not settings.DEBUG)
+        reports.extend([reporter.get_traceback_html(), reporter.get_traceback_text()])
+
+    browser.raise_request_exception = False
+    got_request_exception.connect(report)
+    try:
+        with caplog.at_level(logging.DEBUG):
+            response = visit()
+    finally:
+        got_request_exception.disconnect(report)
+    assert response.status_code == 500
+    assert ["Crash" in text for text in reports] == [True, True]
+    assert len(mail.outbox) == (0 if settings.DEBUG else 1)
+    # Its own server and its HTTP client are what the test looks through, not what it looks at.
+    logs = [
+        str(record.__dict__) for record in caplog.records if not record.name.startswith(("urllib3", "django.server"))
+    ]
+    mails = [str(each.message()) for each in mail.outbox]
+    return [response.content.decode(), *reports, *mails, *logs, everything_stored(), repr(browser.session.items())]
