@@ -24,10 +24,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from airisk_oauth import conf
+from airisk_oauth import AIRiskSession, conf
 from airisk_oauth.exceptions import AIRiskError, AIRiskInvalidResponse, AIRiskRefused, AIRiskUnavailable
 from airisk_oauth.protocol import PageShown, Secret, authorization_url
 from airisk_oauth.transport import USER_AGENT, OAuthClient
+from tests.flows import give_token
 
 if TYPE_CHECKING:
     from pytest_django import Settings
@@ -340,10 +341,10 @@ def test_an_exception_from_the_proxy_is_honoured(
 
 
 @pytest.fixture
-def certificate(tmp_path: Path) -> Callable[[str], tuple[ssl.SSLContext, str]]:
+def certificate(tmp_path: Path) -> Callable[..., tuple[ssl.SSLContext, str]]:
     """Make self-signed certificates: for a server, and the bundle that would trust it."""
 
-    def certificate(host: str) -> tuple[ssl.SSLContext, str]:
+    def certificate(host: str, ends_in: timedelta = timedelta(days=1)) -> tuple[ssl.SSLContext, str]:
         key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "airisk")])
         try:
@@ -354,7 +355,7 @@ def certificate(tmp_path: Path) -> Callable[[str], tuple[ssl.SSLContext, str]]:
         made = (
             x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
             .not_valid_before(now - timedelta(days=1))
-            .not_valid_after(now + timedelta(days=1))
+            .not_valid_after(now + ends_in)
             .add_extension(x509.SubjectAlternativeName([subject]), critical=False)
             .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
@@ -372,7 +373,7 @@ def certificate(tmp_path: Path) -> Callable[[str], tuple[ssl.SSLContext, str]]:
     return certificate
 
 
-Certificate = Callable[[str], tuple[ssl.SSLContext, str]]
+Certificate = Callable[..., tuple[ssl.SSLContext, str]]
 
 
 @pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
@@ -390,13 +391,21 @@ def test_a_certificate_is_trusted_through_the_environments_bundle_only(
     assert exchange(client(server.url)).access_token == "a-token"
 
 
-def test_a_certificate_for_another_host_is_refused(
-    serve: Serve, client: ClientOf, certificate: Certificate, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.django_db
+@pytest.mark.parametrize("fault", ["of nobody's making", "of another host", "ended"])
+def test_a_certificate_that_proves_nothing_gets_no_code_no_secret_and_no_token(
+    serve: Serve, client: ClientOf, certificate: Certificate, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
-    context, bundle = certificate("demo.aicrisk.com")
+    host = "demo.aicrisk.com" if fault == "of another host" else "127.0.0.1"
+    context, bundle = certificate(host, ends_in=timedelta(minutes=-1 if fault == "ended" else 1))
     server = serve(saying(http(GRANT)), context)
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", bundle)
-    assert isinstance(failure(exchange, client(server.url)), AIRiskUnavailable)
+    if fault != "of nobody's making":
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", bundle)
+    for call in (authorize, exchange):
+        assert isinstance(failure(call, client(server.url)), AIRiskUnavailable)
+    give_token(None)
+    with AIRiskSession.for_application() as session, pytest.raises(AIRiskUnavailable):
+        session.get("/api/GetModels")
     assert server.seen == []
 
 
