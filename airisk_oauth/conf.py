@@ -97,12 +97,9 @@ def deployment(alias: str = DEFAULT_ALIAS) -> Deployment:
 
     :raises ImproperlyConfigured: there is none, or one of its settings is wrong.
     """
-    configured = _configured()
-    if alias not in configured:
-        raise ImproperlyConfigured(f"AIRISK_OAUTH has no deployment {alias!r}.")
-    for problem in _problems_of(alias, configured[alias]):
+    for problem in problems_of(alias):
         raise ImproperlyConfigured(str(problem))
-    options = {key.lower(): value for key, value in configured[alias].items()}
+    options = {key.lower(): value for key, value in _configured()[alias].items()}
     options["base_url"] = options["base_url"].rstrip("/")
     options["client_secret"] = protocol.Secret(options["client_secret"])
     return Deployment(alias=alias, **options)
@@ -111,6 +108,17 @@ def deployment(alias: str = DEFAULT_ALIAS) -> Deployment:
 def aliases() -> list[str]:
     """Return the aliases of all deployments, in the order of the setting."""
     return list(_configured())
+
+
+def problems_of(alias: str) -> Iterator[Problem]:
+    """Yield what is wrong with one deployment's settings.
+
+    :raises ImproperlyConfigured: there is none of this alias.
+    """
+    configured = _configured()
+    if alias not in configured:
+        raise ImproperlyConfigured(f"AIRISK_OAUTH has no deployment {alias!r}.")
+    yield from _problems_of(alias, configured[alias])
 
 
 def problems() -> Iterator[Problem]:

@@ -78,7 +78,7 @@ def begin(
     userid = None if for_application else deployment.userid_of(user)
     if userid is None and not for_application:
         raise NoIdentity
-    state = _new_state()
+    state = new_state()
     PendingAuthorization.objects.begin(
         state_hash=_hash(state),
         user=user,
@@ -88,7 +88,7 @@ def begin(
         next=next_url if len(next_url) <= MAX_NEXT else "",
         browser_hash=_hash(browser),
     )
-    return _authorization_url(deployment, state=state, userid=userid)
+    return authorization_url(deployment, state=state, userid=userid)
 
 
 def complete(deployment: Deployment, user: Any, *, browser: str | None, query: Secret) -> Connected:
@@ -122,10 +122,10 @@ def obtain_silently(deployment: Deployment, userid: str | None, client: "OAuthCl
     :raises ConnectionRequired: AIRisk wants a person, in a browser.
     :raises AIRiskError: AIRisk refused, could not be reached, or cannot be understood.
     """
-    state = _new_state()
+    state = new_state()
     client.start_clock()
     try:
-        code = client.authorize(_authorization_url(deployment, state=state, userid=userid), state=state)
+        code = client.authorize(authorization_url(deployment, state=state, userid=userid), state=state)
     except protocol.PageShown:
         raise ConnectionRequired("AIRisk asks for a person, in a browser.", deployment=deployment.alias) from None
     return client.exchange(code, userid=userid)
@@ -209,7 +209,8 @@ def _settle(pending: PendingAuthorization, outcome: str) -> None:
     PendingAuthorization.objects.primary().filter(pk=pending.pk).update(outcome=outcome)
 
 
-def _authorization_url(deployment: Deployment, *, state: str, userid: str | None) -> Secret:
+def authorization_url(deployment: Deployment, *, state: str, userid: str | None) -> Secret:
+    """Return where a flow begins on AIRisk."""
     return protocol.authorization_url(
         deployment.authorize_url,
         client_id=deployment.client_id,
@@ -220,7 +221,8 @@ def _authorization_url(deployment: Deployment, *, state: str, userid: str | None
     )
 
 
-def _new_state() -> Secret:
+def new_state() -> Secret:
+    """Return 256 random bits, as RFC 6749, section 10.12, asks for."""
     return Secret(secrets.token_urlsafe(32))
 
 

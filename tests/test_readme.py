@@ -83,7 +83,7 @@ print(mine, models)
 
 
 def test_the_quickstart_ends_in_a_call_to_airisk(site: Site) -> None:
-    for line in snippet("manage.py migrate").splitlines():
+    for line in [*snippet("manage.py migrate").splitlines(), snippet("check_airisk")]:
         site.run(sys.executable, *line.split()[1:])
     said = site.manage(
         "shell", "-c", VISIT.format(identity=snippet("objects.create"), outside=snippet("for_application"))

@@ -1,0 +1,51 @@
+"""Try each deployment for real, and say what is wrong and who can mend it; a script reads the status."""
+
+from typing import Any
+
+from django.contrib.auth import get_user_model
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from airisk_oauth import conf
+from airisk_oauth.diagnosis import diagnose
+
+
+class Command(BaseCommand):
+    help = "Tries each AIRisk deployment step by step. Stores no token. Exit status: 0 healthy, 1 not."
+    # Wrong settings are what this command is for.
+    requires_system_checks = ()
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--deployment", metavar="ALIAS", help="only this deployment")
+        parser.add_argument(
+            "--user", metavar="NAME", help="try this user's token (by natural key), not the application's"
+        )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        user = None if options["user"] is None else _user(options["user"])
+        alias = options["deployment"]
+        try:
+            faults = sum(self._tell(each, user) for each in ([alias] if alias is not None else conf.aliases()))
+        except ImproperlyConfigured as error:
+            raise CommandError(str(error)) from None
+        if faults:
+            raise CommandError("Not healthy.")
+
+    def _tell(self, alias: str, user: Any) -> int:
+        """Say what was found, and return how many faults there are."""
+        self.stdout.write(f"{alias}:")
+        faults = 0
+        for step, said, remedy in diagnose(alias, user):
+            self.stdout.write(f"  {'FAULT' if remedy else 'ok':<6}{step}: {said}")
+            if remedy:
+                faults += 1
+                self.stdout.write(f"        {remedy}")
+        return faults
+
+
+def _user(name: str) -> Any:
+    users = get_user_model()
+    try:
+        return users._default_manager.get_by_natural_key(name)
+    except users.DoesNotExist:
+        raise CommandError(f"There is no user {name!r}.") from None
