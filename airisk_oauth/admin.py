@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING, Any, Final
 
 from django import forms
 from django.contrib import admin, messages
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ImproperlyConfigured, PermissionDenied
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
+from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.timesince import timesince, timeuntil
+from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
-from django.utils.translation import ngettext
 from django.views.decorators.http import require_POST
 
 from . import conf, flow, states
@@ -39,6 +41,8 @@ else:
     _IdentityAdmin = _TokenAdmin = admin.ModelAdmin
 
 _LIST: Final = "admin:airisk_oauth_airisktoken_changelist"
+#: What a web request can wait for.
+RENEW_AT_MOST: Final = 200
 
 
 class DeploymentFilter(admin.SimpleListFilter):
@@ -96,19 +100,18 @@ class AIRiskIdentityAdmin(_SearchedByUser, _IdentityAdmin):
 class AIRiskTokenAdmin(_SearchedByUser, _TokenAdmin):
     """Shows what there is to know of a token but the token: nothing here opens one."""
 
-    list_display = ("owner_name", "coloured_state", "ends", "trouble", "last_used", "userid", "deployment")
+    list_display = ("owner_name", "coloured_state", "ends", "renewed", "trouble", "last_used", "userid", "deployment")
     list_filter = (StateFilter, DeploymentFilter)
     list_select_related = ("user",)
     show_full_result_count = False
     actions = ("renew_now", "delete_selected")
     fields = (
-        ("owner_name", "userid"),
+        ("owner_link", "userid"),
         "deployment",
         "coloured_state",
         "expires_at",
         ("obtained_at", "renewed_at", "last_used_at"),
         "trouble",
-        "failure_trace_id",
         ("failing_since", "failed_at", "failure_count"),
         "retry_at",
     )
@@ -129,6 +132,15 @@ class AIRiskTokenAdmin(_SearchedByUser, _TokenAdmin):
     def owner_name(self, token: AIRiskToken) -> str:
         return str(token.user or _("the application"))
 
+    @admin.display(description=_("user"))
+    def owner_link(self, token: AIRiskToken) -> str:
+        """Lead to the user's own page, where the site's admin has one."""
+        if token.user is None or not self.admin_site.is_registered(type(token.user)):
+            return self.owner_name(token)
+        options = token.user._meta
+        url = reverse(f"{self.admin_site.name}:{options.app_label}_{options.model_name}_change", args=[token.user.pk])
+        return format_html('<a href="{}">{}</a>', url, token.user)
+
     @admin.display(description=_("state"))
     def coloured_state(self, token: AIRiskToken) -> str:
         state = State(getattr(token, "state"))  # noqa: B009 - an annotation
@@ -138,20 +150,38 @@ class AIRiskTokenAdmin(_SearchedByUser, _TokenAdmin):
     def ends(self, token: AIRiskToken) -> str:
         return _from_now(token.expires_at) if token.expires_at else str(_("no end named"))
 
+    @admin.display(description=_("last renewed"), ordering="renewed_at")
+    def renewed(self, token: AIRiskToken) -> str:
+        return _from_now(token.renewed_at)
+
     @admin.display(description=_("last used"), ordering="last_used_at")
     def last_used(self, token: AIRiskToken) -> str:
         return _from_now(token.last_used_at)
 
     @admin.display(description=_("trouble"))
     def trouble(self, token: AIRiskToken) -> str:
-        words = (token.get_failure_kind_display(), token.failure_status, token.failure_reason)
+        words = (token.get_failure_kind_display(), token.failure_status, token.failure_reason, token.failure_trace_id)
         return " · ".join(str(word) for word in words if word)
 
     @admin.action(description=_("Renew now"), permissions=["renew"])
-    def renew_now(self, request: HttpRequest, queryset: "QuerySet[AIRiskToken]") -> None:
+    def renew_now(self, request: HttpRequest, queryset: "QuerySet[AIRiskToken]") -> HttpResponse | None:
+        number = queryset.count()
+        if number > RENEW_AT_MOST:
+            text = _("Choose %d tokens at the most; for more there is the command refresh_airisk_tokens.")
+            self.message_user(request, text % RENEW_AT_MOST, messages.ERROR)
+            return None
+        if not request.POST.get("post"):
+            title = ngettext("Renew %d token now?", "Renew %d tokens now?", number) % number
+            explanation = gettext("AIRisk is asked for a new token for each. Their users notice nothing.")
+            return self._ask(request, title, explanation)
+        self._report(request, self._renew(queryset.order_by("deployment", "pk")))
+        for token in queryset:
+            self.log_change(request, token, gettext("Renewed by hand."))
+        return None
+
+    def _renew(self, tokens: "QuerySet[AIRiskToken]") -> "Report":
         from . import renewal, sweep
 
-        tokens = queryset.order_by("deployment", "pk")
         report = sweep.Report()
         for alias, group in groupby(tokens.values_list("deployment", "pk"), key=lambda row: row[0]):
             pks = [pk for _alias, pk in group]
@@ -165,17 +195,38 @@ class AIRiskTokenAdmin(_SearchedByUser, _TokenAdmin):
                 continue
             run = sweep.Sweep(deployment, within=None, pks=pks).run
             report.add(renewal.on_own_connection(run, pks[0]))
-        self._report(request, report)
+        return report
 
     @admin.action(description=_("Disconnect"), permissions=["delete"])
-    def delete_selected(self, request: HttpRequest, queryset: "QuerySet[AIRiskToken]") -> None:
+    def delete_selected(self, request: HttpRequest, queryset: "QuerySet[AIRiskToken]") -> HttpResponse | None:
         """Forget these tokens; of this name, because it takes the place of Django's own action."""
+        if not request.POST.get("post"):
+            number = queryset.count()
+            title = ngettext("Forget %d token?", "Forget %d tokens?", number) % number
+            explanation = gettext(
+                "Their users have to connect again. AIRisk cannot revoke a token: it ends there by itself, at its time."
+            )
+            return self._ask(request, title, explanation)
         self.log_deletions(request, queryset)
         tokens = list(queryset)
         for token in tokens:
             flow.disconnect(token)
         text = ngettext("%d token was forgotten.", "%d tokens were forgotten.", len(tokens)) % len(tokens)
         self.message_user(request, text, messages.SUCCESS)
+        return None
+
+    def _ask(self, request: HttpRequest, title: str, explanation: str) -> HttpResponse:
+        """Show a page that asks whether an action is meant; it sends the same again, confirmed."""
+        context = {
+            **self.admin_site.each_context(request),
+            "opts": self.opts,
+            "title": title,
+            "explanation": explanation,
+            "action": request.POST["action"],
+            "select_across": request.POST.get("select_across", "0"),
+            "chosen": request.POST.getlist(ACTION_CHECKBOX_NAME),
+        }
+        return TemplateResponse(request, "admin/airisk_oauth/airisktoken/confirm.html", context)
 
     def delete_model(self, request: HttpRequest, obj: AIRiskToken) -> None:
         flow.disconnect(obj)
@@ -186,8 +237,11 @@ class AIRiskTokenAdmin(_SearchedByUser, _TokenAdmin):
         return [ours, *super().get_urls()]
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
-        aliases = conf.aliases() if self.has_renew_permission(request) else []
-        return super().changelist_view(request, {**(extra_context or {}), "airisk_deployments": aliases})
+        ours = {
+            "airisk_deployments": conf.aliases() if self.has_renew_permission(request) else [],
+            "airisk_states": lambda: states.counted(AIRiskToken.objects.all()).items(),
+        }
+        return super().changelist_view(request, {**(extra_context or {}), **ours})
 
     def obtain(self, request: HttpRequest, alias: str) -> HttpResponse:
         """Obtain the application's token, or renew it; by this browser where AIRisk wants a person."""
@@ -205,6 +259,8 @@ class AIRiskTokenAdmin(_SearchedByUser, _TokenAdmin):
             self.message_user(request, str(error), messages.ERROR)
         else:
             text = _("The application's token was obtained.") if done else _("Another process is obtaining it.")
+            for token in AIRiskToken.objects.primary().owned_by(None, alias) if done else ():
+                self.log_change(request, token, gettext("Renewed by hand."))
             self.message_user(request, text, messages.SUCCESS if done else messages.INFO)
         return redirect(back)
 

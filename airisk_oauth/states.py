@@ -1,10 +1,12 @@
 """The state a stored token is in, as one database expression: lists and filters never open a token."""
 
 from datetime import datetime, timedelta
+from typing import Any
 
 from django.db.models import (
     Case,
     CharField,
+    Count,
     DurationField,
     Exists,
     ExpressionWrapper,
@@ -33,6 +35,13 @@ class State(TextChoices):
     FAILING = "failing", _("failing")
     UNREADABLE = "unreadable", _("unreadable")
     AWAITED = "awaited", _("not obtained yet")
+
+
+def counted(tokens: "QuerySet[AIRiskToken]") -> dict[State, int]:
+    """Return how many of these tokens are in each state, those states left out that none is in."""
+    annotated: Any = with_state(tokens.order_by())
+    found = dict(annotated.values_list("state").annotate(Count("pk")))
+    return {state: found[state] for state in State if state in found}
 
 
 def with_state(tokens: "QuerySet[AIRiskToken]") -> "QuerySet[AIRiskToken]":

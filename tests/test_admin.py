@@ -11,6 +11,7 @@ import pytest
 import requests
 from cryptography.fernet import Fernet
 from django.contrib.admin import AdminSite, ModelAdmin
+from django.contrib.admin.models import CHANGE, DELETION, LogEntry
 from django.contrib.admin.widgets import AutocompleteSelect, ForeignKeyRawIdWidget
 from django.contrib.auth.models import Permission, User
 from django.db import connection
@@ -19,7 +20,8 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
-from airisk_oauth.admin import AIRiskIdentityAdmin
+import airisk_oauth.admin
+from airisk_oauth.admin import AIRiskIdentityAdmin, AIRiskTokenAdmin
 from airisk_oauth.models import AIRiskIdentity, AIRiskToken, PendingAuthorization
 from airisk_oauth.sandbox.world import Caller, World
 from airisk_oauth.signals import token_disconnected, token_obtained
@@ -65,10 +67,24 @@ def read(response: Any) -> str:
 
 
 def act(browser: Client, action: str, *chosen: AIRiskToken) -> list[str]:
-    """Do something to tokens in the list, and return what is said about it."""
-    data = {"action": action, "_selected_action": [token.pk for token in chosen], "index": 0}
-    response = browser.post(tokens("changelist"), data, follow=True)
-    return [str(message) for message in response.context["messages"]]
+    """Do something to tokens in the list, say yes to the question, and return what is said about it."""
+    response = ask_for(browser, action, *chosen)
+    return [str(message) for message in confirm(browser, response).context["messages"]]
+
+
+def ask_for(browser: Client, action: str, *chosen: AIRiskToken, **data: Any) -> Any:
+    """Choose an action for tokens in the list, and return the page that asks whether it is meant."""
+    data = {"action": action, "_selected_action": [token.pk for token in chosen], "index": 0, **data}
+    return browser.post(tokens("changelist"), data)
+
+
+def confirm(browser: Client, response: Any) -> Any:
+    """Send the form of the page that asks, as it is."""
+    fields = re.findall(r'<input type="hidden" name="(?!csrf)(\w+)" value="(\w*)">', response.content.decode())
+    data: dict[str, list[str]] = {}
+    for name, value in fields:
+        data.setdefault(name, []).append(value)
+    return browser.post(response.request["PATH_INFO"], data, follow=True)
 
 
 def said(browser: Client) -> list[str]:
@@ -269,7 +285,7 @@ def test_the_pages_say_what_there_is_to_know_of_a_token(admin_client: Client) ->
     assert "00-1-2-00" in text
     AIRiskToken.objects.all().delete()
     give_token(None, failure_kind="unavailable", failure_count=1)
-    assert "the application failing in 59 minutes AIRisk unavailable 0 minutes ago" in read(
+    assert "the application failing in 59 minutes 0 minutes ago AIRisk unavailable 0 minutes ago" in read(
         admin_client.get(tokens("changelist"))
     )
 
@@ -410,6 +426,69 @@ def test_disconnecting_forgets_the_chosen_tokens(admin_client: Client, airisk: W
     history = admin_client.get(reverse("admin:index"))
     assert "user_42 (default)" in read(history)
     assert CANARY not in history.content.decode()
+
+
+@pytest.mark.parametrize(("action", "question"), [("renew_now", "Renew"), ("delete_selected", "Forget")])
+def test_an_action_asks_before_it_does_anything(
+    action: str, question: str, admin_client: Client, airisk: World
+) -> None:
+    chosen = [give_token(person(name)) for name in ("mia", "tom")]
+    for number, noun in ((1, "token"), (2, "tokens")):
+        page = read(ask_for(admin_client, action, *chosen[:number]))
+        assert f"{question} {number} {noun}" in page
+        assert "No, take me back" in page
+    across = ask_for(admin_client, action, chosen[0], select_across="1")
+    assert f"{question} 2 tokens" in read(across)
+    assert airisk.journal == []
+    assert AIRiskToken.objects.count() == 2
+    said = confirm(admin_client, across).context["messages"]
+    assert [str(message)[:8] for message in said] == ["2 tokens"]
+
+
+def test_more_than_a_request_can_wait_for_is_left_to_the_command(
+    admin_client: Client, airisk: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(airisk_oauth.admin, "RENEW_AT_MOST", 1)
+    chosen = [give_token(person(name)) for name in ("mia", "tom")]
+    assert ask_for(admin_client, "renew_now", *chosen).status_code == 302
+    assert said(admin_client) == ["Choose 1 tokens at the most; for more there is the command refresh_airisk_tokens."]
+    assert airisk.journal == []
+
+
+def test_the_history_says_who_renewed_and_who_forgot(admin_client: Client, airisk: World) -> None:
+    token = give_token(person("mia"))
+    act(admin_client, "renew_now", token)
+    admin_client.post(obtain())
+    for pk in AIRiskToken.objects.values_list("pk", flat=True):
+        history = read(admin_client.get(tokens("history", pk)))
+        assert "admin Renewed by hand." in history
+    act(admin_client, "delete_selected", token)
+    actions = LogEntry.objects.order_by("pk").values_list("action_flag", "object_repr")
+    assert list(actions) == [
+        (CHANGE, "user_42 (default)"),
+        (CHANGE, "the application (default)"),
+        (DELETION, "user_42 (default)"),
+    ]
+
+
+def test_the_list_counts_the_tokens_of_each_state_and_leads_to_them(admin_client: Client) -> None:
+    give_token(None, ends_in=-60)
+    for name in ("mia", "tom"):
+        give_token(person(name))
+    page = admin_client.get(tokens("changelist"))
+    assert "2 live 1 ended" in read(page)
+    links = re.findall(r'<a href="(\?state=\w+)"><span', page.content.decode())
+    assert [len(listed(admin_client.get(tokens("changelist") + link))) for link in links] == [2, 1]
+
+
+def test_a_tokens_page_leads_to_its_user_where_the_site_shows_users(admin_client: Client) -> None:
+    mia = person("mia")
+    token = give_token(mia)
+    link = f'<a href="{reverse("admin:auth_user_change", args=[mia.pk])}">mia</a>'
+    assert link in admin_client.get(tokens("change", token.pk)).content.decode()
+    bare = AdminSite()
+    bare.register(AIRiskToken, AIRiskTokenAdmin)
+    assert bare.get_model_admin(AIRiskToken).owner_link(token) == "mia"  # type: ignore[attr-defined]
 
 
 def test_deleting_a_token_disconnects_it(admin_client: Client) -> None:

@@ -109,7 +109,7 @@ def come_back(browser: Client, mia: User) -> Any:
 
 def renew_in_the_admin(browser: Client, mia: User) -> Any:
     token = give_token(mia, access_token=STORED)
-    return lambda: browser.post(reverse(LIST), {"action": "renew_now", "_selected_action": token.pk})
+    return lambda: browser.post(reverse(LIST), {"action": "renew_now", "_selected_action": token.pk, "post": "yes"})
 
 
 def obtain_in_the_admin(browser: Client, mia: User) -> Any:
