@@ -98,9 +98,9 @@ class AIRiskTokenQuerySet(PrimaryQuerySet):
 
         Where rows can be locked, those that somebody is changing this moment are passed over: an UPDATE alone would
         wait for another's transaction to end. Elsewhere every statement stands alone: a SQLite transaction that began
-        with reading may not go on to write.
+        with reading may not go on to write. A claim whose answer was lost with the connection can be repeated.
         """
-        rows = self.primary().filter(Q(lease_until=None) | Q(lease_until__lt=now))
+        rows = self.primary().filter(Q(lease_until=None) | Q(lease_until__lt=now) | Q(lease=lease))
         taken = {"lease": lease, "lease_until": now + timedelta(seconds=seconds)}
         if connections[rows.db].features.has_select_for_update_skip_locked:
             with transaction.atomic(using=rows.db):

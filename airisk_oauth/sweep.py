@@ -329,7 +329,7 @@ class _Run:
                     raise
                 logger.warning("The sweep waits for the database: %s", error)
                 connection.close()
-                time.sleep(0.5)
+                time.sleep(0.2)
 
     def _skip(self, reason: str, number: int = 1) -> None:
         self.report.skip(reason, number)

@@ -1,7 +1,7 @@
 """One worker process of a site: calls AIRisk as a user, in so many threads at the same moment.
 
-Usage: python -m tests.site_worker USERNAME THREADS. It says when it is ready, begins at the next line that it reads,
-and prints the status that each call got, or the name of its error.
+Usage: python -m tests.site_worker USERNAME THREADS. It says when it is ready, begins at each line that it reads, and
+prints the status that each call got, or the name of its error.
 """
 
 import json
@@ -31,10 +31,10 @@ def call(user: User) -> int | str:
 
 def main(username: str, threads: int) -> None:
     user = User.objects.get(username=username)
-    print("ready", flush=True)
-    sys.stdin.readline()
+    print(json.dumps("ready"), flush=True)
     with ThreadPoolExecutor(threads) as pool:
-        print(json.dumps(list(pool.map(call, [user] * threads))))
+        for _line in sys.stdin:
+            print(json.dumps(list(pool.map(call, [user] * threads))), flush=True)
 
 
 if __name__ == "__main__":

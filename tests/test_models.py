@@ -454,8 +454,11 @@ def test_a_claim_takes_the_first_so_many_in_the_order_asked_for() -> None:
     taken = tokens.order_by("expires_at").claim(lease, now=timezone.now(), seconds=60, limit=2)
     assert [token.pk for token in taken] == [rows[4].pk, rows[3].pk]
     assert pks(list(tokens.filter(lease=lease))) == pks(taken)
+    other = tokens.order_by("expires_at").claim(uuid4(), now=timezone.now(), seconds=60, limit=2)
+    assert [token.pk for token in other] == [rows[2].pk, rows[1].pk]
+    # As after a connection that broke before it brought the answer.
     again = tokens.order_by("expires_at").claim(lease, now=timezone.now(), seconds=60, limit=2)
-    assert [token.pk for token in again] == [rows[2].pk, rows[1].pk]
+    assert [token.pk for token in again] == [rows[4].pk, rows[3].pk]
 
 
 def test_a_claim_of_nothing_gets_nothing() -> None:

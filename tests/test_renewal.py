@@ -378,7 +378,6 @@ def test_a_late_finisher_overwrites_nothing_newer_and_revives_nothing(airisk: Wo
     with ThreadPoolExecutor(1) as pool, heard() as told:
         late = pool.submit(attempt, keeper(mia).access)
         until(lambda: stored(mia).lease)
-        airisk.switches.latency = 0
         if meanwhile == "disconnected":
             flow.disconnect(stored(mia))
         elif meanwhile == "reconnected":

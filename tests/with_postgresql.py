@@ -16,6 +16,9 @@ def main(command: list[str]) -> int:
         tempfile.TemporaryDirectory(prefix="airisk-oauth-pg-") as folder,
         get_server(folder, cleanup_mode="delete") as server,
     ):
+        # It lives no longer than the tests do: no reason to wait for the disk.
+        server.psql("ALTER SYSTEM SET fsync = off")
+        server.psql("SELECT pg_reload_conf()")
         _nothing, _, socket_folder = server.get_uri().partition("host=")
         url = f"postgres://postgres@/postgres?host={socket_folder}"
         return subprocess.run(command, env={**os.environ, "DATABASE_URL": url}, check=False).returncode
