@@ -123,8 +123,7 @@ class Connection(NamedTuple):
 @login_required
 @require_safe
 def connection(request: HttpRequest) -> HttpResponse:
-    _browser_of(request)
-    connections = [_connection(request.user, conf.deployment(alias)) for alias in conf.aliases()]
+    connections = [offer(request, conf.deployment(alias)) for alias in conf.aliases()]
     return render(request, "airisk_oauth/connection.html", {"connections": connections})
 
 
@@ -135,8 +134,7 @@ def connect(request: HttpRequest, alias: str = conf.DEFAULT_ALIAS) -> HttpRespon
     deployment = deployment_or_404(alias)
     next_url = _safe_next(request.POST.get("next") or request.GET.get("next"))
     if request.method != "POST":
-        _browser_of(request)
-        context = {"connection": _connection(request.user, deployment), "next": next_url}
+        context = {"connection": offer(request, deployment), "next": next_url}
         return render(request, "airisk_oauth/connect.html", context)
     return start(request, deployment, next_url=next_url)
 
@@ -242,7 +240,10 @@ def _require_own_session(request: HttpRequest) -> None:
         raise SignedOut
 
 
-def _connection(user: Any, deployment: Deployment) -> Connection:
+def offer(request: HttpRequest, deployment: Deployment) -> Connection:
+    """Return where this user stands, for a page that offers to connect."""
+    _browser_of(request)
+    user: Any = request.user
     try:
         token = TokenKeeper(deployment, user).check()
     except ConnectionRequired:

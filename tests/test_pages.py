@@ -8,15 +8,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from cryptography.fernet import Fernet
 from django.contrib.auth.models import User
+from django.core.exceptions import ImproperlyConfigured
+from django.http import HttpRequest, HttpResponse
+from django.template import Context, RequestContext, Template
 from django.test import Client
-from django.urls import reverse
+from django.urls import include, path, reverse
 from django.utils import timezone, translation
 from django.utils.formats import date_format
 
 from airisk_oauth.models import AIRiskIdentity, AIRiskToken
 from airisk_oauth.sandbox.world import World
 
-from .flows import give_token
+from .flows import connect, give_token
 
 if TYPE_CHECKING:
     from pytest_django import Settings
@@ -214,9 +217,50 @@ def test_styles_carry_the_nonce_of_a_content_security_policy(browser: Client, se
     [engine] = settings.TEMPLATES
     processors = [*engine["OPTIONS"]["context_processors"], f"{__name__}.nonce"]
     settings.TEMPLATES = [{**engine, "OPTIONS": {"context_processors": processors}}]
-    for path in (reverse("airisk_oauth:connection"), reverse("airisk_oauth:callback")):
-        assert '<style nonce="n0nce">' in browser.get(path).content.decode()
+    for page in (reverse("airisk_oauth:connection"), reverse("airisk_oauth:callback")):
+        assert '<style nonce="n0nce">' in browser.get(page).content.decode()
 
 
 def nonce(request: Any) -> dict[str, str]:
     return {"csp_nonce": "n0nce"}
+
+
+# On a page of the site's own
+
+
+def own_page(request: HttpRequest) -> HttpResponse:
+    tag = "{% load airisk_oauth %}<main>{% airisk_connection %}{% airisk_connection 'second' %}</main>"
+    return HttpResponse(Template(tag).render(RequestContext(request)))
+
+
+urlpatterns = [path("own/", own_page), path("", include("tests.urls"))]
+
+
+@pytest.mark.urls(__name__)
+def test_a_site_shows_the_connection_on_a_page_of_its_own_and_connecting_leads_back_there(
+    browser: Client, airisk: World
+) -> None:
+    page = browser.get("/own/?a=b").content.decode()
+    assert Soundness(page).wrong == []
+    assert "Connect to let this site call AIRisk in your name, as user_42." in page
+    assert "AIRisk “second”" in page
+    assert 'name="csrfmiddlewaretoken"' in page
+    [back] = re.findall(r'name="next" value="([^"]*)"', page)
+    assert connect(browser, next=unescape(back))["Location"] == "/own/?a=b"
+    assert "You are user_42 on AIRisk." in browser.get("/own/").content.decode()
+
+
+@pytest.mark.urls(__name__)
+def test_somebody_who_is_not_signed_in_sees_nothing_of_it(client: Client, db: None) -> None:
+    assert client.get("/own/").content.split() == [b"<main>", b"</main>"]
+    assert not client.cookies
+
+
+@pytest.mark.urls(__name__)
+def test_the_answer_to_a_post_is_no_page_to_come_back_to(browser: Client, airisk: World) -> None:
+    assert 'name="next"' not in browser.post("/own/").content.decode()
+
+
+def test_without_the_request_in_its_context_the_tag_says_what_it_needs() -> None:
+    with pytest.raises(ImproperlyConfigured, match="the request"):
+        Template("{% load airisk_oauth %}{% airisk_connection %}").render(Context())
