@@ -1,0 +1,215 @@
+"""Connections as people make them, in a real browser: the site and AIRisk on different sites, so that cookies behave.
+
+Needs Debian's ``chromium``. Without it these tests are skipped, but for CI, where that is a failure.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from django.contrib.auth.models import User
+from django.contrib.sessions.models import Session
+from django.db import connection
+from django.test import Client
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from airisk_oauth.models import AIRiskIdentity, AIRiskToken
+from airisk_oauth.sandbox.world import World
+from tests.flows import give_token
+from tests.test_renewal import set_option, token_requests
+
+CHROMIUM = Path("/usr/bin/chromium")
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+pytestmark = [
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.skipif(not CHROMIUM.exists() and "CI" not in os.environ, reason="there is no Chromium"),
+    pytest.mark.skipif(connection.vendor == "postgresql", reason="the browser does not see which database there is"),
+]
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    with sync_playwright() as playwright, pytest.MonkeyPatch.context() as patch:
+        # Playwright keeps an event loop in this thread, and Django takes that for asynchronous code.
+        patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def site(airisk: World, live_server: Any, settings: Any) -> str:
+    """The site's address: by another name than AIRisk's, which makes it another site to a browser."""
+    address = live_server.url.replace("127.0.0.1", "localhost")
+    set_option(settings, REDIRECT_URI=f"{address}/airisk/callback/")
+    return str(address)
+
+
+@pytest.fixture
+def page(chromium: Browser, site: str, mia: User) -> Iterator[Page]:
+    """A tab of the browser in which Mia is signed in."""
+    with chromium.new_context(base_url=site) as context:
+        sign_in(context, site, mia)
+        tab = context.new_page()
+        tab.set_default_timeout(10_000)
+        yield tab
+
+
+def sign_in(context: Any, site: str, user: User) -> None:
+    client = Client()
+    client.force_login(user)
+    context.add_cookies([{"name": "sessionid", "value": client.cookies["sessionid"].value, "url": site}])
+
+
+def click(page: Page, name: str) -> None:
+    page.get_by_role("button", name=name, exact=True).click()
+
+
+def assert_said(page: Page, text: str) -> None:
+    expect(page.locator("body")).to_contain_text(text)
+
+
+def test_one_click_connects_and_one_disconnects(page: Page, site: str, mia: User) -> None:
+    page.goto("/airisk/")
+    assert_said(page, "Not connected")
+    click(page, "Connect")
+    expect(page).to_have_url(f"{site}/airisk/")
+    assert_said(page, "You are connected to AIRisk.")
+    assert_said(page, "You are user_42 on AIRisk.")
+    assert AIRiskToken.objects.get().user == mia
+    click(page, "Disconnect")
+    assert_said(page, "this site has forgotten the token. AIRisk cannot revoke it")
+    assert not AIRiskToken.objects.exists()
+
+
+def test_a_page_that_needs_a_connection_is_gone_back_to(page: Page, site: str) -> None:
+    page.goto("/needs/")
+    click(page, "Connect")
+    expect(page).to_have_url(f"{site}/needs/")
+
+
+def test_a_keyboard_is_enough(page: Page, site: str) -> None:
+    page.goto("/airisk/")
+    for _press in range(10):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.textContent") == "Connect":
+            break
+    page.keyboard.press("Enter")
+    assert_said(page, "You are connected to AIRisk.")
+
+
+def test_a_refusal_is_told_and_can_be_tried_again(page: Page, airisk: World) -> None:
+    airisk.switches.refuse = True
+    page.goto("/airisk/")
+    click(page, "Connect")
+    assert_said(page, "Not connected")
+    expect(page.locator(".airisk-messages .error")).to_be_visible()
+    airisk.switches.refuse = False
+    click(page, "Connect")
+    assert_said(page, "You are connected to AIRisk.")
+
+
+def test_airisks_own_page_is_gone_through(page: Page, airisk: World, airisk_url: str, site: str) -> None:
+    airisk.switches.login_page = True
+    page.goto("/airisk/")
+    click(page, "Connect")
+    assert page.url.startswith(airisk_url)
+    page.get_by_role("button").click()
+    expect(page).to_have_url(f"{site}/airisk/")
+    assert_said(page, "You are connected to AIRisk.")
+
+
+def test_signed_out_on_the_way_nothing_is_connected_and_there_is_a_way_on(page: Page, airisk: World) -> None:
+    airisk.switches.login_page = True
+    page.goto("/airisk/")
+    click(page, "Connect")
+    Session.objects.all().delete()
+    page.get_by_role("button").click()
+    expect(page.get_by_role("heading", level=1)).to_be_visible()
+    assert urlsplit(page.url).path == "/airisk/callback/"
+    assert "state=" not in page.content()
+    assert not token_requests(airisk)
+
+
+def test_two_tabs_can_be_finished_in_reverse(page: Page, airisk: World) -> None:
+    airisk.switches.login_page = True
+    second = page.context.new_page()
+    for tab in (page, second):
+        tab.goto("/airisk/")
+        click(tab, "Connect")
+    for tab in (second, page):
+        tab.get_by_role("button").click()
+        assert_said(tab, "You are user_42 on AIRisk.")
+    assert len(token_requests(airisk)) == 2
+
+
+def test_back_and_forth_after_connecting_breaks_nothing(page: Page, site: str, airisk: World) -> None:
+    page.goto("/airisk/")
+    click(page, "Connect")
+    assert_said(page, "You are connected to AIRisk.")
+    page.go_back()
+    page.go_forward()
+    page.goto("/airisk/")
+    assert_said(page, "You are user_42 on AIRisk.")
+    assert len(token_requests(airisk)) == 1
+
+
+def test_a_double_click_connects(page: Page, site: str, airisk: World) -> None:
+    airisk.switches.latency = 0.2
+    page.goto("/airisk/")
+    page.get_by_role("button", name="Connect", exact=True).dblclick()
+    assert_said(page, "You are user_42 on AIRisk.")
+    assert AIRiskToken.objects.count() == 1
+
+
+def test_staff_renew_and_forget_tokens_after_being_asked(page: Page, airisk: World, mia: User) -> None:
+    User.objects.update(is_staff=True, is_superuser=True)
+    give_token(mia, ends_in=-60)
+    page.goto("/admin/airisk_oauth/airisktoken/")
+    page.get_by_role("link", name="1 ended").click()
+    for action, question, said in (
+        ("Renew now", "Renew 1 token now?", "1 token was renewed."),
+        ("Disconnect", "Forget 1 token?", "1 token was forgotten."),
+    ):
+        page.goto("/admin/airisk_oauth/airisktoken/")
+        page.locator("input.action-select").check()
+        page.locator("select[name=action]").select_option(action)
+        page.locator("button[name=index]").click()
+        assert_said(page, question)
+        click(page, "Yes, I’m sure")  # noqa: RUF001 - as Django writes it
+        assert_said(page, said)
+
+
+@pytest.mark.parametrize("width", [1280, 360])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_page_has_a_barrier_or_is_wider_than_its_window(page: Page, width: int, scheme: Any, mia: User) -> None:
+    page.set_viewport_size({"width": width, "height": 800})
+    page.emulate_media(color_scheme=scheme)
+    AIRiskIdentity.objects.create(user=mia, deployment="second", userid="user_42")
+    give_token(mia, deployment="second")
+    for address in ("/airisk/", "/airisk/connect/", "/airisk/callback/?state=unknown&code=x"):
+        page.goto(address)
+        found = Axe().run(page)
+        assert found.violations_count == 0, found.generate_report()
+        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+
+
+def test_no_script_is_needed(chromium: Browser, site: str, mia: User) -> None:
+    with chromium.new_context(base_url=site, java_script_enabled=False) as context:
+        sign_in(context, site, mia)
+        tab = context.new_page()
+        tab.goto("/airisk/")
+        click(tab, "Connect")
+        assert re.search("You are connected", tab.content())
