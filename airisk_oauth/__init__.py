@@ -3,13 +3,18 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .async_client import AsyncAIRiskClient
     from .sessions import AIRiskAuth, AIRiskSession
 
-__all__ = ["AIRiskAuth", "AIRiskSession"]
+__all__ = ["AIRiskAuth", "AIRiskSession", "AsyncAIRiskClient"]
 
 
 def __getattr__(name: str) -> Any:
-    # On first use: models cannot be imported before the apps are ready, and requests is heavy.
+    # On first use: models cannot be imported before the apps are ready, and requests and httpx2 are heavy.
+    if name == "AsyncAIRiskClient":
+        from . import async_client
+
+        return async_client.AsyncAIRiskClient
     if name in __all__:
         from . import sessions
 

@@ -180,7 +180,8 @@ class AIRiskTokenAdmin(_SearchedByUser, _TokenAdmin):
         return None
 
     def _renew(self, tokens: "QuerySet[AIRiskToken]") -> "Report":
-        from . import renewal, sweep
+        from . import sweep
+        from .effects import on_own_connection
 
         report = sweep.Report()
         for alias, group in groupby(tokens.values_list("deployment", "pk"), key=lambda row: row[0]):
@@ -194,7 +195,7 @@ class AIRiskTokenAdmin(_SearchedByUser, _TokenAdmin):
                 report.skip(str(_("a person has to connect")), len(pks))
                 continue
             run = sweep.Sweep(deployment, within=None, pks=pks).run
-            report.add(renewal.on_own_connection(run, pks[0]))
+            report.add(on_own_connection(run, pks[0]))
         return report
 
     @admin.action(description=_("Disconnect"), permissions=["delete"])

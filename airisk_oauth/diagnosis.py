@@ -120,9 +120,7 @@ class _Examination:
         state = flow.new_state()
         with OAuthClient(self.deployment) as client:
             try:
-                self.code = client.authorize(
-                    flow.authorization_url(self.deployment, state=state, userid=self.userid), state=state
-                )
+                self.code = client.run(flow.authorize(self.deployment, state=state, userid=self.userid))
             except protocol.PageShown:
                 if not self.deployment.silent_renewal:
                     self.is_over = True
@@ -139,7 +137,7 @@ class _Examination:
     def token(self) -> str:
         with OAuthClient(self.deployment) as client:
             try:
-                self.grant = client.exchange(self.code, userid=self.userid)
+                self.grant = client.run(flow.exchange(self.deployment, self.code, userid=self.userid))
             except AIRiskRefused as error:
                 if error.status == 401 or "client_secret" in error.reason:
                     raise _Fault(

@@ -15,13 +15,11 @@ from . import conf, protocol
 from .conf import Deployment
 from .exceptions import AIRiskRefused, ConnectionRequired
 from .models import MAX_NEXT, AIRiskToken, PendingAuthorization
-from .protocol import Secret, TokenGrant
+from .protocol import Call, Calls, Secret, TokenGrant
 from .signals import token_disconnected, token_obtained
 
 if TYPE_CHECKING:
     from datetime import datetime
-
-    from .transport import OAuthClient
 
 #: How long a started flow may take, and how long a second hit of its callback waits for the first.
 LIFETIME: Final = timedelta(minutes=10)
@@ -116,19 +114,37 @@ def complete(deployment: Deployment, user: Any, *, browser: str | None, query: S
     return Connected(pending, first=True)
 
 
-def obtain_silently(deployment: Deployment, userid: str | None, client: "OAuthClient") -> TokenGrant:
+def obtain_silently(deployment: Deployment, userid: str | None) -> Calls[TokenGrant]:
     """Run the whole code flow from this server (AIRisk answers the authorization endpoint at once).
 
     :raises ConnectionRequired: AIRisk wants a person, in a browser.
     :raises AIRiskError: AIRisk refused, could not be reached, or cannot be understood.
     """
-    state = new_state()
-    client.start_clock()
     try:
-        code = client.authorize(authorization_url(deployment, state=state, userid=userid), state=state)
+        code = yield from authorize(deployment, state=new_state(), userid=userid)
     except protocol.PageShown:
         raise ConnectionRequired("AIRisk asks for a person, in a browser.", deployment=deployment.alias) from None
-    return client.exchange(code, userid=userid)
+    return (yield from exchange(deployment, code, userid=userid))
+
+
+def authorize(deployment: Deployment, *, state: Secret, userid: str | None) -> Calls[Secret]:
+    """Ask for a code without a browser. Errors: see :func:`protocol.read_authorization`."""
+    reply = yield Call("GET", authorization_url(deployment, state=state, userid=userid))
+    return protocol.read_authorization(reply, redirect_uri=deployment.redirect_uri, state=state)
+
+
+def exchange(deployment: Deployment, code: Secret, *, userid: str | None) -> Calls[TokenGrant]:
+    """Trade a code for a token, once. Errors: see :func:`protocol.read_token`."""
+    form = protocol.token_form(
+        code=code,
+        client_id=deployment.client_id,
+        client_secret=deployment.client_secret,
+        redirect_uri=deployment.redirect_uri,
+        userid=userid,
+        extra=deployment.extra_token_params,
+    )
+    reply = yield Call("POST", deployment.token_url, form)
+    return protocol.read_token(reply, now=timezone.now(), secrets=(code, deployment.client_secret))
 
 
 def disconnect(token: AIRiskToken) -> None:
@@ -188,7 +204,7 @@ def _trade(deployment: Deployment, user: Any, pending: PendingAuthorization, ans
     userid = pending.userid or None
     _check_identity(deployment, user, pending)
     with OAuthClient(deployment) as client:
-        grant = client.exchange(answer, userid=userid)
+        grant = client.run(exchange(deployment, answer, userid=userid))
     with transaction.atomic(using=AIRiskToken.objects.primary().db):
         _check_identity(deployment, user, pending)
         token = AIRiskToken.objects.store(

@@ -1,12 +1,12 @@
 """``request.airisk``, and the way to the connect page for a view that needs a connection."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.core.exceptions import ImproperlyConfigured
-from django.http import HttpRequest, HttpResponseRedirect, JsonResponse
+from django.http import HttpRequest, HttpResponseRedirect, JsonResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.utils.functional import SimpleLazyObject
 
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 class AIRiskMiddleware:
     """Gives every request ``request.airisk``: an ``AIRiskSession`` of its user, made on first use.
 
-    Put it below ``AuthenticationMiddleware``. A ``ConnectionRequired`` that a view raises is answered as
+    Asynchronous views have its other side: ``await request.airisk.aclient.get(…)``. Put it below
+    ``AuthenticationMiddleware``. A ``ConnectionRequired`` that a view raises is answered as
     :func:`connection_required_response` says.
     """
 
@@ -40,8 +41,11 @@ class AIRiskMiddleware:
 
             if not hasattr(request, "user"):
                 raise ImproperlyConfigured("request.airisk needs AuthenticationMiddleware above AIRiskMiddleware.")
-            sessions.append(AIRiskSession.for_user(request.user))
-            return sessions[0]
+            session = AIRiskSession.for_user(request.user)
+            # In a synchronous stack, an asynchronous view has an event loop that ends with it.
+            session.keeps_async_connections = self.is_async
+            sessions.append(session)
+            return session
 
         request.airisk = SimpleLazyObject(make_session)  # type: ignore[attr-defined]
         if self.is_async:
@@ -49,7 +53,13 @@ class AIRiskMiddleware:
         return _closing(self.get_response(request), sessions)
 
     async def _respond_async(self, request: HttpRequest, sessions: "list[AIRiskSession]") -> HttpResponseBase:
-        return _closing(await self.get_response(request), sessions)
+        response = _closing(await self.get_response(request), sessions)
+        if isinstance(response, StreamingHttpResponse) and response.is_async:
+            parts: Any = response.streaming_content
+            response.streaming_content = _then_close(parts, sessions)
+        else:
+            await _close_async(sessions)
+        return response
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponseBase | None:
         if isinstance(exception, ConnectionRequired) and exception.connect_url is not None:
@@ -87,3 +97,16 @@ def _closing(response: HttpResponseBase, sessions: "list[AIRiskSession]") -> Htt
 
     response.close = close_both  # type: ignore[method-assign]
     return response
+
+
+async def _then_close(parts: AsyncIterator[bytes], sessions: "list[AIRiskSession]") -> AsyncIterator[bytes]:
+    try:
+        async for part in parts:
+            yield part
+    finally:
+        await _close_async(sessions)
+
+
+async def _close_async(sessions: "list[AIRiskSession]") -> None:
+    for session in sessions:
+        await session.aclose()

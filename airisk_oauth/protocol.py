@@ -6,12 +6,14 @@ message holds nothing of what was read, so that an error can be shown and logged
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Self, TypeVar
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from .exceptions import AIRiskError, AIRiskInvalidResponse, AIRiskRefused, AIRiskUnavailable
+
+Result = TypeVar("Result")
 
 MAX_BODY: Final = 64 * 1024
 MAX_QUERY: Final = 16 * 1024
@@ -62,6 +64,17 @@ class TokenGrant(NamedTuple):
     expires_at: datetime | None
 
 
+class Call(NamedTuple):
+    """A request to one of the two OAuth endpoints."""
+
+    method: str
+    url: str
+    form: Mapping[str, str] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Call {self.method}>"
+
+
 class Reply(NamedTuple):
     """The parts of an HTTP response that the protocol gives a meaning to."""
 
@@ -73,6 +86,22 @@ class Reply(NamedTuple):
 
     def __repr__(self) -> str:
         return f"<Reply {self.status}>"
+
+    @classmethod
+    def of(cls, status: int, headers: Mapping[str, str], body: bytes | None) -> Self:
+        """Take from a response what counts; ``headers`` has to find names whatever their case.
+
+        :param body: ``None`` for one of more than 64 KiB.
+        :raises AIRiskInvalidResponse: the body is longer than any token.
+        """
+        if body is None:
+            raise AIRiskInvalidResponse("AIRisk's answer is longer than any token.")
+        location, retry_after = headers.get("location"), headers.get("retry-after", "")
+        return cls(status, body, location, headers.get("content-type", "").lower(), retry_after)
+
+
+#: What a flow asks to send, call after call, each resumed with its reply; and what it comes to.
+Calls = Generator[Call, Reply, Result]
 
 
 class Callback(NamedTuple):

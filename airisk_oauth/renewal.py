@@ -8,9 +8,8 @@ itself when its holder dies; the HTTP calls run outside any transaction, whereve
 import logging
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple
 from uuid import UUID, uuid4
 
 from django.db import Error as DatabaseError
@@ -19,6 +18,7 @@ from django.utils import timezone
 
 from . import flow
 from .conf import Deployment
+from .effects import Apart, Obtain, Pause, Steps, on_own_connection, query, run
 from .exceptions import AIRiskError, AIRiskRefused, AIRiskUnavailable, ConnectionRequired
 from .models import SKEW, AIRiskToken
 from .protocol import Secret, TokenGrant
@@ -40,7 +40,6 @@ HOPELESS: Final = timedelta(seconds=60)
 USE_IS_NOTED_EVERY: Final = timedelta(hours=1)
 
 Outcome = TokenGrant | AIRiskError
-Result = TypeVar("Result")
 
 
 class Access(NamedTuple):
@@ -49,6 +48,11 @@ class Access(NamedTuple):
     token: Secret
     good_until: datetime
     is_new: bool
+
+    @property
+    def header(self) -> Secret:
+        """The value of ``Authorization``; the frames of a call hold its headers, and crash reports show frames."""
+        return Secret(f"Bearer {self.token}")
 
 
 class TokenKeeper:
@@ -62,30 +66,29 @@ class TokenKeeper:
         self.user = user
 
     def access(self, refused: str | None = None) -> Access:
-        """Return a token to call AIRisk with, renewed when that is due.
+        """Return a token to call AIRisk with. For parameters and errors see :meth:`accessing`."""
+        return run(self.accessing(refused))
+
+    def accessing(self, refused: str | None = None) -> Steps[Access]:
+        """Come to a token to call AIRisk with, renewed when that is due.
 
         :param refused: a token that AIRisk has just answered with 401; another one is returned, unless that was of no
-            use a moment ago (:meth:`note_refused_anew`).
+            use a moment ago (:meth:`noting_refused_anew`).
         :raises ConnectionRequired: a person has to connect.
         :raises AIRiskError: the token has ended, or was refused, and could not be renewed.
         """
-        token = self._read()
+        token, serves = yield from query(self._look, refused)
         now = timezone.now()
-        if refused is not None and token.refused_anew_at is not None and now - token.refused_anew_at < HOPELESS:
-            refused = None
-        if not self._serves(token, refused, now):
-            token = on_own_connection(lambda: self._renew_or_wait(refused), token.pk)
+        if not serves:
+            token = yield Apart(self._renew_or_wait(refused), token.pk)
         elif self._is_due(token, now):
-            token = self._renew_early(token)
-        self._note_use(token)
-        return Access(self._open(token), self._good_until(token), is_new=token.renewed_at >= now)
+            token = yield from self._renew_early(token)
+        secret = yield from query(self._take, token)
+        return Access(secret, self._good_until(token), is_new=token.renewed_at >= now)
 
-    def note_refused_anew(self) -> None:
+    def noting_refused_anew(self) -> Steps[None]:
         """Remember that AIRisk refused a call with a token that had just been renewed for it: that does not help."""
-        now = timezone.now()
-        user_id = None if self.user is None else self.user.pk
-        row = AIRiskToken.objects.primary().owned_by(user_id, self.deployment.alias)
-        transaction.on_commit(lambda: row.update(refused_anew_at=now), using=row.db, robust=True)
+        yield from query(self._note, "refused_anew_at")
 
     def check(self) -> AIRiskToken:
         """Return the stored token, or raise ``ConnectionRequired`` where a call would, as far as the rows tell."""
@@ -99,16 +102,24 @@ class TokenKeeper:
         return token
 
     def renew(self) -> bool:
-        """Renew now, whatever its end; false where somebody else is at it. Errors: as :meth:`access`."""
+        """Renew now, whatever its end; false where somebody else is at it. Errors: as :meth:`accessing`."""
         token = self._read()
         self._require_silent_renewal()
-        return on_own_connection(lambda: self._claim_and_renew(token), token.pk) is not None
+        return on_own_connection(lambda: run(self._claim_and_renew(token)), token.pk) is not None
+
+    def _look(self, refused: str | None) -> tuple[AIRiskToken, bool]:
+        """Return the stored token, and whether it is good for somebody to whom this one was refused."""
+        token = self._read()
+        now = timezone.now()
+        if not token.sealed or token.is_ended(now):
+            return token, False
+        hopeless = token.refused_anew_at is not None and now - token.refused_anew_at < HOPELESS
+        return token, refused is None or hopeless or self._open(token) != refused
 
     def _read(self) -> AIRiskToken:
         userid = self._userid()
         tokens = AIRiskToken.objects.primary()
-        user_id = None if self.user is None else self.user.pk
-        token: AIRiskToken | None = tokens.owned_by(user_id, self.deployment.alias).first()
+        token: AIRiskToken | None = tokens.owned_by(self._user_id, self.deployment.alias).first()
         if token is None and self.user is None:
             # The application's first token: an empty row is there to be leased.
             token, _created = tokens.get_or_create(user=None, deployment=self.deployment.alias)
@@ -133,11 +144,6 @@ class TokenKeeper:
             logger.warning("AIRisk token %s cannot be opened: %s", token.pk, error)
             raise self._required("The stored token cannot be opened.") from None
 
-    def _serves(self, token: AIRiskToken, refused: str | None, now: datetime) -> bool:
-        if not token.sealed or token.is_ended(now):
-            return False
-        return refused is None or self._open(token) != refused
-
     def _is_due(self, token: AIRiskToken, now: datetime) -> bool:
         renew_at = token.renew_at(self.deployment.renew_before)
         cooling = token.retry_at is not None and token.retry_at > now
@@ -152,76 +158,99 @@ class TokenKeeper:
             return min(now + TRUST, renew_at)
         return min(now + TRUST_WHILE_DUE, token.expires_at - SKEW)
 
-    def _renew_early(self, token: AIRiskToken) -> AIRiskToken:
+    def _renew_early(self, token: AIRiskToken) -> Steps[AIRiskToken]:
         """Renew a living token if nobody else is at it; inside a transaction, once that has committed."""
-        connection = connections[AIRiskToken.objects.primary().db]
-        if not connection.in_atomic_block:
-            return self._try_to_renew(token)
-        transaction.on_commit(lambda: self._try_to_renew(token), using=connection.alias)
-        return token
+        postponed = yield from query(self._postpone, token)
+        return token if postponed else (yield from self._try_to_renew(token))
 
-    def _try_to_renew(self, token: AIRiskToken) -> AIRiskToken:
+    def _postpone(self, token: AIRiskToken) -> bool:
+        connection = connections[AIRiskToken.objects.primary().db]
+        if connection.in_atomic_block:
+            transaction.on_commit(lambda: run(self._try_to_renew(token)), using=connection.alias)
+        return connection.in_atomic_block
+
+    def _try_to_renew(self, token: AIRiskToken) -> Steps[AIRiskToken]:
         try:
-            renewed = self._claim_and_renew(token)
+            renewed = yield from self._claim_and_renew(token)
         except (AIRiskError, DatabaseError) as error:
             logger.warning("AIRisk token %s lives on without its early renewal: %s", token.pk, error)
             return token
-        return renewed or self._read()
+        return renewed or (yield from query(self._read))
 
-    def _renew_or_wait(self, refused: str | None) -> AIRiskToken:
+    def _renew_or_wait(self, refused: str | None) -> Steps[AIRiskToken]:
         """Renew the token, or wait for whoever is at it and return what that brought."""
         give_up = time.monotonic() + lease_seconds(self.deployment)
         pause = 0.05
         while time.monotonic() < give_up:
-            token = self._read()
-            now = timezone.now()
-            if self._serves(token, refused, now):
+            token, serves = yield from query(self._look, refused)
+            if serves:
                 return token
-            self._require_silent_renewal(token)
+            if not self.deployment.silent_renewal:
+                yield from query(self._require_silent_renewal, token)
+            now = timezone.now()
             if token.failed_at is not None and now - token.failed_at < ECHO:
                 raise self._as_seen_by_caller(token.failure())
             if token.lease_until is None or token.lease_until < now:
-                renewed = self._claim_and_renew(token)
+                renewed = yield from self._claim_and_renew(token)
                 if renewed is not None:
                     return renewed
-            time.sleep(pause)
+            yield Pause(pause)
             pause = min(pause * 1.5, 0.25)
         raise AIRiskUnavailable("Another process is renewing this token and has not finished in time.")
 
-    def _claim_and_renew(self, token: AIRiskToken) -> AIRiskToken | None:
-        """Return the renewed token, or ``None`` where somebody else is at it or was faster."""
+    def _claim_and_renew(self, token: AIRiskToken) -> Steps[AIRiskToken | None]:
+        """Come to the renewed token, or to ``None`` where somebody else is at it or was faster."""
         lease = uuid4()
+        mine = yield from query(self._claim, token, lease)
+        if mine is None:
+            return None
+        try:
+            outcome = yield from self._obtain(mine)
+        except GeneratorExit:
+            # Nobody is left to give the lease back; it lapses by itself.
+            raise
+        except BaseException:
+            yield from query(AIRiskToken.objects.settle, [mine], lease)
+            raise
+        saved = yield from query(save_outcomes, [(mine, outcome)], lease)
+        if isinstance(outcome, AIRiskError):
+            raise self._as_seen_by_caller(outcome)
+        return mine if saved else None
+
+    def _claim(self, token: AIRiskToken, lease: UUID) -> AIRiskToken | None:
         row = AIRiskToken.objects.filter(pk=token.pk)
-        claimed = row.claim(lease, now=timezone.now(), seconds=lease_seconds(self.deployment))
-        for mine in claimed:
+        for mine in row.claim(lease, now=timezone.now(), seconds=lease_seconds(self.deployment)):
             if (mine.sealed, mine.failed_at) == (token.sealed, token.failed_at):
-                return self._renew_claimed(mine, lease)
+                return mine
             AIRiskToken.objects.settle([mine], lease)
         return None
 
-    def _renew_claimed(self, token: AIRiskToken, lease: UUID) -> AIRiskToken | None:
-        from .transport import OAuthClient
-
+    def _obtain(self, token: AIRiskToken) -> Steps[Outcome]:
+        if token.sealed:
+            # A host with a wrong key must not replace what the others can still open.
+            yield from query(self._open, token)
         try:
-            if token.sealed:
-                # A host with a wrong key must not replace what the others can still open.
-                self._open(token)
-            with OAuthClient(self.deployment) as client:
-                outcome = renewal_outcome(self.deployment, token, client)
-        except BaseException:
-            AIRiskToken.objects.settle([token], lease)
-            raise
-        saved = save_outcomes([(token, outcome)], lease)
-        if isinstance(outcome, AIRiskError):
-            raise self._as_seen_by_caller(outcome)
-        return token if saved else None
+            grant: TokenGrant = yield Obtain(self.deployment, token.userid or None)
+        except AIRiskError as error:
+            # Returned, to be noted on the row before it is raised.
+            return error
+        return grant
 
-    def _note_use(self, token: AIRiskToken) -> None:
+    def _take(self, token: AIRiskToken) -> Secret:
+        """Open a token that is about to be used, and note once in a while that it is."""
+        if timezone.now() - token.last_used_at >= USE_IS_NOTED_EVERY:
+            self._note("last_used_at")
+        return self._open(token)
+
+    def _note(self, what: str) -> None:
+        """Write the time of something to the token's row, when the caller's transaction has committed."""
         now = timezone.now()
-        if now - token.last_used_at < USE_IS_NOTED_EVERY:
-            return
-        row = AIRiskToken.objects.primary().filter(pk=token.pk)
-        transaction.on_commit(lambda: row.update(last_used_at=now), using=row.db, robust=True)
+        row = AIRiskToken.objects.primary().owned_by(self._user_id, self.deployment.alias)
+        transaction.on_commit(lambda: row.update(**{what: now}), using=row.db, robust=True)
+
+    @property
+    def _user_id(self) -> Any:
+        return None if self.user is None else self.user.pk
 
     def _require_silent_renewal(self, useless: AIRiskToken | None = None) -> None:
         if self.deployment.silent_renewal:
@@ -248,39 +277,9 @@ class TokenKeeper:
         return error
 
 
-def on_own_connection(renew: Callable[[], Result], pk: Any) -> Result:
-    """Run a renewal that cannot wait so that it commits, whatever becomes of the caller's transaction.
-
-    Where another connection cannot see the row ``pk`` (a ``TestCase``; SQLite while the caller writes), it runs on the
-    caller's. Outside a transaction it just runs.
-    """
-    connection = connections[AIRiskToken.objects.primary().db]
-    if not connection.in_atomic_block or connection.vendor == "sqlite":
-        return renew()
-
-    def in_thread() -> tuple[Result] | None:
-        try:
-            visible = AIRiskToken.objects.primary().filter(pk=pk).exists()
-            return (renew(),) if visible else None
-        finally:
-            connections.close_all()
-
-    with ThreadPoolExecutor(max_workers=1) as thread:
-        done = thread.submit(in_thread).result()
-    return renew() if done is None else done[0]
-
-
 def lease_seconds(deployment: Deployment) -> float:
     """Return for how many seconds the renewal of a token is held against others."""
     return sum(deployment.timeout) + LEASE_MARGIN
-
-
-def renewal_outcome(deployment: Deployment, token: AIRiskToken, client: Any) -> Outcome:
-    """Do the HTTP part of one renewal. An error is returned, to be noted on the row before it is raised."""
-    try:
-        return flow.obtain_silently(deployment, token.userid or None, client)
-    except AIRiskError as error:
-        return error
 
 
 def save_outcomes(

@@ -3,28 +3,31 @@
 The bearer goes to the deployment's own origin only, checked on every hop.
 """
 
-import re
 from contextlib import suppress
-from typing import Any, Final, NoReturn, Self
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Self
 from urllib.parse import urljoin
 
 import requests
-from django.utils import timezone
 from requests.auth import AuthBase
 from requests.cookies import extract_cookies_to_jar
 from requests.exceptions import InvalidURL
 from requests.utils import rewind_body
 from urllib3.exceptions import HTTPError
 
-from . import conf, protocol
+from . import bearer, conf, protocol
+from .bearer import Bearer
 from .conf import Deployment
+from .effects import run
 from .exceptions import AIRiskInvalidResponse, AIRiskUnavailable
 from .protocol import Secret
-from .renewal import Access, TokenKeeper
+from .renewal import Access
 from .transport import USER_AGENT, environment_for
 
+if TYPE_CHECKING:
+    from .async_client import AsyncAIRiskClient
+
 _DRAINED: Final = 64 * 1024
-_PATH: Final = r"/(?![/\\])[^\\]*"
 
 
 class AIRiskAuth(AuthBase):
@@ -33,14 +36,13 @@ class AIRiskAuth(AuthBase):
     After a 401 the token is renewed and the request sent once more (not if its body is a stream that cannot be
     rewound); what then comes is handed back. If that is a 401 again, none renews the token for a minute.
 
-    Calls raise what :meth:`TokenKeeper.access <airisk_oauth.renewal.TokenKeeper.access>` raises, and
+    Calls raise what :meth:`~airisk_oauth.renewal.TokenKeeper.accessing` raises, and
     ``requests.exceptions.InvalidURL``, before connecting, for another origin than the deployment's.
     """
 
     def __init__(self, deployment: Deployment, user: Any = None) -> None:
         self.deployment = deployment
-        self._keeper = TokenKeeper(deployment, user)
-        self._access: Access | None = None
+        self.bearer = Bearer(deployment, user)
 
     @classmethod
     def for_user(cls, user: Any, deployment: str = conf.DEFAULT_ALIAS) -> Self:
@@ -53,50 +55,35 @@ class AIRiskAuth(AuthBase):
         return cls(conf.deployment(deployment))
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        if not self._is_ours(request):
-            raise InvalidURL("The token of an AIRisk deployment is sent to its own origin only.")
-        self._sign(request, self._token())
+        if not self.bearer.is_ours(request.url or ""):
+            raise InvalidURL(bearer.NOT_OURS)
+        request.headers["Authorization"] = run(self.bearer.accessing()).header
         request.hooks["response"].append(self._after)
         return request
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("An object that signs calls to AIRisk cannot be pickled; make a new one where it is needed.")
-
-    def _is_ours(self, request: requests.PreparedRequest) -> bool:
-        return protocol.origin_of(request.url or "") == self.deployment.origin
-
-    def _token(self) -> Secret:
-        access = self._access
-        if access is None or access.good_until <= timezone.now():
-            access = self._access = self._keeper.access()
-        return access.token
-
-    @staticmethod
-    def _sign(request: requests.PreparedRequest, token: str) -> None:
-        # The frames of a call hold its headers, and crash reports show frames.
-        request.headers["Authorization"] = Secret(f"Bearer {token}")
+        raise TypeError(bearer.NO_PICKLES)
 
     def _after(self, response: requests.Response, **kwargs: Any) -> requests.Response:
         """Look at every response, those on the way of a redirect included."""
         request = response.request
         sent = Secret(request.headers.get("Authorization", "").removeprefix("Bearer "))
-        if response.status_code == 401 and sent and self._is_ours(request):
+        if response.status_code == 401 and sent and self.bearer.is_ours(request.url or ""):
             try:
-                self._access = self._keeper.access(refused=sent)
+                access = run(self.bearer.replacing(sent))
             except BaseException:
                 # Nobody gets to see it, so nobody else would give its connection back.
                 response.close()
                 raise
-            if self._access.token != sent and _rewind(request):
-                response = self._replay(response, self._access.token, kwargs)
-                if response.status_code == 401 and self._access.is_new:
-                    self._keeper.note_refused_anew()
+            if access is not None and _rewind(request):
+                response = self._replay(response, access, kwargs)
+                run(self.bearer.noting(response.status_code, access))
         if response.is_redirect and _target_origin(response) != self.deployment.origin:
             # Removed before requests copies the headers to the next hop, which may be anywhere.
             request.headers.pop("Authorization", None)
         return response
 
-    def _replay(self, response: requests.Response, token: str, kwargs: dict[str, Any]) -> requests.Response:
+    def _replay(self, response: requests.Response, access: Access, kwargs: dict[str, Any]) -> requests.Response:
         # Drained, so that the connection can be used again, but not for ever.
         with suppress(HTTPError, OSError):
             response.raw.read(_DRAINED, decode_content=False)
@@ -106,7 +93,7 @@ class AIRiskAuth(AuthBase):
         extract_cookies_to_jar(again._cookies, again, response.raw)  # type: ignore[no-untyped-call]
         again.headers.pop("Cookie", None)
         again.prepare_cookies(again._cookies)
-        self._sign(again, token)
+        again.headers["Authorization"] = access.header
         replayed: requests.Response = response.connection.send(again, **kwargs)
         replayed.history.append(response)
         return replayed
@@ -119,10 +106,14 @@ class AIRiskSession(requests.Session):
     ``AIRiskUnavailable`` where the transport failed. A redirect to another origin is handed back, not followed.
     """
 
+    #: Whether the connections of :attr:`aclient` outlive a call: not where each call has an event loop of its own.
+    keeps_async_connections = True
+
     def __init__(self, auth: AIRiskAuth) -> None:
         super().__init__()
         self.deployment = auth.deployment
         self.auth = auth
+        self._bearer = auth.bearer
         self.headers.update({"Accept": "application/json", "User-Agent": USER_AGENT})
         # Once, here, and never .netrc: requests would look at all of it for every call.
         self.trust_env = False
@@ -139,19 +130,31 @@ class AIRiskSession(requests.Session):
         """Call as the application itself, with the generic token. No I/O; errors come with the first call."""
         return cls(AIRiskAuth.for_application(deployment))
 
+    @cached_property
+    def aclient(self) -> "AsyncAIRiskClient":
+        """The asynchronous side: the same owner's ``httpx2`` client, made on first use (extra ``async``)."""
+        from .async_client import AsyncAIRiskClient
+
+        return AsyncAIRiskClient(self._bearer, keep_alive=self.keeps_async_connections)
+
+    async def aclose(self) -> None:
+        """Close the connections of both sides."""
+        self.close()
+        if "aclient" in vars(self):
+            await self.aclient.aclose()
+
     def prepare_request(self, request: requests.Request) -> requests.PreparedRequest:
         """Join a path to ``BASE_URL``, then prepare as ``requests`` does."""
-        url = str(request.url)
-        if not re.match(r"https?://", url, re.IGNORECASE):
-            if not re.fullmatch(_PATH, url):
-                raise InvalidURL("Give a path that starts with one slash, or a URL of the deployment.")
-            request.url = self.deployment.base_url + url
+        url = self._bearer.url_of(str(request.url))
+        if url is None:
+            raise InvalidURL(bearer.NO_PATH)
+        request.url = url
         return super().prepare_request(request)
 
     def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
         """Send with ``API_TIMEOUT`` where the caller gave none."""
-        if protocol.origin_of(request.url or "") != self.deployment.origin:
-            raise InvalidURL("This session calls one AIRisk deployment, and no other origin.")
+        if not self._bearer.is_ours(request.url or ""):
+            raise InvalidURL(bearer.NOT_OURS)
         if kwargs.get("timeout") is None:
             kwargs["timeout"] = self.deployment.api_timeout
         try:
@@ -160,7 +163,7 @@ class AIRiskSession(requests.Session):
             failure = type(error)
         # Here, where the caught exception and the request that it carries are gone, not only hidden.
         if failure is requests.TooManyRedirects:
-            raise AIRiskInvalidResponse("AIRisk redirects without end.") from None
+            raise AIRiskInvalidResponse(bearer.ENDLESS) from None
         raise AIRiskUnavailable(f"AIRisk could not be reached ({failure.__name__}).") from None
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:
@@ -170,7 +173,7 @@ class AIRiskSession(requests.Session):
         return super().get_redirect_target(resp)
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("A session with AIRisk cannot be pickled; make a new one where it is needed.")
+        raise TypeError(bearer.NO_PICKLES)
 
 
 def _target_origin(response: requests.Response) -> tuple[str, str, int] | None:

@@ -25,7 +25,7 @@ from django.db.models import Q
 from django.utils import timezone
 from django.utils.module_loading import import_string
 
-from . import renewal
+from . import flow, renewal
 from .conf import Deployment
 from .exceptions import AIRiskError, AIRiskRefused, ConnectionRequired
 from .models import AIRiskToken, AIRiskTokenQuerySet
@@ -269,7 +269,10 @@ class _Run:
             return None
 
     def _renew(self, token: AIRiskToken) -> renewal.Outcome:
-        return renewal.renewal_outcome(self.deployment, token, self._client())
+        try:
+            return self._client().run(flow.obtain_silently(self.deployment, token.userid or None))
+        except AIRiskError as error:
+            return error
 
     def _client(self) -> "OAuthClient":
         """Return this worker's own client: a connection is used by one thread."""

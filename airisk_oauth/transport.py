@@ -14,72 +14,56 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
 import requests
-from django.utils import timezone
 from requests.adapters import HTTPAdapter
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError
 
 from . import protocol
-from .exceptions import AIRiskInvalidResponse, AIRiskUnavailable
-from .protocol import Reply, Secret, TokenGrant
+from .exceptions import AIRiskUnavailable
+from .protocol import Reply
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from .conf import Deployment
+    from .protocol import Call, Calls, Result
 
 USER_AGENT: Final = "django-airisk-oauth"
-_HEADERS: Final = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": USER_AGENT}
+HEADERS: Final = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": USER_AGENT}
 
 #: When this thread's flow has to be over, on the monotonic clock.
 _deadline: ContextVar[float] = ContextVar("airisk_oauth_deadline")
 
 
 class OAuthClient(AbstractContextManager["OAuthClient"]):
-    """Calls the OAuth endpoints of one deployment; connections are kept until it is closed.
-
-    A flow takes ``TIMEOUT``'s read seconds at the most, all its calls together: :meth:`start_clock` begins a new one.
-    """
+    """Calls the OAuth endpoints of one deployment; connections are kept until it is closed."""
 
     def __init__(self, deployment: "Deployment") -> None:
         self.deployment = deployment
         self._adapter = _TimedAdapter()
         self._environment = environment_for(deployment.base_url)
-        self.start_clock()
-
-    def start_clock(self) -> None:
-        """Give the flow that starts now its full time."""
-        self._ends = time.monotonic() + self.deployment.timeout[1]
 
     def __exit__(self, *exc: object) -> None:
         self._adapter.close()
 
-    def authorize(self, url: str, *, state: str) -> Secret:
-        """Ask for a code without a browser, and return it. Errors: see :func:`protocol.read_authorization`."""
-        reply = self._send("GET", url)
-        return protocol.read_authorization(reply, redirect_uri=self.deployment.redirect_uri, state=state)
+    def run(self, calls: "Calls[Result]") -> "Result":
+        """Send these calls, and return what they come to, within ``TIMEOUT``'s read seconds for all of them together.
 
-    def exchange(self, code: str, *, userid: str | None) -> TokenGrant:
-        """Trade a code for a token, once. Errors: see :func:`protocol.read_token`."""
-        deployment = self.deployment
-        form = protocol.token_form(
-            code=code,
-            client_id=deployment.client_id,
-            client_secret=deployment.client_secret,
-            redirect_uri=deployment.redirect_uri,
-            userid=userid,
-            extra=deployment.extra_token_params,
-        )
-        reply = self._send("POST", deployment.token_url, form)
-        return protocol.read_token(reply, now=timezone.now(), secrets=(code, deployment.client_secret))
+        :raises AIRiskError: AIRisk could not be reached, or what the calls themselves make of a reply.
+        """
+        _deadline.set(time.monotonic() + self.deployment.timeout[1])
+        try:
+            call = next(calls)
+            while True:
+                call = calls.send(self._send(call))
+        except StopIteration as end:
+            result: Result = end.value
+            return result
 
-    def _send(self, method: str, url: str, form: "Mapping[str, str] | None" = None) -> Reply:
+    def _send(self, call: "Call") -> Reply:
         request = requests.PreparedRequest()
-        request.prepare(method=method, url=url, headers=_HEADERS, data=form)
+        request.prepare(method=call.method, url=call.url, headers=HEADERS, data=call.form)
         connect, _read = self.deployment.timeout
-        left = max(self._ends - time.monotonic(), 0.001)
-        _deadline.set(self._ends)
+        left = max(_deadline.get() - time.monotonic(), 0.001)
         failure = ""
         try:
             # The adapter, not a session: nothing is redirected, and no cookie of one user reaches another's flow.
@@ -94,16 +78,13 @@ class OAuthClient(AbstractContextManager["OAuthClient"]):
             raise error.with_traceback(None) from None
         if failure:
             # Here, where the caught exception and the request that it carries are gone, not only hidden.
-            raise AIRiskUnavailable(f"AIRisk did not answer ({failure}).") from None
-        if body is None:
-            raise AIRiskInvalidResponse("AIRisk's answer is longer than any token.")
-        return Reply(
-            response.status_code,
-            body,
-            response.headers.get("Location"),
-            response.headers.get("Content-Type", "").lower(),
-            response.headers.get("Retry-After", ""),
-        )
+            raise unanswered(failure) from None
+        return Reply.of(response.status_code, response.headers, body)
+
+
+def unanswered(failure: str) -> AIRiskUnavailable:
+    """Return the error for a call that ended with this exception, of which no more than the name is told."""
+    return AIRiskUnavailable(f"AIRisk did not answer ({failure}).")
 
 
 def environment_for(url: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from django.contrib.auth.models import AnonymousUser, User
 from django.core.exceptions import ImproperlyConfigured
 
 import airisk_oauth
-from airisk_oauth import conf, sessions
+from airisk_oauth import async_client, conf, sessions
 from airisk_oauth.conf import Deployment, aliases, deployment, is_userid, problems
 from airisk_oauth.models import AIRiskIdentity
 from airisk_oauth.userids import from_identity
@@ -348,9 +348,10 @@ def test_by_default_staff_say_who_a_user_is_on_each_deployment(mia: User) -> Non
 # The package
 
 
-def test_the_package_offers_its_session_and_auth_and_nothing_else() -> None:
+def test_the_package_offers_its_ways_to_call_and_nothing_else() -> None:
     for name in airisk_oauth.__all__:
-        assert getattr(airisk_oauth, name) is getattr(sessions, name)
+        module = async_client if name.startswith("Async") else sessions
+        assert getattr(airisk_oauth, name) is getattr(module, name)
     with pytest.raises(AttributeError, match="'airisk_oauth' has no attribute 'AIRiskCookie'"):
         airisk_oauth.AIRiskCookie  # noqa: B018
 
@@ -359,7 +360,7 @@ def test_the_package_offers_its_session_and_auth_and_nothing_else() -> None:
     ("code", "unwanted"),
     [
         ("import airisk_oauth.protocol, airisk_oauth.exceptions", ["django", "requests"]),
-        ("import django; django.setup(); import airisk_oauth.urls", ["requests", "cryptography", "tqdm"]),
+        ("import django; django.setup(); import airisk_oauth.urls", ["requests", "httpx2", "cryptography", "tqdm"]),
     ],
 )
 def test_a_process_that_never_calls_airisk_does_not_pay_for_it(code: str, unwanted: list[str]) -> None:

@@ -82,6 +82,21 @@ async def hold_streamed_async(request: HttpRequest) -> StreamingHttpResponse:
     return StreamingHttpResponse(lines())
 
 
+async def hold_aclient(request: Any) -> HttpResponse:
+    held[:] = [request.airisk]
+    return HttpResponse((await request.airisk.aclient.get("/api/GetConversations")).content)
+
+
+async def hold_aclient_streamed(request: Any) -> StreamingHttpResponse:
+    async def lines() -> AsyncIterator[bytes]:
+        async with request.airisk.aclient.stream("GET", "/api/StreamAnswer") as answer:
+            held[:] = [request.airisk]
+            async for part in answer.aiter_bytes():
+                yield part
+
+    return StreamingHttpResponse(lines())
+
+
 def hold_and_fail(request: HttpRequest) -> HttpResponse:
     _hold(request)
     raise ValueError
@@ -104,6 +119,8 @@ urlpatterns = [
     path("hold-async/", hold_async),
     path("hold-streamed/", hold_streamed),
     path("hold-streamed-async/", hold_streamed_async),
+    path("hold-aclient/", hold_aclient),
+    path("hold-aclient-streamed/", hold_aclient_streamed),
     path("hold-and-fail/", hold_and_fail),
     path("call-second/", call_second),
 ]
@@ -164,7 +181,7 @@ def test_unused_it_imports_nothing_heavy() -> None:
         django.setup()
         urlpatterns = [path("", lambda request: HttpResponse("home")), path("a/", include("airisk_oauth.urls"))]
         assert Client().get("/").content == b"home"
-        heavy = {"requests", "urllib3", "cryptography", "airisk_oauth.sessions", "airisk_oauth.transport"}
+        heavy = {"requests", "urllib3", "httpx2", "cryptography", "airisk_oauth.sessions", "airisk_oauth.transport"}
         assert not heavy & set(sys.modules), heavy & set(sys.modules)
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True, timeout=60)
@@ -215,6 +232,39 @@ def test_the_session_of_an_asynchronous_stream_is_closed_after_its_last_byte(
         assert not is_open(held[0])
 
     read()
+
+
+def test_an_asynchronous_view_calls_by_the_other_side(visit: Browser, browser: Client, airisk: World) -> None:
+    connect(browser)
+    assert b"lastMessage" in visit("/hold-aclient/").content
+    assert airisk.journal[-1].values == {"client_id": "client-1", "userid": "user_42"}
+    # In a synchronous stack there is no loop left to close it on, and nothing in it to close.
+    assert held[0].aclient.is_closed is isinstance(visit.client, AsyncClient)
+
+
+def test_an_asynchronous_view_of_somebody_unconnected_leads_to_connect(visit: Browser, airisk: World) -> None:
+    assert visit("/hold-aclient/")["Location"] == "/airisk/connect/?next=%2Fhold-aclient%2F"
+
+
+def test_the_other_side_is_closed_after_the_last_byte_of_a_stream(
+    browser: Client, airisk: World, settings: "Settings"
+) -> None:
+    settings.ROOT_URLCONF = __name__
+    connect(browser)
+    client = AsyncClient()
+    client.cookies = browser.cookies
+
+    @async_to_sync
+    async def read() -> bytes:
+        response: Any = await client.get("/hold-aclient-streamed/")
+        parts = aiter(response)
+        first: bytes = await anext(parts)
+        assert not held[0].aclient.is_closed
+        rest = b"".join([part async for part in parts])
+        assert held[0].aclient.is_closed
+        return first + rest
+
+    assert b"Answer for user_42:" in read()
 
 
 def test_an_error_of_the_responses_own_close_leaves_no_session_open(

@@ -12,11 +12,13 @@ from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
-from typing import Any
+from typing import Any, Self
 
+import httpx2
 import pytest
 import requests
 import responses
+from asgiref.sync import async_to_sync
 from django.contrib.auth.models import AnonymousUser, User
 from django.core.exceptions import ImproperlyConfigured
 from django.http import JsonResponse
@@ -27,7 +29,7 @@ from django.views.debug import ExceptionReporter
 from pytest_django import DjangoAssertNumQueries
 from requests.exceptions import InvalidURL
 
-from airisk_oauth import AIRiskAuth, AIRiskSession, flow
+from airisk_oauth import AIRiskAuth, AIRiskSession, AsyncAIRiskClient, flow
 from airisk_oauth.exceptions import AIRiskError, AIRiskInvalidResponse, AIRiskUnavailable, ConnectionRequired
 from airisk_oauth.models import AIRiskIdentity, AIRiskToken
 from airisk_oauth.protocol import Secret, TokenGrant
@@ -117,6 +119,48 @@ def session(airisk: World, mia: User) -> Iterator[AIRiskSession]:
         yield session
 
 
+class Blocking:
+    """The asynchronous client, driven from here, each call by an event loop of its own."""
+
+    def __init__(self, client: AsyncAIRiskClient) -> None:
+        self.client, self.deployment = client, client.deployment
+        # As requests does by itself.
+        client.follow_redirects = True
+
+    @classmethod
+    def for_user(cls, user: Any, deployment: str = "default") -> Self:
+        return cls(AsyncAIRiskClient.for_user(user, deployment, keep_alive=False))
+
+    @classmethod
+    def for_application(cls, deployment: str = "default") -> Self:
+        return cls(AsyncAIRiskClient.for_application(deployment, keep_alive=False))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        async_to_sync(self.client.aclose)()
+
+    def get(self, url: str, **given: Any) -> Any:
+        return async_to_sync(self.client.get)(url, **given)
+
+    def post(self, url: str, **given: Any) -> Any:
+        return async_to_sync(self.client.post)(url, **given)
+
+
+both = pytest.mark.parametrize("kind", [AIRiskSession, Blocking])
+#: How ``requests`` and ``httpx2`` call an address that is none.
+WRONG_ADDRESS = (InvalidURL, httpx2.InvalidURL)
+
+
+@pytest.fixture(params=[AIRiskSession, Blocking])
+def either(request: pytest.FixtureRequest, airisk: World, mia: User) -> Iterator[Any]:
+    """Mia's session or asynchronous client, with a token that AIRisk takes."""
+    live_token(airisk, mia)
+    with request.param.for_user(mia) as session:
+        yield session
+
+
 def api_statuses(airisk: World) -> list[int]:
     return [seen.status for seen in airisk.journal if not seen.endpoint.startswith("/api/oauth2")]
 
@@ -130,19 +174,20 @@ def shown_variables(error: BaseException) -> str:
 # Where to
 
 
+@both
 @pytest.mark.parametrize("alias", ["default", "second"])
 @pytest.mark.parametrize(
     "address", ["/api/GetModels", "{base}/api/GetModels", "{upper}/api/GetModels", "/api/GetModels?a=b#c"]
 )
 def test_a_path_is_joined_to_the_base_url_and_a_url_of_its_origin_taken_as_it_is(
-    airisk: World, settings: Any, alias: str, address: str
+    airisk: World, settings: Any, alias: str, address: str, kind: Any
 ) -> None:
     base, client = settings.AIRISK_OAUTH[alias]["BASE_URL"], settings.AIRISK_OAUTH[alias]["CLIENT_ID"]
     live_token(airisk, client_id=client, deployment=alias)
-    with AIRiskSession.for_application(alias) as session:
+    with kind.for_application(alias) as session:
         answer = session.get(address.format(base=base, upper=base.replace("http", "HTTP")))
     assert answer.status_code == 200
-    assert answer.url.startswith(f"{base}/api/GetModels")
+    assert str(answer.url).startswith(f"{base}/api/GetModels")
     assert [seen.values["client_id"] for seen in airisk.journal] == [client]
 
 
@@ -172,11 +217,11 @@ def test_a_path_is_joined_to_the_base_url_and_a_url_of_its_origin_taken_as_it_is
     ],
 )
 def test_any_other_address_raises_before_connecting(
-    session: AIRiskSession, airisk: World, elsewhere: Elsewhere, address: str
+    either: Any, airisk: World, elsewhere: Elsewhere, address: str
 ) -> None:
-    own = session.deployment.base_url.removeprefix("http://").removesuffix("/sandbox")
-    with pytest.raises(InvalidURL):
-        session.get(address.format(elsewhere=elsewhere.place, own=own, port=own.partition(":")[2]))
+    own = either.deployment.base_url.removeprefix("http://").removesuffix("/sandbox")
+    with pytest.raises(WRONG_ADDRESS):
+        either.get(address.format(elsewhere=elsewhere.place, own=own, port=own.partition(":")[2]))
     assert not airisk.journal
     assert elsewhere.connections == 0
 
@@ -220,12 +265,12 @@ def test_a_redirect_within_the_origin_keeps_the_bearer(
 @pytest.mark.parametrize("refused_first", [False, True])
 @pytest.mark.parametrize("to", ["http://{elsewhere}/", "//{elsewhere}/", "https://{own}/", "http://["])
 def test_a_redirect_to_another_origin_is_handed_back(
-    session: AIRiskSession, airisk: World, elsewhere: Elsewhere, to: str, refused_first: bool
+    either: Any, airisk: World, elsewhere: Elsewhere, to: str, refused_first: bool
 ) -> None:
     if refused_first:
         airisk.end_all_tokens()
-    own = session.deployment.base_url.removeprefix("http://")
-    answer = session.get("/api/Answer", params={"status": "302", "to": to.format(elsewhere=elsewhere.place, own=own)})
+    own = either.deployment.base_url.removeprefix("http://")
+    answer = either.get("/api/Answer", params={"status": "302", "to": to.format(elsewhere=elsewhere.place, own=own)})
     assert answer.status_code == 302
     assert elsewhere.connections == 0
 
@@ -284,14 +329,14 @@ def test_https_on_the_same_host_is_another_origin_too(settings: Any, mia: User, 
 
 
 @pytest.mark.parametrize("status", [200, 201, 302, 400, 403, 404, 418, 429, 500, 503])
-def test_every_status_comes_back_as_a_response(session: AIRiskSession, airisk: World, status: int) -> None:
-    assert session.get("/api/Answer", params={"status": status}).status_code == status
+def test_every_status_comes_back_as_a_response(either: Any, airisk: World, status: int) -> None:
+    assert either.get("/api/Answer", params={"status": status}).status_code == status
     assert api_statuses(airisk) == [status]
 
 
-def test_so_does_an_outage(session: AIRiskSession, airisk: World) -> None:
+def test_so_does_an_outage(either: Any, airisk: World) -> None:
     airisk.switches.outage = True
-    assert session.get("/api/GetConversations").status_code == 503
+    assert either.get("/api/GetConversations").status_code == 503
     assert not token_requests(airisk)
 
 
@@ -315,12 +360,13 @@ def test_calls_have_the_deployments_timeouts_or_their_own(
             assert session.get("/api/GetModels", timeout=own).status_code == 200
 
 
-def test_a_transport_failure_is_unavailable_and_shows_no_bearer(settings: Any, mia: User) -> None:
+@both
+def test_a_transport_failure_is_unavailable_and_shows_no_bearer(settings: Any, mia: User, kind: Any) -> None:
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         set_option(settings, BASE_URL=f"http://127.0.0.1:{nobody.getsockname()[1]}")
         give_token(mia)
-        with AIRiskSession.for_user(mia) as session, pytest.raises(AIRiskUnavailable) as caught:
+        with kind.for_user(mia) as session, pytest.raises(AIRiskUnavailable) as caught:
             session.post("/api/SendMessage", json={"text": "hello"})
     error = caught.value
     assert error.__cause__ is None
@@ -399,8 +445,8 @@ def test_a_401_renews_and_the_call_is_made_once_more(
     assert len(token_requests(airisk)) == 1
 
 
-def test_a_second_401_comes_back_as_it_is(session: AIRiskSession, airisk: World) -> None:
-    answer = session.get("/api/Answer", params={"status": 401})
+def test_a_second_401_comes_back_as_it_is(either: Any, airisk: World) -> None:
+    answer = either.get("/api/Answer", params={"status": 401})
     assert answer.status_code == 401
     assert api_statuses(airisk) == [401, 401]
     assert len(token_requests(airisk)) == 1
@@ -413,12 +459,12 @@ def reconnect(airisk: World, mia: User) -> None:
 
 @committing
 def test_what_airisk_refuses_whatever_the_token_costs_one_renewal_a_minute(
-    session: AIRiskSession, airisk: World, mia: User, monkeypatch: pytest.MonkeyPatch
+    either: Any, airisk: World, mia: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for seconds, renewals in ((0, 1), (1, 1), (59, 1), (62, 2), (63, 2)):
         travel(monkeypatch, seconds)
-        with AIRiskSession.for_user(mia) as another:
-            for each in (session, another):
+        with type(either).for_user(mia) as another:
+            for each in (either, another):
                 assert each.get("/api/Answer", params={"status": 401}).status_code == 401
                 assert each.get("/api/Answer").status_code == 200
         assert len(token_requests(airisk)) == renewals
@@ -426,35 +472,33 @@ def test_what_airisk_refuses_whatever_the_token_costs_one_renewal_a_minute(
 
 
 @committing
-def test_a_new_token_is_tried_however_the_one_before_it_fared(session: AIRiskSession, airisk: World, mia: User) -> None:
-    session.get("/api/Answer", params={"status": 401})
+def test_a_new_token_is_tried_however_the_one_before_it_fared(either: Any, airisk: World, mia: User) -> None:
+    either.get("/api/Answer", params={"status": 401})
     airisk.end_all_tokens()
-    assert session.get("/api/Answer").status_code == 401
+    assert either.get("/api/Answer").status_code == 401
     reconnect(airisk, mia)
-    assert session.get("/api/Answer").status_code == 200
+    assert either.get("/api/Answer").status_code == 200
     # This one, too, may be ended by AIRisk before its time.
     airisk.end_all_tokens()
-    assert session.get("/api/Answer").status_code == 200
+    assert either.get("/api/Answer").status_code == 200
 
 
 def test_a_token_that_was_not_renewed_for_the_call_is_renewed_for_the_next(
-    session: AIRiskSession, airisk: World, mia: User
+    either: Any, airisk: World, mia: User
 ) -> None:
-    session.get("/api/GetModels")
+    either.get("/api/GetModels")
     reconnect(airisk, mia)
     airisk.end_all_tokens()
-    assert [session.get("/api/GetModels").status_code for _call in range(2)] == [401, 200]
+    assert [either.get("/api/GetModels").status_code for _call in range(2)] == [401, 200]
 
 
-def test_a_401_for_a_token_that_has_been_replaced_only_replays(
-    session: AIRiskSession, airisk: World, mia: User
-) -> None:
-    session.get("/api/GetModels")
+def test_a_401_for_a_token_that_has_been_replaced_only_replays(either: Any, airisk: World, mia: User) -> None:
+    either.get("/api/GetModels")
     airisk.end_all_tokens()
     row = stored(mia)
     row.access_token, _ends = airisk.new_token(Caller("client-1", "user_42"))
     row.save()
-    assert session.get("/api/GetModels").status_code == 200
+    assert either.get("/api/GetModels").status_code == 200
     assert api_statuses(airisk) == [200, 401, 200]
     assert not token_requests(airisk)
 
@@ -603,30 +647,32 @@ def _take_the_applications(mia: User) -> None:
     AIRiskToken.objects.filter(user=mia).update(sealed=stored(None).sealed)
 
 
+@both
 @pytest.mark.parametrize("change", [_forget, _remap, _unmap, _damage, _take_the_applications])
 @pytest.mark.parametrize("ends_in", [3600, -60])
 def test_a_user_who_has_to_connect_is_told_where_without_a_call(
-    airisk: World, mia: User, change: Callable[[User], None], ends_in: float
+    airisk: World, mia: User, change: Callable[[User], None], ends_in: float, kind: Any
 ) -> None:
     live_token(airisk)
     live_token(airisk, mia, ends_in=ends_in)
     change(mia)
     rows = list(AIRiskToken.objects.order_by("pk").values("pk", "sealed", "expires_at", "failure_count"))
-    with AIRiskSession.for_user(mia) as session, pytest.raises(ConnectionRequired) as caught:
+    with kind.for_user(mia) as session, pytest.raises(ConnectionRequired) as caught:
         session.get("/api/GetConversations")
     assert (caught.value.deployment, caught.value.connect_url) == ("default", "/airisk/connect/")
     assert list(AIRiskToken.objects.order_by("pk").values("pk", "sealed", "expires_at", "failure_count")) == rows
     assert not airisk.journal
 
 
+@both
 @pytest.mark.parametrize("alias", ["default", "second"])
 @pytest.mark.parametrize("is_anonymous", [True, False])
 def test_nobody_gets_a_first_token_silently_or_the_applications(
-    airisk: World, mia: User, alias: str, is_anonymous: bool
+    airisk: World, mia: User, alias: str, is_anonymous: bool, kind: Any
 ) -> None:
     live_token(airisk, deployment=alias)
     user = AnonymousUser() if is_anonymous else mia
-    with AIRiskSession.for_user(user, alias) as session, pytest.raises(ConnectionRequired) as caught:
+    with kind.for_user(user, alias) as session, pytest.raises(ConnectionRequired) as caught:
         session.get("/api/GetModels")
     assert caught.value.connect_url == ("/airisk/connect/" if alias == "default" else "/airisk/connect/second/")
     assert not airisk.journal
@@ -634,34 +680,36 @@ def test_nobody_gets_a_first_token_silently_or_the_applications(
 
 @pytest.mark.parametrize("change", [_forget, _remap, _unmap])
 def test_a_session_at_work_notices_within_60_s(
-    session: AIRiskSession, airisk: World, mia: User, monkeypatch: pytest.MonkeyPatch, change: Callable[[User], None]
+    either: Any, airisk: World, mia: User, monkeypatch: pytest.MonkeyPatch, change: Callable[[User], None]
 ) -> None:
-    assert session.get("/api/GetConversations").status_code == 200
+    assert either.get("/api/GetConversations").status_code == 200
     change(mia)
     travel(monkeypatch, 60)
     with pytest.raises(ConnectionRequired):
-        session.get("/api/GetConversations")
+        either.get("/api/GetConversations")
     assert api_statuses(airisk) == [200]
 
 
+@both
 @committing
 def test_a_session_at_work_goes_over_to_a_renewed_token_when_that_is_due(
-    airisk: World, mia: User, monkeypatch: pytest.MonkeyPatch
+    airisk: World, mia: User, monkeypatch: pytest.MonkeyPatch, kind: Any
 ) -> None:
     live_token(airisk, mia, ends_in=310)
-    with AIRiskSession.for_user(mia) as session:
+    with kind.for_user(mia) as session:
         for seconds, renewals in ((0, 0), (9, 0), (11, 1)):
             travel(monkeypatch, seconds)
             assert session.get("/api/GetConversations").status_code == 200
             assert len(token_requests(airisk)) == renewals
 
 
+@both
 @committing
 def test_a_session_at_work_notices_within_5_s_what_another_process_brought_when_that_is_due(
-    airisk: World, mia: User, monkeypatch: pytest.MonkeyPatch
+    airisk: World, mia: User, monkeypatch: pytest.MonkeyPatch, kind: Any
 ) -> None:
     token = live_token(airisk, mia, ends_in=200, retry_at=timezone.now() + timedelta(hours=1))
-    with AIRiskSession.for_user(mia) as session:
+    with kind.for_user(mia) as session:
         session.get("/api/GetModels")
         airisk.end_all_tokens()
         token.access_token, _ends = airisk.new_token(Caller("client-1", "user_42"))
@@ -686,15 +734,16 @@ def test_the_applications_first_token_takes_one_request_whoever_asks(airisk: Wor
     assert AIRiskToken.objects.count() == 1
 
 
+@both
 @pytest.mark.parametrize("what", ["login_page", "outage", "not silent"])
 def test_its_failure_redirects_nobody_and_leaves_a_row_to_try_again(
-    airisk: World, settings: Any, monkeypatch: pytest.MonkeyPatch, what: str
+    airisk: World, settings: Any, monkeypatch: pytest.MonkeyPatch, what: str, kind: Any
 ) -> None:
     if what == "not silent":
         set_option(settings, SILENT_RENEWAL=False)
     else:
         setattr(airisk.switches, what, True)
-    with pytest.raises(AIRiskError) as caught, AIRiskSession.for_application() as session:
+    with pytest.raises(AIRiskError) as caught, kind.for_application() as session:
         session.get("/api/GetModels")
     assert isinstance(caught.value, AIRiskUnavailable if what == "outage" else ConnectionRequired)
     assert getattr(caught.value, "connect_url", None) is None
@@ -703,11 +752,12 @@ def test_its_failure_redirects_nobody_and_leaves_a_row_to_try_again(
     airisk.reset()
     set_option(settings, SILENT_RENEWAL=True)
     travel(monkeypatch, 6)
-    with AIRiskSession.for_application() as session:
+    with kind.for_application() as session:
         assert session.get("/api/GetModels").status_code == 200
 
 
-def test_a_user_needs_a_token_of_their_own_where_the_applications_will_not_do(airisk: World) -> None:
-    with AIRiskSession.for_application() as session:
+@both
+def test_a_user_needs_a_token_of_their_own_where_the_applications_will_not_do(airisk: World, kind: Any) -> None:
+    with kind.for_application() as session:
         assert session.get("/api/GetConversations").status_code == 403
     assert api_statuses(airisk) == [403]

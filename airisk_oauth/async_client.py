@@ -1,0 +1,130 @@
+"""``httpx2``, with the bearer on it: :class:`AsyncAIRiskClient` calls one deployment without blocking the event loop.
+
+What :mod:`airisk_oauth.sessions` is to ``requests``, by the same rules.
+"""
+
+from collections.abc import AsyncGenerator
+from typing import Any, Final, NoReturn, Self
+
+from . import bearer, conf
+from .async_transport import EnvironmentTransport, httpx2
+from .bearer import Bearer
+from .effects import arun
+from .exceptions import AIRiskInvalidResponse, AIRiskUnavailable
+from .protocol import Secret
+from .transport import USER_AGENT
+
+_NONE_KEPT: Final = httpx2.Limits(max_keepalive_connections=0)
+
+
+class AsyncAIRiskClient(httpx2.AsyncClient):
+    """An ``httpx2.AsyncClient`` that calls one deployment: paths are joined to ``BASE_URL``, ``API_TIMEOUT`` holds.
+
+    Every HTTP status comes back as a response. After a 401 the token is renewed and the request sent once more (not if
+    its body is a stream); what then comes is handed back. With ``follow_redirects`` (``httpx2`` follows none unless it
+    is told to) a redirect to another origin is handed back, not followed.
+
+    Calls raise what :meth:`~airisk_oauth.renewal.TokenKeeper.accessing` raises; ``AIRiskUnavailable`` where the
+    transport failed; ``httpx2.InvalidURL``, before connecting, for another origin than the deployment's.
+
+    :param keep_alive: whether connections are kept until the client is closed.
+    """
+
+    def __init__(self, bearer: Bearer, *, keep_alive: bool = True) -> None:
+        deployment = bearer.deployment
+        connect, read = deployment.api_timeout
+        super().__init__(
+            auth=_BearerAuth(bearer),
+            headers={"Accept": "application/json", "User-Agent": USER_AGENT},
+            timeout=httpx2.Timeout(read, connect=connect),
+            transport=EnvironmentTransport(deployment.base_url, None if keep_alive else _NONE_KEPT),
+            trust_env=False,
+        )
+        self.deployment = deployment
+        self._bearer = bearer
+
+    @classmethod
+    def for_user(cls, user: Any, deployment: str = conf.DEFAULT_ALIAS, *, keep_alive: bool = True) -> Self:
+        """Call as this user, who may be lazy, as ``request.user`` is. No I/O; errors come with the first call."""
+        return cls(Bearer(conf.deployment(deployment), user), keep_alive=keep_alive)
+
+    @classmethod
+    def for_application(cls, deployment: str = conf.DEFAULT_ALIAS, *, keep_alive: bool = True) -> Self:
+        """Call as the application itself, with the generic token. No I/O; errors come with the first call."""
+        return cls(Bearer(conf.deployment(deployment)), keep_alive=keep_alive)
+
+    def build_request(self, method: str, url: httpx2.URL | str, **options: Any) -> httpx2.Request:
+        """Join a path to ``BASE_URL``, then build as ``httpx2`` does."""
+        joined = self._bearer.url_of(str(url))
+        if joined is None:
+            raise httpx2.InvalidURL(bearer.NO_PATH)
+        return super().build_request(method, joined, **options)
+
+    async def send(
+        self,
+        request: httpx2.Request,
+        *,
+        stream: bool = False,
+        auth: Any = httpx2.USE_CLIENT_DEFAULT,
+        follow_redirects: Any = httpx2.USE_CLIENT_DEFAULT,
+    ) -> httpx2.Response:
+        """Send, and follow redirects within the deployment's origin only, each signed and answered for by itself."""
+        follows = self.follow_redirects if follow_redirects is httpx2.USE_CLIENT_DEFAULT else follow_redirects
+        history: list[httpx2.Response] = []
+        while True:
+            response = await self._send_once(request, stream=stream, auth=auth)
+            response.history = [*history, *response.history]
+            following = response.next_request
+            if not follows or following is None or not self._bearer.is_ours(_address(following)):
+                return response
+            if len(history) == self.max_redirects:
+                await response.aclose()
+                raise AIRiskInvalidResponse(bearer.ENDLESS)
+            history.append(response)
+            await response.aread()
+            request = following
+
+    async def _send_once(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
+        if not self._bearer.is_ours(_address(request)):
+            raise httpx2.InvalidURL(bearer.NOT_OURS)
+        try:
+            return await super().send(request, follow_redirects=False, **options)
+        except (OSError, httpx2.TransportError, httpx2.DecodingError) as error:
+            failure = type(error).__name__
+        # Here, where the caught exception and the request that it carries are gone, not only hidden.
+        raise AIRiskUnavailable(f"AIRisk could not be reached ({failure}).") from None
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(bearer.NO_PICKLES)
+
+
+class _BearerAuth(httpx2.Auth):
+    def __init__(self, bearer: Bearer) -> None:
+        self._bearer = bearer
+
+    async def async_auth_flow(self, request: httpx2.Request) -> AsyncGenerator[httpx2.Request, httpx2.Response]:
+        access = await arun(self._bearer.accessing())
+        request.headers["Authorization"] = access.header
+        response = yield request
+        if response.status_code != 401:
+            return
+        another = await arun(self._bearer.replacing(Secret(access.token)))
+        if another is None or not isinstance(request.stream, httpx2.ByteStream):
+            return
+        request.headers["Authorization"] = another.header
+        response = yield request
+        await arun(self._bearer.noting(response.status_code, another))
+
+
+def _address(request: httpx2.Request) -> str:
+    """Return what will be connected to, by the parts that ``httpx2`` goes by, not by the URL as it is written."""
+    url = request.url
+    host = url.raw_host.decode("ascii")
+    return "".join(
+        [
+            f"{url.scheme}://",
+            "@" if url.userinfo else "",
+            f"[{host}]" if ":" in host else host,
+            "" if url.port is None else f":{url.port}",
+        ]
+    )
