@@ -19,7 +19,7 @@ from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.timesince import timesince, timeuntil
-from django.utils.translation import gettext, ngettext
+from django.utils.translation import gettext, gettext_noop, ngettext
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_POST
 
@@ -192,7 +192,7 @@ class AIRiskTokenAdmin(_SearchedByUser, _TokenAdmin):
                 report.skip(str(error).rstrip("."), len(pks))
                 continue
             if not deployment.silent_renewal:
-                report.skip(str(_("a person has to connect")), len(pks))
+                report.skip(gettext_noop("a person has to connect"), len(pks))
                 continue
             run = sweep.Sweep(deployment, within=None, pks=pks).run
             report.add(on_own_connection(run, pks[0]))
@@ -257,7 +257,7 @@ class AIRiskTokenAdmin(_SearchedByUser, _TokenAdmin):
         except ConnectionRequired:
             return views.start(request, deployment, next_url=back, for_application=True)
         except AIRiskError as error:
-            self.message_user(request, str(error), messages.ERROR)
+            self.message_user(request, views.told(request, error), messages.ERROR)
         else:
             text = _("The application's token was obtained.") if done else _("Another process is obtaining it.")
             for token in AIRiskToken.objects.primary().owned_by(None, alias) if done else ():
@@ -301,4 +301,4 @@ def _sentences(report: "Report") -> Iterator[tuple[str, int]]:
         text = ngettext(
             "%(number)d token was skipped: %(reason)s.", "%(number)d tokens were skipped: %(reason)s.", number
         )
-        yield text % {"number": number, "reason": reason}, messages.WARNING
+        yield text % {"number": number, "reason": gettext(reason)}, messages.WARNING

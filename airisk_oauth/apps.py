@@ -1,10 +1,9 @@
 from django.apps import AppConfig
-from django.utils.translation import gettext_lazy as _
 
 
 class AIRiskOAuthConfig(AppConfig):
     name = "airisk_oauth"
-    verbose_name = _("AIRisk")
+    verbose_name = "AIRisk"
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:

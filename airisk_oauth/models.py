@@ -60,7 +60,7 @@ class AIRiskIdentity(models.Model):
     user = UserField(related_name="airisk_identities")
     deployment = AliasField()
     userid = models.CharField(
-        _("userid"),
+        "userid",
         max_length=conf.MAX_USERID,
         validators=[validate_userid],
         help_text=_("The id of this person's ApplicationUser on AIRisk."),
@@ -173,7 +173,7 @@ class AIRiskToken(models.Model):
 
     user = UserField(related_name="airisk_tokens", null=True, blank=True)
     deployment = AliasField()
-    userid = models.CharField(_("userid"), max_length=conf.MAX_USERID, blank=True, default="")
+    userid = models.CharField("userid", max_length=conf.MAX_USERID, blank=True, default="")
     sealed = models.TextField(_("sealed token"), blank=True, default="", editable=False)
     key_id = models.CharField(_("key"), max_length=12, blank=True, default="", editable=False)
     expires_at = models.DateTimeField(_("ends"), null=True, blank=True)

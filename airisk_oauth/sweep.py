@@ -24,6 +24,7 @@ from django.db import InterfaceError, OperationalError, connections
 from django.db.models import Q
 from django.utils import timezone
 from django.utils.module_loading import import_string
+from django.utils.translation import gettext_noop
 
 from . import flow, renewal
 from .conf import Deployment
@@ -55,14 +56,14 @@ UNAVAILABLE: Final = "unavailable"
 SKIPPED: Final = "skipped"
 COUNTED: Final = (RENEWED, REFUSED, UNAVAILABLE, SKIPPED)
 
-#: Why a token was skipped.
-HELD: Final = "another process is at it"
-OVERTAKEN: Final = "another process was faster"
-SOMEBODY_ELSE: Final = "the user's identity on AIRisk is gone or has changed"
-UNRESOLVED: Final = "the site's USERID failed for the user"
-UNREADABLE: Final = "the stored token cannot be opened"
-LEFT_ALONE: Final = "left alone, because AIRisk is not available"
-INTERRUPTED: Final = "interrupted"
+#: Why a token was skipped; shown translated by the admin.
+HELD: Final = gettext_noop("another process is at it")
+OVERTAKEN: Final = gettext_noop("another process was faster")
+SOMEBODY_ELSE: Final = gettext_noop("the user's identity on AIRisk is gone or has changed")
+UNRESOLVED: Final = gettext_noop("the site's USERID failed for the user")
+UNREADABLE: Final = gettext_noop("the stored token cannot be opened")
+LEFT_ALONE: Final = gettext_noop("left alone, because AIRisk is not available")
+INTERRUPTED: Final = gettext_noop("interrupted")
 
 
 @dataclass

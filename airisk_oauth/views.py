@@ -256,14 +256,20 @@ def _say_problem(request: HttpRequest, error: Exception) -> HttpResponse:
     """Show a problem as a message on the connection page; as a page of its own where the site has no messages."""
     if not hasattr(request, "_messages"):
         return _problem(request, error)
-    _status, title, text = _words(request, error)
-    messages.error(request, f"{title}. {text}")
+    messages.error(request, told(request, error))
     return redirect("airisk_oauth:connection")
 
 
 def _problem(request: HttpRequest, error: Exception) -> HttpResponse:
     status, title, text = _words(request, error)
     return render(request, "airisk_oauth/problem.html", {"title": title, "text": text}, status=status)
+
+
+def told(request: HttpRequest, error: Exception) -> str:
+    """Return a problem as one message."""
+    _status, title, text = _words(request, error)
+    # Translators: title and text of a problem; only the mark and the space between them may differ.
+    return _("%(title)s. %(text)s") % {"title": title, "text": text}
 
 
 def _words(request: HttpRequest, error: Exception) -> tuple[HTTPStatus, str, str]:

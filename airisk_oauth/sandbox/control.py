@@ -29,7 +29,7 @@ class SwitchesForm(forms.Form):
         label=_("Outage"), help_text=_("Every endpoint answers 503 with a web page."), required=False
     )
     retry_after = forms.IntegerField(
-        label=_("Retry-After"),
+        label="Retry-After",
         help_text=_("Seconds named by an outage; empty: none."),
         required=False,
         min_value=0,
@@ -42,7 +42,7 @@ class SwitchesForm(forms.Form):
         max_value=_TEN_YEARS,
     )
     expires_in_shape = forms.BooleanField(
-        label=_("expires_in"), help_text=_("Where the answer would have “expiration”."), required=False
+        label="expires_in", help_text=_("Where the answer would have “expiration”."), required=False
     )
     login_page = forms.BooleanField(
         label=_("Login page"),
