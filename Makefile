@@ -3,7 +3,7 @@ PYTHON ?= python3
 PORT ?= 8000
 BIN := .venv/bin
 
-.PHONY: demo test test-sqlite test-postgresql bench bench-docs lint format clean
+.PHONY: demo test test-sqlite test-postgresql bench bench-docs messages lint format clean
 
 demo: .venv/demo
 	DEBUG=true PORT=$(PORT) $(BIN)/python manage.py migrate --verbosity 0
@@ -27,6 +27,9 @@ bench: .venv/bench
 
 bench-docs: .venv/bench
 	$(BIN)/python -m tests.with_postgresql $(BIN)/python -m bench --write $(BENCH)
+
+messages: .venv/test
+	$(BIN)/python -m tests.messages $(LANGUAGE)
 
 lint: .venv/lint
 	$(BIN)/ruff check

@@ -1,0 +1,101 @@
+"""The catalogues of the package's texts: taken from the sources, brought up to date, compiled.
+
+Usage: python -m tests.messages [LANGUAGE …]; a language that has none, such as ``it`` or ``pt_BR``, gets one to fill.
+"""
+
+import sys
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Final
+
+from babel.messages.catalog import Catalog, Message
+from babel.messages.extract import DEFAULT_KEYWORDS, extract
+from babel.messages.mofile import write_mo
+from babel.messages.pofile import read_po, write_po
+from django.utils.translation.template import templatize
+
+PACKAGE: Final = Path(__file__).resolve().parent.parent / "airisk_oauth"
+LOCALE: Final = PACKAGE / "locale"
+#: What Django's admin says too, shown where the admin is: Django translates these, into more languages than we do.
+OF_DJANGO: Final = frozenset({"Home", "No, take me back", "Yes, I’m sure", "user"})  # noqa: RUF001 - as Django writes it
+_KEYWORDS: Final = {**DEFAULT_KEYWORDS, "gettext_lazy": None, "gettext_noop": None, "ngettext_lazy": (1, 2)}
+
+
+class Catalogue(Catalog):
+    """A catalogue without dates and names, which would change when nothing else does."""
+
+    def __init__(self, language: str | None = None) -> None:
+        super().__init__(
+            language, header_comment="# Written by `make messages`; edit the lines with msgstr.", fuzzy=False
+        )
+
+    @property
+    def mime_headers(self) -> list[tuple[str, str]]:
+        return [
+            ("Language", self.locale_identifier or ""),
+            ("MIME-Version", "1.0"),
+            ("Content-Type", "text/plain; charset=UTF-8"),
+            ("Content-Transfer-Encoding", "8bit"),
+            ("Plural-Forms", self.plural_forms),
+        ]
+
+
+def languages() -> list[str]:
+    return sorted(folder.name for folder in LOCALE.iterdir() if folder.is_dir())
+
+
+def po_file(language: str) -> Path:
+    return LOCALE / language / "LC_MESSAGES" / "django.po"
+
+
+def extracted() -> Catalogue:
+    """Return what the sources mark as to be translated, but for what Django itself translates."""
+    found = Catalogue()
+    for source in (*sorted(PACKAGE.rglob("*.py")), *sorted(PACKAGE.rglob("*.html"))):
+        text = source.read_text(encoding="utf-8")
+        if source.suffix == ".html":
+            # Each line by itself: what stands before a tag is no indentation of Python's.
+            text = "\n".join(line.strip() for line in templatize(text).splitlines())
+        for _line, words, comments, context in extract("python", BytesIO(text.encode()), _KEYWORDS, ["Translators:"]):
+            if words not in OF_DJANGO:
+                found.add(words, context=context, auto_comments=comments)
+    return found
+
+
+def stored(language: str) -> Catalog:
+    path = po_file(language)
+    if not path.exists():
+        return Catalogue(language)
+    with path.open("rb") as file:
+        return read_po(file, locale=language)
+
+
+def updated(language: str) -> Catalogue:
+    """Return what the sources say now with the translations there are; a changed text has to be translated anew."""
+    before, now = stored(language), Catalogue(language)
+    for message in extracted():
+        if message.id:
+            known: Any = before.get(message.id, message.context)
+            usable = isinstance(known, Message) and known.id == message.id and not known.fuzzy
+            now.add(
+                message.id,
+                known.string if usable else "",
+                auto_comments=message.auto_comments,
+                user_comments=known.user_comments if usable else (),
+                context=message.context,
+            )
+    return now
+
+
+def write(language: str) -> None:
+    catalogue, path = updated(language), po_file(language)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        write_po(file, catalogue, width=0, sort_output=True)
+    with path.with_suffix(".mo").open("wb") as file:
+        write_mo(file, catalogue)
+
+
+if __name__ == "__main__":
+    for name in sorted({*languages(), *sys.argv[1:]}):
+        write(name)

@@ -1,0 +1,231 @@
+"""The package's words: every text is marked, each language has all of them, and a page in one holds no other's."""
+
+import re
+from collections.abc import Iterator
+from functools import cache
+from html.parser import HTMLParser
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import django
+import pytest
+from babel import Locale
+from babel.messages.catalog import Catalog
+from babel.messages.mofile import read_mo
+from babel.messages.pofile import read_po
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import User
+from django.template.base import Lexer, TokenType
+from django.test import Client
+from django.urls import reverse
+from django.utils.translation import gettext, ngettext, override, to_language
+
+from airisk_oauth import sweep, views
+from airisk_oauth.models import AIRiskIdentity, AIRiskToken
+from airisk_oauth.sandbox.world import World
+from airisk_oauth.states import State
+
+from . import messages
+from .flows import authorize, give_token, start
+from .test_admin import ask_for, confirm, identities, obtain, tokens
+
+LANGUAGES = messages.languages()
+PLACEHOLDER = r"%\(\w+\)[a-z]|%[a-z%]"
+#: Names, which are the same in every language, and what the tests themselves put on a page.
+NAMES = {"AIRisk", "userid", "Userid", "traceId", "expires_in", "Retry-After", "refresh_airisk_tokens", "UTC"}
+OURS = {"admin", "mia", "user_42", "user_1", "default", "second", "journal.json"}
+
+of_each_language = pytest.mark.parametrize("language", LANGUAGES)
+
+
+def texts(catalogue: Catalog) -> dict[Any, tuple[str, ...]]:
+    return {(forms(message.id), message.context): forms(message.string) for message in catalogue if message.id}
+
+
+def forms(text: Any) -> tuple[str, ...]:
+    return (text,) if isinstance(text, str) else tuple(text)
+
+
+def test_there_are_the_languages_that_the_readme_names() -> None:
+    readme = " ".join((messages.PACKAGE.parent / "README.md").read_text(encoding="utf-8").split())
+    [named] = re.findall(r"The pages speak ([^;]+);", readme)
+    assert {"English", *(Locale.parse(name).english_name for name in LANGUAGES)} == {*re.split(r", | and ", named)}
+
+
+@of_each_language
+def test_a_catalogue_has_the_texts_of_the_sources_and_no_others(language: str) -> None:
+    """Where this fails, run ``make messages`` and translate what it leaves empty."""
+    stored = messages.stored(language)
+    assert texts(stored) == texts(messages.updated(language))
+    assert not stored.obsolete
+
+
+@of_each_language
+def test_a_translation_is_whole_and_has_the_places_of_the_original(language: str) -> None:
+    stored = messages.stored(language)
+    assert stored.plural_forms == messages.Catalogue(language).plural_forms
+    for message in stored:
+        if message.id:
+            translated = forms(message.string)
+            assert len(translated) == (stored.num_plurals if message.pluralizable else 1), message.id
+            for text in translated:
+                assert text.strip(), message.id
+                assert {*re.findall(PLACEHOLDER, text)} == {*re.findall(PLACEHOLDER, forms(message.id)[-1])}, text
+
+
+@of_each_language
+def test_what_is_compiled_is_what_is_written(language: str) -> None:
+    with messages.po_file(language).with_suffix(".mo").open("rb") as file:
+        assert texts(read_mo(file)) == texts(messages.stored(language))
+
+
+def test_what_python_keeps_to_be_said_later_is_marked() -> None:
+    fields = [field for model in (AIRiskIdentity, AIRiskToken) for field in model._meta.fields if field.editable]
+    kept = [
+        *(words for _status, *both in views._PROBLEMS.values() for words in both),
+        *(sweep.HELD, sweep.OVERTAKEN, sweep.SOMEBODY_ELSE, sweep.UNRESOLVED, sweep.UNREADABLE, sweep.LEFT_ALONE),
+        *(sweep.INTERRUPTED, *State.labels, *AIRiskToken.Failure.labels),
+        *(text for field in fields if not field.primary_key for text in (field.verbose_name, field.help_text) if text),
+    ]
+    marked = {form for message in messages.extracted() for form in forms(message.id)}
+    assert {str(text) for text in kept} <= marked | messages.OF_DJANGO | NAMES
+
+
+@of_each_language
+def test_no_word_takes_the_place_of_djangos_or_is_missing_there(language: str) -> None:
+    """All catalogues of a site become one: a text that is Django's too would change Django's own pages."""
+    with override(to_language(language)):
+        assert not [text for text in messages.OF_DJANGO if gettext(text) == text]
+    ours = {form for message in messages.extracted() if message.id for form in forms(message.id)}
+    assert ours
+    assert not ours & words_of_django()
+
+
+@pytest.mark.parametrize(
+    ("language", "said"),
+    [
+        ("de", ["0 Tokens wurden", "1 Token wurde", "2 Tokens wurden"]),
+        ("es", ["Se renovaron 0 tokens", "Se renovó 1 token", "Se renovaron 2 tokens"]),
+        ("fr", ["0 jeton a été", "1 jeton a été", "2 jetons ont été"]),
+        ("ja", ["0 個のトークンを", "1 個のトークンを", "2 個のトークンを"]),
+        ("zh-hans", ["已为 0 个令牌", "已为 1 个令牌", "已为 2 个令牌"]),
+    ],
+)
+def test_a_number_takes_the_form_that_its_language_gives_it(language: str, said: list[str]) -> None:
+    with override(language):
+        for number, beginning in enumerate(said):
+            text = ngettext("%d token was renewed.", "%d tokens were renewed.", number) % number
+            assert text.startswith(beginning)
+
+
+@cache
+def words_of_django() -> set[str]:
+    """What Django itself marks as to be translated; not every language has all of it."""
+    catalogues = Path(django.__file__).parent.rglob("locale/en/LC_MESSAGES/django.po")
+    texts = (message.id for path in catalogues for message in read_po(BytesIO(path.read_bytes())) if message.id)
+    return {form for text in texts for form in forms(text)}
+
+
+# Pages
+
+
+class Shown(HTMLParser):
+    """Collects the texts that a page shows or reads out, line by line and sentence by sentence."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: set[str] = set()
+        self.hidden = False
+        self.feed(page)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.hidden = tag in ("code", "script", "style")
+        seen = {"alt", "aria-label", "placeholder", "title", *(["value"] if ("type", "submit") in attrs else [])}
+        for name, value in attrs:
+            if name in seen:
+                self.handle_data(value or "")
+
+    def handle_endtag(self, tag: str) -> None:
+        self.hidden = False
+
+    def handle_data(self, data: str) -> None:
+        if not self.hidden:
+            sentences = re.split(r"\n|(?<=[.:?!])\s|(?<=[。\uff1a])", data)
+            self.found.update(sentence.strip() for sentence in sentences if has_words(sentence))
+
+
+def has_words(text: str) -> bool:
+    for name in sorted(NAMES | OURS, key=len, reverse=True):
+        text = text.replace(name, "")
+    return re.search(r"[^\W\d_]", text) is not None
+
+
+TEMPLATES = sorted(messages.PACKAGE.rglob("*.html"))
+
+
+@pytest.mark.parametrize("path", TEMPLATES, ids=[path.name for path in TEMPLATES])
+def test_a_template_has_no_words_outside_of_its_translate_tags(path: Path) -> None:
+    page, translated = "", False
+    for token in Lexer(path.read_text(encoding="utf-8")).tokenize():
+        if token.token_type is TokenType.BLOCK:
+            name = token.split_contents()[0]
+            translated = name == "blocktranslate" or (translated and name != "endblocktranslate")
+        elif token.token_type is TokenType.TEXT and not translated:
+            page += token.contents
+    assert Shown(page).found == set()
+
+
+def pages(staff: Client, browser: Client, airisk: World) -> Iterator[str]:
+    """Yield the pages of users and of staff, in many a state, and leave everything as it was."""
+    mia = User.objects.get(username="mia")
+
+    def read(response: Any) -> str:
+        assert response.status_code in (200, 400)
+        # What AIRisk or an exception said is shown to staff in brackets, as it is.
+        return re.sub(r"\[.*?\]", "", response.content.decode())
+
+    yield read(staff.get(reverse("admin:index")))
+    yield read(browser.get("/airisk/"))
+    yield read(browser.get("/airisk/connect/"))
+    yield read(browser.get("/airisk/callback/"))
+    yield read(browser.get(authorize(start(browser)), follow=True))
+    yield read(browser.get("/airisk/"))
+    AIRiskIdentity.objects.update(userid="user_1")
+    yield read(browser.get("/airisk/"))
+    yield read(ask_for(staff, "renew_now", *AIRiskToken.objects.all()))
+    yield read(confirm(staff, ask_for(staff, "renew_now", *AIRiskToken.objects.all())))
+    AIRiskIdentity.objects.update(userid="user_42")
+    yield read(browser.post("/airisk/disconnect/", follow=True))
+    airisk.switches.refuse = True
+    yield read(browser.get(authorize(start(browser)), follow=True))
+    yield read(staff.post(obtain(), follow=True))
+    airisk.switches.refuse = False
+    token = give_token(mia, ends_in=None, failure_kind="unavailable", failure_count=2)
+    yield read(staff.get(tokens("changelist")))
+    yield read(staff.get(tokens("change", token.pk)))
+    yield read(ask_for(staff, "delete_selected", token))
+    yield read(confirm(staff, ask_for(staff, "delete_selected", *AIRiskToken.objects.all())))
+    yield read(staff.get(identities("add")))
+    yield read(staff.post(identities("add"), {"user": mia.pk, "deployment": "second", "userid": " \t"}))
+    airisk.reset()
+    yield read(staff.get(reverse("airisk_sandbox:control")))
+    airisk.switches.login_page = True
+    yield read(browser.get(f"/sandbox/api/oauth2?{start(browser).partition('?')[2]}"))
+    airisk.reset()
+
+
+@of_each_language
+def test_a_page_in_another_language_has_no_english_left(
+    language: str, admin_client: Client, browser: Client, airisk: World
+) -> None:
+    alike = {text for message in messages.stored(language) for text in forms(message.id) if text == message.string}
+    with override("en"):
+        english = [Shown(page).found for page in pages(admin_client, browser, airisk)]
+    LogEntry.objects.all().delete()
+    with override(to_language(language)):
+        translated = [Shown(page).found for page in pages(admin_client, browser, airisk)]
+    for before, after in zip(english, translated, strict=True):
+        assert len(before) >= 3
+        assert before & after - alike - words_of_django() == set()
