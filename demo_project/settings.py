@@ -40,6 +40,7 @@ MIDDLEWARE = [
     "demo_project.middleware.one_address",
     "django.middleware.security.SecurityMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.locale.LocaleMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
@@ -67,6 +68,15 @@ LOGIN_REDIRECT_URL = LOGOUT_REDIRECT_URL = "home"
 STATIC_URL = "static/"
 USE_TZ = True
 TIME_ZONE = "UTC"
+#: Those that the package's pages speak; the browser chooses.
+LANGUAGES = [
+    ("en", "English"),
+    ("de", "Deutsch"),
+    ("es", "Español"),
+    ("fr", "Français"),
+    ("ja", "日本語"),
+    ("zh-hans", "简体中文"),
+]
 
 _database_url = env.str("DATABASE_URL", default="") or f"sqlite:///{quote(str(BASE_DIR / 'demo.sqlite3'))}"
 DATABASES = {"default": env.db_url_config(_database_url)}

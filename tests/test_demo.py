@@ -259,6 +259,24 @@ def test_the_pages_of_the_package_look_like_those_of_the_site(browser: Browser, 
     assert browser.see(path).count("AIRisk demo") == 1
 
 
+@pytest.mark.parametrize(
+    ("preferred", "title"),
+    [
+        ("de-CH", "Ihre AIRisk-Verbindung"),
+        ("es-MX", "Su conexión con AIRisk"),
+        ("fr", "Votre connexion à AIRisk"),
+        ("it", "Your AIRisk connection"),
+        ("ja", "AIRisk との接続"),
+        ("zh-CN", "您的 AIRisk 连接"),
+    ],
+)
+def test_the_pages_of_the_package_are_in_the_language_that_a_browser_asks_for(
+    preferred: str, title: str, browser: Browser
+) -> None:
+    page = browser.get(f"{browser.site}/airisk/", headers={"Accept-Language": preferred}, timeout=10).text
+    assert f"<h1>{title}</h1>" in page
+
+
 def test_whatever_a_real_airisk_answers_is_shown(demo: dict[str, str], signed_in: Browser, tmp_path: Path) -> None:
     real = {**demo, "PORT": free_port(), "AIRISK_CLIENT_ID": "client-1", "AIRISK_CLIENT_SECRET": "secret-1"}
     real["AIRISK_REDIRECT_URI"] = f"http://127.0.0.1:{real['PORT']}/airisk/callback/"
