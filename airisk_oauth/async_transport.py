@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+import time
 import zlib
 from contextlib import AbstractAsyncContextManager
 from functools import lru_cache
@@ -12,7 +13,7 @@ from requests.utils import DEFAULT_CA_BUNDLE_PATH, select_proxy
 
 from . import protocol
 from .protocol import Reply
-from .transport import HEADERS, environment_for, unanswered
+from .transport import HEADERS, environment_for, tell, unanswered
 
 try:
     import httpx2
@@ -43,34 +44,35 @@ class AsyncOAuthClient(AbstractAsyncContextManager["AsyncOAuthClient"]):
 
         :raises AIRiskError: AIRisk could not be reached, or what the calls themselves make of a reply.
         """
+        ends = asyncio.get_running_loop().time() + self.deployment.timeout[1]
         try:
-            async with asyncio.timeout(self.deployment.timeout[1]):
-                call = next(calls)
-                while True:
-                    call = calls.send(await self._send(call))
+            call = next(calls)
+            while True:
+                call = calls.send(await self._send(call, ends))
         except StopIteration as end:
             result: Result = end.value
             return result
-        except TimeoutError as error:
-            failure = type(error).__name__
-        raise unanswered(failure) from None
 
-    async def _send(self, call: "Call") -> Reply:
+    async def _send(self, call: "Call", ends: float) -> Reply:
+        began = time.monotonic()
         failure = ""
         try:
-            response = await self._transport.handle_async_request(self._request(call))
-            try:
-                body = await _limited_body(response)
-            finally:
-                await response.aclose()
+            async with asyncio.timeout_at(ends):
+                response = await self._transport.handle_async_request(self._request(call))
+                try:
+                    body = await _limited_body(response)
+                finally:
+                    await response.aclose()
         except (OSError, UnicodeError, zlib.error, httpx2.HTTPError) as error:
             failure = type(error).__name__
         except BaseException as error:  # noqa: BLE001 - it is raised again
             # A cancelled task, say. Crash reports show frames, and those of the call hold the client secret.
             raise error.with_traceback(None) from None
         if failure:
+            tell(self.deployment, call, began, failure)
             # Here, where the caught exception and the request that it carries are gone, not only hidden.
             raise unanswered(failure) from None
+        tell(self.deployment, call, began, response.status_code)
         return Reply.of(response.status_code, response.headers, body)
 
     def _request(self, call: "Call") -> httpx2.Request:

@@ -1,6 +1,7 @@
 """Begin and complete a connection, by browser or silently. Builds no response."""
 
 import hashlib
+import logging
 import secrets
 import time
 from datetime import timedelta
@@ -13,6 +14,7 @@ from django.utils import timezone
 
 from . import conf, protocol
 from .conf import Deployment
+from .events import log
 from .exceptions import AIRiskRefused, ConnectionRequired
 from .models import MAX_NEXT, AIRiskToken, PendingAuthorization
 from .protocol import Call, Calls, Secret, TokenGrant
@@ -20,6 +22,8 @@ from .signals import token_disconnected, token_obtained
 
 if TYPE_CHECKING:
     from datetime import datetime
+
+logger = logging.getLogger("airisk_oauth.flow")
 
 #: How long a started flow may take, and how long a second hit of its callback waits for the first.
 LIFETIME: Final = timedelta(minutes=10)
@@ -152,6 +156,8 @@ def disconnect(token: AIRiskToken) -> None:
     user_id, deployment = token.user_id, token.deployment
     deleted, _rows = AIRiskToken.objects.primary().filter(pk=token.pk).delete()
     if deleted:
+        message = "AIRisk token %(token_id)s of deployment %(deployment)s was disconnected"
+        log(logger, logging.INFO, "token.disconnected", message, token=token)
         token_disconnected.send_robust(AIRiskToken, user_id=user_id, deployment=deployment)
 
 
@@ -210,6 +216,8 @@ def _trade(deployment: Deployment, user: Any, pending: PendingAuthorization, ans
         token = AIRiskToken.objects.store(
             None if pending.for_application else user.pk, deployment.alias, pending.userid, grant
         )
+    message = "AIRisk token %(token_id)s of deployment %(deployment)s was obtained"
+    log(logger, logging.INFO, "token.obtained", message, token=token)
     token_obtained.send_robust(AIRiskToken, user_id=token.user_id, deployment=token.deployment)
 
 

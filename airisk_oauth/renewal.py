@@ -19,6 +19,7 @@ from django.utils import timezone
 from . import flow
 from .conf import Deployment
 from .effects import Apart, Obtain, Pause, Steps, on_own_connection, query, run
+from .events import log
 from .exceptions import AIRiskError, AIRiskRefused, AIRiskUnavailable, ConnectionRequired
 from .models import SKEW, AIRiskToken
 from .protocol import Secret, TokenGrant
@@ -141,7 +142,8 @@ class TokenKeeper:
         try:
             return token.access_token
         except Unreadable as error:
-            logger.warning("AIRisk token %s cannot be opened: %s", token.pk, error)
+            message = "AIRisk token %(token_id)s cannot be opened: %(why)s"
+            log(logger, logging.WARNING, "token.unreadable", message, token=token, why=error)
             raise self._required("The stored token cannot be opened.") from None
 
     def _is_due(self, token: AIRiskToken, now: datetime) -> bool:
@@ -173,7 +175,8 @@ class TokenKeeper:
         try:
             renewed = yield from self._claim_and_renew(token)
         except (AIRiskError, DatabaseError) as error:
-            logger.warning("AIRisk token %s lives on without its early renewal: %s", token.pk, error)
+            message = "AIRisk token %(token_id)s lives on without its early renewal: %(why)s"
+            log(logger, logging.WARNING, "token.early_renewal_failed", message, token=token, why=error)
             return token
         return renewed or (yield from query(self._read))
 
@@ -305,11 +308,13 @@ def save_outcomes(
     saved = settle(renewed, lease, AIRiskToken.RENEWED + AIRiskToken.FAILED)
     for token in saved:
         signal = token_obtained if token.pk in first else token_renewed
-        logger.info("AIRisk token %s of deployment %s was renewed", token.pk, token.deployment)
+        message = "AIRisk token %(token_id)s of deployment %(deployment)s was renewed"
+        log(logger, logging.INFO, "token.obtained" if token.pk in first else "token.renewed", message, token=token)
         signal.send_robust(AIRiskToken, user_id=token.user_id, deployment=token.deployment)
     missed = settle(failed, lease, AIRiskToken.FAILED)
     for token in missed:
         error = errors[token.pk]
-        logger.warning("AIRisk token %s of deployment %s was not renewed: %s", token.pk, token.deployment, error)
+        message = "AIRisk token %(token_id)s of deployment %(deployment)s was not renewed: %(why)s"
+        log(logger, logging.WARNING, "token.renewal_failed", message, token=token, why=error)
         renewal_failed.send_robust(AIRiskToken, user_id=token.user_id, deployment=token.deployment, error=error)
     return [*saved, *missed]

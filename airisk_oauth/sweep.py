@@ -28,6 +28,7 @@ from django.utils.translation import gettext_noop
 
 from . import flow, renewal
 from .conf import Deployment
+from .events import log
 from .exceptions import AIRiskError, AIRiskRefused, ConnectionRequired
 from .models import AIRiskToken, AIRiskTokenQuerySet
 from .sealing import Unreadable
@@ -265,7 +266,9 @@ class _Run:
             raise
         except Exception as error:  # noqa: BLE001 - the site's own code, asked about one user
             # One user of whom it says nothing must not keep the tokens of all others from being renewed.
-            logger.warning("%s failed for user %s: %s", self.deployment.userid, user.pk, type(error).__name__)
+            fields = {"resolver": self.deployment.userid, "user_id": user.pk, "deployment": self.deployment.alias}
+            message = "%(resolver)s failed for user %(user_id)s: %(error)s"
+            log(logger, logging.WARNING, "sweep.userid_failed", message, error=type(error).__name__, **fields)
             self.unresolved.add(user.pk)
             return None
 
@@ -331,7 +334,8 @@ class _Run:
                 if connection.in_atomic_block or time.monotonic() > give_up:
                     self.patience = 0
                     raise
-                logger.warning("The sweep waits for the database: %s", error)
+                message, alias = "The sweep waits for the database: %(why)s", self.deployment.alias
+                log(logger, logging.WARNING, "sweep.database_wait", message, why=error, deployment=alias)
                 connection.close()
                 time.sleep(0.2)
 

@@ -7,6 +7,7 @@ code must not be. Every failure to get an answer is ``AIRiskUnavailable``, raise
 
 import http.client
 import io
+import logging
 import os
 import time
 from contextlib import AbstractContextManager
@@ -20,12 +21,15 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError
 
 from . import protocol
+from .events import log
 from .exceptions import AIRiskUnavailable
 from .protocol import Reply
 
 if TYPE_CHECKING:
     from .conf import Deployment
     from .protocol import Call, Calls, Result
+
+logger = logging.getLogger("airisk_oauth.transport")
 
 USER_AGENT: Final = "django-airisk-oauth"
 HEADERS: Final = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": USER_AGENT}
@@ -63,7 +67,8 @@ class OAuthClient(AbstractContextManager["OAuthClient"]):
         request = requests.PreparedRequest()
         request.prepare(method=call.method, url=call.url, headers=HEADERS, data=call.form)
         connect, _read = self.deployment.timeout
-        left = max(_deadline.get() - time.monotonic(), 0.001)
+        began = time.monotonic()
+        left = max(_deadline.get() - began, 0.001)
         failure = ""
         try:
             # The adapter, not a session: nothing is redirected, and no cookie of one user reaches another's flow.
@@ -77,9 +82,28 @@ class OAuthClient(AbstractContextManager["OAuthClient"]):
             # A worker's time limit, say. Crash reports show frames, and those of the call hold the client secret.
             raise error.with_traceback(None) from None
         if failure:
+            tell(self.deployment, call, began, failure)
             # Here, where the caught exception and the request that it carries are gone, not only hidden.
             raise unanswered(failure) from None
+        tell(self.deployment, call, began, response.status_code)
         return Reply.of(response.status_code, response.headers, body)
+
+
+def tell(deployment: "Deployment", call: "Call", began: float, outcome: int | str) -> None:
+    """Log how a call ended that began at this monotonic second: with a status, or by an exception of this name."""
+    failed = isinstance(outcome, str)
+    what = "did not answer (%(error)s)" if failed else "answered with status %(airisk_status)s"
+    ended: dict[str, Any] = {"error" if failed else "airisk_status": outcome}
+    log(
+        logger,
+        logging.DEBUG,
+        "oauth.called",
+        f"AIRisk's %(endpoint)s endpoint {what} after %(duration).3f s",
+        deployment=deployment.alias,
+        endpoint="authorization" if call.method == "GET" else "token",
+        duration=round(time.monotonic() - began, 3),
+        **ended,
+    )
 
 
 def unanswered(failure: str) -> AIRiskUnavailable:

@@ -23,6 +23,7 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 
 from . import conf, flow, protocol
 from .conf import Deployment
+from .events import log
 from .exceptions import (
     AIRiskError,
     AIRiskInvalidResponse,
@@ -152,6 +153,9 @@ def callback(request: HttpRequest, alias: str = conf.DEFAULT_ALIAS) -> HttpRespo
     try:
         response = _complete(request, deployment, query)
     except (protocol.MalformedCallback, flow.CallbackRejected, SignedOut) as error:
+        message = "A callback of user %(user_id)s to deployment %(deployment)s was rejected: %(error)s"
+        who = request.user.pk
+        log(logger, logging.WARNING, "callback.rejected", message, why=error, user_id=who, deployment=alias)
         response = _problem(request, error)
     # Where a page of ours is shown at the callback's address, that address goes nowhere else.
     response.headers["Referrer-Policy"] = "no-referrer"
@@ -210,12 +214,9 @@ def _complete(request: HttpRequest, deployment: Deployment, query: Secret) -> Ht
     try:
         connected = flow.complete(deployment, request.user, browser=request.session.get(BROWSER_KEY), query=query)
     except (AIRiskError, flow.IdentityChanged, flow.NotPermitted) as error:
-        logger.warning(
-            "User %s could not be connected to deployment %s: %s",
-            request.user.pk,
-            deployment.alias,
-            error,
-        )
+        message = "User %(user_id)s could not be connected to deployment %(deployment)s: %(why)s"
+        who, alias = request.user.pk, deployment.alias
+        log(logger, logging.WARNING, "connection.failed", message, why=error, user_id=who, deployment=alias)
         return _say_problem(request, error)
     if connected.first:
         messages.success(request, _("You are connected to AIRisk."), fail_silently=True)

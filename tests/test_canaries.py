@@ -211,8 +211,8 @@ def all_that_is_told_of(
     assert ["Crash" in text for text in reports] == [True]
     assert len(mail.outbox) == (0 if settings.DEBUG else 1)
     # Its own server and its HTTP client are what the test looks through, not what it looks at.
-    logs = [
-        str(record.__dict__) for record in caplog.records if not record.name.startswith(("urllib3", "django.server"))
-    ]
+    records = [record for record in caplog.records if not record.name.startswith(("urllib3", "django.server"))]
+    # As JSON too: a repr would not show what hides itself in one, and a log service gets no repr.
+    logs = [f"{record.__dict__}{json.dumps(record.__dict__, default=str)}{record.getMessage()}" for record in records]
     mails = [str(each.message()) for each in mail.outbox]
     return [response.content.decode(), *reports, *mails, *logs, everything_stored(), repr(browser.session.items())]

@@ -1,6 +1,7 @@
 """Renew the tokens that have ended or soon will; to be run every few minutes by cron or the like."""
 
 import json
+import logging
 import re
 import signal
 import sys
@@ -18,7 +19,10 @@ from django.db import Error as DatabaseError
 from tqdm import tqdm
 
 from airisk_oauth import conf
+from airisk_oauth.events import log
 from airisk_oauth.sweep import COUNTED, Report, Sweep
+
+logger = logging.getLogger("airisk_oauth.sweep")
 
 NOT_ALL: Final = 1
 NOTHING_TRIED: Final = 2
@@ -65,8 +69,9 @@ class Command(BaseCommand):
             self._progress(total if limit is None else min(total, limit), quiet=quiet) as progress,
         ):
             for sweep in sweeps:
-                sweep.limit = limit
+                sweep.limit, began = limit, time.monotonic()
                 report = reports[sweep.deployment.alias] = sweep.run(progress)
+                _log(sweep, report, duration=round(time.monotonic() - began, 3))
                 limit = None if limit is None else limit - report.counts.total()
         return reports
 
@@ -155,6 +160,16 @@ def _count(value: str | int | None) -> int | None:
 
 def _counts(report: Report) -> dict[str, int]:
     return {what: report.counts[what] for what in COUNTED}
+
+
+def _log(sweep: Sweep, report: Report, duration: float) -> None:
+    message = (
+        "A sweep of deployment %(deployment)s took %(duration).1f s: %(renewed)s renewed, %(refused)s refused, "
+        "%(unavailable)s unavailable, %(skipped)s skipped"
+    )
+    level = logging.INFO if report.is_clean else logging.WARNING
+    fields: dict[str, Any] = {"deployment": sweep.deployment.alias, "duration": duration, **_counts(report)}
+    log(logger, level, "sweep.finished", message, **fields)
 
 
 @contextmanager

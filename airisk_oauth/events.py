@@ -1,0 +1,58 @@
+"""What the log tells: events with stable names, and fields that hold no secret.
+
+A record of ``airisk_oauth`` carries its event and the fields as attributes, so that a formatter can write them as JSON
+and an alert can count them, whatever the message says; ``docs/monitoring.md`` lists them all. A ``userid`` is in none:
+it names a person on AIRisk, and ``token_id`` leads whoever may know it there.
+"""
+
+import logging
+from typing import TYPE_CHECKING, Any, Literal
+
+from .exceptions import AIRiskRefused
+
+if TYPE_CHECKING:
+    from .models import AIRiskToken
+
+Event = Literal[
+    "callback.rejected",
+    "connection.failed",
+    "oauth.called",
+    "sweep.database_wait",
+    "sweep.finished",
+    "sweep.userid_failed",
+    "token.disconnected",
+    "token.early_renewal_failed",
+    "token.obtained",
+    "token.renewal_failed",
+    "token.renewed",
+    "token.unreadable",
+]
+
+
+def log(
+    logger: logging.Logger,
+    level: int,
+    event: Event,
+    message: str,
+    *,
+    token: "AIRiskToken | None" = None,
+    why: Exception | None = None,
+    **fields: Any,
+) -> None:
+    """Log an event.
+
+    :param message: a ``%`` format that names fields, and ``why`` for the words of an error.
+    :param token: adds ``token_id``, ``user_id`` and ``deployment``.
+    :param why: adds ``error``, the name of its class, and of a refusal ``airisk_status``, ``airisk_reason`` and
+        ``airisk_trace_id``.
+    """
+    if token is not None:
+        fields |= {"token_id": token.pk, "user_id": token.user_id, "deployment": token.deployment}
+    if why is not None:
+        fields["error"] = type(why).__name__
+    if isinstance(why, AIRiskRefused):
+        # Prefixed, because a site's own tracing may well put a trace_id on every record.
+        # Plain strings, because what was read from AIRisk may be one that hides itself in a repr.
+        words = {"airisk_reason": str(why.reason), "airisk_trace_id": str(why.trace_id)}
+        fields |= {"airisk_status": why.status, **words}
+    logger.log(level, message, {**fields, "why": str(why)}, extra={"event": event, **fields}, stacklevel=2)

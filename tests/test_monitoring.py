@@ -1,0 +1,220 @@
+"""What an operator sees: docs/monitoring.md, held against what happens, and its snippets run."""
+
+import json
+import logging
+import os
+import re
+import subprocess
+import sys
+from collections import defaultdict
+from functools import partial
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from cryptography.fernet import Fernet
+from django.contrib.auth.models import User
+from django.dispatch import Signal
+from django.test import Client
+from django.urls import reverse
+from prometheus_client import REGISTRY
+
+from airisk_oauth import events, signals
+from airisk_oauth.exceptions import AIRiskError, AIRiskUnavailable
+from airisk_oauth.models import AIRiskToken
+from airisk_oauth.sandbox.world import World
+from tests import pages
+from tests.flows import authorize, connect, give_token, start
+from tests.test_refresh_command import refresh, refresh_json
+from tests.test_renewal import attempt, committing, keeper, set_option, trouble
+from tests.test_sweep import crowd, database_away
+
+snippet = partial(pages.snippet, "monitoring.md")
+NOBODY = "http://127.0.0.1:9"
+pytestmark = pytest.mark.django_db
+
+
+# The log
+
+
+def connect_and_disconnect(browser: Client, mia: User, airisk: World, settings: Any) -> None:
+    connect(browser)
+    browser.post(reverse("airisk_oauth:disconnect"))
+
+
+def come_back_in_vain(browser: Client, mia: User, airisk: World, settings: Any) -> None:
+    browser.get(authorize(start(browser)).replace("code=", "code=x"))
+    Client().get(authorize(start(browser)))
+
+
+def renew(browser: Client, mia: User, airisk: World, settings: Any) -> None:
+    keeper().access()
+    give_token(mia, ends_in=-60)
+    keeper(mia).access()
+
+
+def renew_in_vain(browser: Client, mia: User, airisk: World, settings: Any) -> None:
+    give_token(None, ends_in=200)
+    give_token(mia, ends_in=-60)
+    trouble(airisk, settings, "unknown client")
+    keeper().access()
+    set_option(settings, BASE_URL=NOBODY)
+    assert isinstance(attempt(keeper(mia).access), AIRiskUnavailable)
+
+
+def lose_the_key(browser: Client, mia: User, airisk: World, settings: Any) -> None:
+    give_token(mia)
+    settings.SECRET_KEY = Fernet.generate_key().decode()
+    assert isinstance(attempt(keeper(mia).access), AIRiskError)
+
+
+def sweep(browser: Client, mia: User, airisk: World, settings: Any) -> None:
+    crowd(2)
+    with database_away("UPDATE", 1):
+        assert refresh()[0] == 0
+    User.objects.filter(username="default-1").update(last_name="Faulty")
+    set_option(settings, USERID="tests.test_sweep.by_name")
+    assert refresh(all=True)[0] == 1
+
+
+FLOWS = (connect_and_disconnect, come_back_in_vain, renew, renew_in_vain, lose_the_key, sweep)
+
+
+@committing
+def test_the_log_has_the_events_and_fields_that_the_page_names_and_no_others(
+    browser: Client, mia: User, airisk: World, settings: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = re.findall(r"^\| `([\w.]+)` \| ([A-Z]+) \| (`.+?`) \|", pages.text_of("monitoring.md"), re.MULTILINE)
+    documented = {event: (level, set(fields.strip("`").split("` `"))) for event, level, fields in rows}
+    standard = {*logging.makeLogRecord({}).__dict__, "message", "asctime"}
+    logged: dict[str, tuple[str, set[str]]] = {}
+    least: dict[str, int] = defaultdict(lambda: logging.CRITICAL)
+    caplog.set_level(logging.DEBUG, logger="airisk_oauth")
+    for each in FLOWS:
+        given, key = settings.AIRISK_OAUTH, settings.SECRET_KEY
+        each(browser, mia, airisk, settings)
+        settings.AIRISK_OAUTH, settings.SECRET_KEY = given, key
+        airisk.reset()
+        del settings.AIRISK_OAUTH_SANDBOX_CLIENTS
+        AIRiskToken.objects.all().delete()
+    for record in caplog.records:
+        if record.name.startswith("airisk_oauth"):
+            event = record.__dict__["event"]
+            least[event] = min(least[event], record.levelno)
+            fields = {*record.__dict__} - standard - {"event"}
+            logged[event] = logging.getLevelName(least[event]), logged.get(event, ("", set()))[1] | fields
+    assert logged == documented
+    assert {*documented} == {*get_args(events.Event)}
+
+
+def run_script(folder: Path, code: str, *arguments: str, given: str = "", **environment: str) -> str:
+    """Run this in a process of its own, which it may change as it likes, and return what it printed on either way."""
+    script = folder / "script.py"
+    script.write_text(code, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, script, *arguments],
+        input=given,
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": f"{pages.ROOT}{os.pathsep}{folder}", **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+LOG = """
+import logging.config
+from uuid import UUID
+from airisk_oauth.events import log
+from airisk_oauth.exceptions import AIRiskRefused
+
+logging.config.dictConfig(LOGGING)
+refused = AIRiskRefused(401, "Unauthorized", "00-676e-00")
+for name in ("renewal", "transport"):
+    logger = logging.getLogger(f"airisk_oauth.{name}")
+    log(logger, logging.DEBUG, "oauth.called", "in %(duration)s s", duration=0.25)
+    log(logger, logging.WARNING, "connection.failed", "%(why)s", why=refused, user_id=UUID(int=1), deployment="default")
+try:
+    raise LookupError
+except LookupError:
+    logger.exception("A site's own.")
+"""
+
+
+def test_the_log_as_json_has_the_fields(tmp_path: Path) -> None:
+    (tmp_path / "mysite").mkdir()
+    (tmp_path / "mysite" / "logs.py").write_text(snippet("class JSONFormatter"), encoding="utf-8")
+    lines = [json.loads(line) for line in run_script(tmp_path, snippet("LOGGING = ") + LOG).splitlines()]
+    assert [line["logger"] for line in lines] == ["airisk_oauth.renewal", *["airisk_oauth.transport"] * 3]
+    assert {name: value for name, value in lines[0].items() if name != "time"} == {
+        "level": "WARNING",
+        "logger": "airisk_oauth.renewal",
+        "message": "AIRisk refused with status 401: Unauthorized (traceId 00-676e-00)",
+        "event": "connection.failed",
+        "user_id": "00000000-0000-0000-0000-000000000001",
+        "deployment": "default",
+        "error": "AIRiskRefused",
+        "airisk_status": 401,
+        "airisk_reason": "Unauthorized",
+        "airisk_trace_id": "00-676e-00",
+    }
+    assert lines[1]["duration"] == 0.25
+    assert "LookupError" in lines[3]["exception"]
+
+
+def test_what_a_record_carries_is_plain(mia: User, airisk: World, settings: Any, caplog: Any) -> None:
+    """AIRisk's words come as strings that hide themselves; a service that keeps the log would be shown nothing."""
+    give_token(mia, ends_in=-60)
+    trouble(airisk, settings, "unknown client")
+    attempt(keeper(mia).access)
+    [record] = [record for record in caplog.records if record.name.startswith("airisk_oauth")]
+    assert repr(record.airisk_reason) == "'Unauthorized'"
+    assert record.airisk_trace_id.startswith("00-")
+    assert "[secret]" not in repr(record.__dict__)
+
+
+# Metrics
+
+
+def test_the_counter_counts_what_became_of_tokens(mia: User, airisk: World, settings: Any) -> None:
+    given: dict[str, Any] = {}
+    exec(snippet("EVENTS = Counter"), given)  # noqa: S102 - the page's own
+    try:
+        give_token(mia, ends_in=-60)
+        keeper(mia).access()
+        trouble(airisk, settings, "refuse")
+        assert isinstance(attempt(keeper(mia).renew), AIRiskError)
+    finally:
+        REGISTRY.unregister(given["EVENTS"])
+        for signal in given["NAMES"]:
+            assert signal.disconnect(given["count"])
+    counted = {
+        (sample.labels["event"], sample.labels["error"]): sample.value
+        for metric in given["EVENTS"].collect()
+        for sample in metric.samples
+        if sample.name == "airisk_token_events_total"
+    }
+    assert counted == {("renewed", ""): 1, ("renewal_failed", "AIRiskRefused"): 1}
+    assert {*given["NAMES"]} == {each for each in vars(signals).values() if isinstance(each, Signal)}
+
+
+def test_the_report_is_as_the_page_shows_it_and_can_be_kept_for_prometheus(
+    mia: User, airisk: World, tmp_path: Path
+) -> None:
+    crowd(2)
+    status, report = refresh_json()
+    shown = json.loads(snippet('"renewed": 118'))
+    assert status == 0
+    assert [*report] == [*shown]
+    assert report["deployments"].keys() == shown["deployments"].keys()
+    assert report["deployments"]["default"].keys() == shown["deployments"]["default"].keys()
+    kept = tmp_path / "airisk.prom"
+    run_script(tmp_path, snippet("write_to_textfile"), str(kept), given=json.dumps(report))
+    assert 'airisk_sweep_tokens{deployment="default",outcome="renewed"} 2.0' in kept.read_text(encoding="utf-8")
+    _status, planned = refresh_json(dry_run=True)
+    assert [*planned] == re.findall(r"`(\w+)`", pages.text_of("monitoring.md").split("`--dry-run` the object has")[1])[
+        :2
+    ]
