@@ -9,8 +9,9 @@ import http.client
 import io
 import logging
 import os
+import sys
 import time
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
@@ -72,9 +73,12 @@ class OAuthClient(AbstractContextManager["OAuthClient"]):
         failure = ""
         try:
             # The adapter, not a session: nothing is redirected, and no cookie of one user reaches another's flow.
-            with self._adapter.send(
-                request, stream=True, timeout=(min(connect, left), left), **self._environment
-            ) as response:
+            with (
+                _untraced(),
+                self._adapter.send(
+                    request, stream=True, timeout=(min(connect, left), left), **self._environment
+                ) as response,
+            ):
                 body = _limited_body(response)
         except (OSError, HTTPError) as error:
             failure = type(error).__name__
@@ -109,6 +113,16 @@ def tell(deployment: "Deployment", call: "Call", began: float, outcome: int | st
 def unanswered(failure: str) -> AIRiskUnavailable:
     """Return the error for a call that ended with this exception, of which no more than the name is told."""
     return AIRiskUnavailable(f"AIRisk did not answer ({failure}).")
+
+
+def _untraced() -> AbstractContextManager[Any]:
+    """Let OpenTelemetry make no span of a call whose URL carries a state and a userid.
+
+    Not imported here: where nothing has loaded it, nothing traces.
+    """
+    opentelemetry = sys.modules.get("opentelemetry.instrumentation.utils")
+    untraced: AbstractContextManager[Any] = getattr(opentelemetry, "suppress_http_instrumentation", nullcontext)()
+    return untraced
 
 
 def environment_for(url: str) -> dict[str, Any]:

@@ -4,12 +4,15 @@ import json
 import logging
 import os
 import re
+import secrets
 import subprocess
 import sys
 from collections import defaultdict
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from cryptography.fernet import Fernet
@@ -17,9 +20,17 @@ from django.contrib.auth.models import User
 from django.dispatch import Signal
 from django.test import Client
 from django.urls import reverse
+from django.utils import timezone
+from opentelemetry import trace
+from opentelemetry.instrumentation.django import DjangoInstrumentor
+from opentelemetry.instrumentation.requests import RequestsInstrumentor
+from opentelemetry.instrumentation.urllib3 import URLLib3Instrumentor
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client import REGISTRY
 
-from airisk_oauth import events, signals
+from airisk_oauth import AIRiskSession, events, signals
 from airisk_oauth.exceptions import AIRiskError, AIRiskUnavailable
 from airisk_oauth.models import AIRiskToken
 from airisk_oauth.sandbox.world import World
@@ -218,3 +229,127 @@ def test_the_report_is_as_the_page_shows_it_and_can_be_kept_for_prometheus(
     assert [*planned] == re.findall(r"`(\w+)`", pages.text_of("monitoring.md").split("`--dry-run` the object has")[1])[
         :2
     ]
+
+
+# Tracing
+
+
+@pytest.fixture
+def spans() -> Iterator[InMemorySpanExporter]:
+    """Every span that is made, with whatever is instrumented during the test."""
+    provider = trace.get_tracer_provider()
+    if not isinstance(provider, TracerProvider):
+        # Once for the process: OpenTelemetry lets nobody replace it.
+        provider = TracerProvider(shutdown_on_exit=False)
+        trace.set_tracer_provider(provider)
+    exporter = InMemorySpanExporter()
+    processor = SimpleSpanProcessor(exporter)
+    provider.add_span_processor(processor)
+    yield exporter
+    processor.shutdown()
+    for kind in (DjangoInstrumentor, RequestsInstrumentor, URLLib3Instrumentor):
+        if kind().is_instrumented_by_opentelemetry:
+            kind().uninstrument()
+
+
+def told(spans: InMemorySpanExporter) -> str:
+    """Return all that the spans tell: names, attributes, events, exceptions, status."""
+    return "".join(span.to_json() for span in spans.get_finished_spans())
+
+
+@committing
+@pytest.mark.parametrize(
+    ("instrumentors", "statuses"),
+    [
+        ([RequestsInstrumentor], [200, 200, 503, None]),
+        # Below requests, each sending is a call of its own.
+        ([URLLib3Instrumentor], [200, 401, 200, 503, None]),
+        ([RequestsInstrumentor, URLLib3Instrumentor], [200, 200, 503, None]),
+    ],
+    ids=["requests", "urllib3", "both"],
+)
+def test_traces_show_calls_and_no_secret(
+    mia: User,
+    airisk: World,
+    settings: Any,
+    spans: InMemorySpanExporter,
+    instrumentors: list[type[Any]],
+    statuses: list[int | None],
+) -> None:
+    secret = f"canary-{secrets.token_hex(8)}"
+    set_option(settings, CLIENT_SECRET=secret)
+    give_token(mia, ends_in=-60)
+    for kind in instrumentors:
+        kind().instrument()
+    tokens = []
+    with AIRiskSession.for_user(mia) as session:
+        session.get("/api/GetConversations")
+        tokens.append(AIRiskToken.objects.get().access_token)
+        airisk.end_all_tokens()
+        session.get("/api/GetConversations")
+        tokens.append(AIRiskToken.objects.get().access_token)
+        airisk.switches.outage = True
+        session.get("/api/GetConversations")
+    set_option(settings, BASE_URL=NOBODY)
+    with AIRiskSession.for_user(mia) as session, pytest.raises(AIRiskUnavailable):
+        session.get("/api/GetConversations")
+    AIRiskToken.objects.update(expires_at=timezone.now())
+    assert isinstance(attempt(keeper(mia).access), AIRiskUnavailable)
+    attributes: list[dict[str, Any]] = [dict(span.attributes or {}) for span in spans.get_finished_spans()]
+    # What OpenTelemetry calls them is changing.
+    assert [each.get("http.response.status_code", each.get("http.status_code")) for each in attributes] == statuses
+    urls = [str(each.get("url.full", each.get("http.url"))) for each in attributes]
+    assert [url for url in urls if not url.endswith("/api/GetConversations")] == []
+    everything = told(spans)
+    assert "ConnectionError" in everything or "NewConnectionError" in everything
+    for canary in (*tokens, secret, "code=", "state=", "user_42"):
+        assert canary not in everything
+
+
+def test_with_the_callback_left_out_no_trace_of_the_site_tells_its_code_or_state(
+    browser: Client, airisk: World, spans: InMemorySpanExporter
+) -> None:
+    back = authorize(start(browser))
+    exec(snippet("DjangoInstrumentor"), {})  # noqa: S102 - the page's own
+    # Middleware is put in place when a handler starts.
+    visitor = Client()
+    visitor.cookies = browser.cookies
+    assert visitor.get(back).status_code == 302
+    assert visitor.get("/airisk/").status_code == 200
+    assert [span.attributes["http.route"] for span in spans.get_finished_spans() if span.attributes] == ["airisk/"]
+    [code], [state] = (parse_qs(urlsplit(back).query)[name] for name in ("code", "state"))
+    assert code not in told(spans)
+    assert state not in told(spans)
+
+
+SENTRY = """
+import json
+import django
+from sentry_sdk.transport import Transport
+
+django.setup()
+from airisk_oauth import conf, flow
+from airisk_oauth.transport import OAuthClient
+
+
+class Printing(Transport):
+    def capture_envelope(self, envelope):
+        for item in envelope.items:
+            print(item.payload.get_bytes().decode())
+
+
+hooks = {"before_breadcrumb": without_query, "before_send_transaction": without_queries}
+sentry_sdk.init(dsn="http://key@localhost/1", transport=Printing, traces_sample_rate=1.0, **hooks)
+with sentry_sdk.start_transaction(name="a renewal"), OAuthClient(conf.deployment()) as client:
+    flow.obtain_silently(conf.deployment(), "user_42", client)
+sentry_sdk.capture_message("What came before?")
+"""
+
+
+def test_sentry_keeps_no_query(airisk: World, airisk_url: str, tmp_path: Path) -> None:
+    environment = {"DJANGO_SETTINGS_MODULE": "tests.settings", "AIRISK_BASE_URL": f"{airisk_url}/sandbox"}
+    kept = run_script(tmp_path, snippet("sentry_sdk.init") + SENTRY, **environment)
+    assert kept.count("/sandbox/api/oauth2") >= 4
+    assert "a renewal" in kept
+    for canary in ("state=", "user_42", "secret-1"):
+        assert canary not in kept
