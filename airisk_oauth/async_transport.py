@@ -13,7 +13,7 @@ from requests.utils import DEFAULT_CA_BUNDLE_PATH, select_proxy
 
 from . import protocol
 from .protocol import Reply
-from .transport import HEADERS, environment_for, tell, unanswered
+from .transport import HEADERS, environment_for, tell, unanswered, untraced
 
 try:
     import httpx2
@@ -58,7 +58,8 @@ class AsyncOAuthClient(AbstractAsyncContextManager["AsyncOAuthClient"]):
         failure = ""
         try:
             async with asyncio.timeout_at(ends):
-                response = await self._transport.handle_async_request(self._request(call))
+                with untraced():
+                    response = await self._transport.handle_async_request(self._request(call))
                 try:
                     body = await _limited_body(response)
                 finally:

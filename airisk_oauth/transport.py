@@ -74,7 +74,7 @@ class OAuthClient(AbstractContextManager["OAuthClient"]):
         try:
             # The adapter, not a session: nothing is redirected, and no cookie of one user reaches another's flow.
             with (
-                _untraced(),
+                untraced(),
                 self._adapter.send(
                     request, stream=True, timeout=(min(connect, left), left), **self._environment
                 ) as response,
@@ -115,14 +115,14 @@ def unanswered(failure: str) -> AIRiskUnavailable:
     return AIRiskUnavailable(f"AIRisk did not answer ({failure}).")
 
 
-def _untraced() -> AbstractContextManager[Any]:
+def untraced() -> AbstractContextManager[Any]:
     """Let OpenTelemetry make no span of a call whose URL carries a state and a userid.
 
     Not imported here: where nothing has loaded it, nothing traces.
     """
     opentelemetry = sys.modules.get("opentelemetry.instrumentation.utils")
-    untraced: AbstractContextManager[Any] = getattr(opentelemetry, "suppress_http_instrumentation", nullcontext)()
-    return untraced
+    suppressed: AbstractContextManager[Any] = getattr(opentelemetry, "suppress_http_instrumentation", nullcontext)()
+    return suppressed
 
 
 def environment_for(url: str) -> dict[str, Any]:
