@@ -6,7 +6,7 @@ message holds nothing of what was read, so that an error can be shown and logged
 
 import json
 import re
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple, Self, TypeVar
 from urllib.parse import parse_qsl, urlencode, urlsplit
@@ -29,7 +29,8 @@ TOKEN_PARAMETERS: Final = frozenset({"code", "client_id", "client_secret", "redi
 _VSCHAR: Final = r"[\x21-\x7e]+"
 _READABLE: Final = r"[\x20-\x7e]{1,120}"
 _TRACE_ID: Final = r"[0-9A-Za-z:._|-]{1,128}"
-_RFC3339: Final = r"(\d{4}-\d\d-\d\d)[Tt](\d\d:\d\d:\d\d)(?:\.(\d{1,7}))?([Zz]|[+-]\d\d:\d\d)"
+# RFC 3339, to .NET's seven fractional digits. Python itself reads more of ISO 8601: from 3.14 on 24:00, too.
+_RFC3339: Final = r"(?a)\d{4}-\d\d-\d\d[Tt](?:[01]\d|2[0-3]):\d\d:\d\d(?:\.\d{1,7})?(?:[Zz]|[+-]\d\d:\d\d)"
 # RFC 6749, section 4.1.2.1: the only words of an error redirect that are worth repeating.
 _ERROR_CODES = frozenset(
     {
@@ -209,7 +210,7 @@ def read_authorization(reply: Reply, *, redirect_uri: str, state: str) -> Secret
     """
     if reply.status >= 400:
         raise _refusal(reply, secrets=(state,))
-    if not 300 <= reply.status < 400 or reply.location is None:
+    if reply.status < 300 or reply.location is None:
         raise PageShown
     target, _, query = map(Secret, reply.location.partition("?"))
     if target != redirect_uri:
@@ -263,13 +264,9 @@ def _end(expiration: object, expires_in: object, now: datetime) -> datetime | No
 
 
 def _moment(value: object) -> datetime:
-    """Read RFC 3339 with an offset; .NET writes up to seven fractional digits, one more than Python reads."""
-    match = re.fullmatch(_RFC3339, value, re.ASCII) if isinstance(value, str) else None
-    if match is None:
+    if not isinstance(value, str) or not re.fullmatch(_RFC3339, value):
         raise ValueError
-    date, time, fraction, offset = match.groups()
-    moment = datetime.fromisoformat(f"{date}T{time}.{(fraction or '0')[:6]:0<6}{offset.upper()}")
-    return moment.astimezone(UTC)
+    return datetime.fromisoformat(value.upper()).astimezone(UTC)
 
 
 def _seconds(value: object) -> float:
@@ -287,14 +284,17 @@ def _refusal(reply: Reply, *, secrets: tuple[str, ...]) -> AIRiskError:
         return AIRiskUnavailable(
             f"AIRisk answered with status {reply.status}.", retry_after=_retry_after(reply.retry_after)
         )
-    trace_id: object = ""
-    if "json" in reply.content_type:
-        reason, trace_id = _fields(reply, "title", "traceId") or ("", "")
-    elif reply.content_type.startswith("text/plain"):
-        reason = reply.body[: MAX_BODY // 64].decode("ascii", "replace").strip()
-    else:
-        reason = ""
+    reason, trace_id = _words(reply)
     return AIRiskRefused(reply.status, _harmless(reason, _READABLE, secrets), _harmless(trace_id, _TRACE_ID, secrets))
+
+
+def _words(reply: Reply) -> Sequence[object]:
+    """Return what a refusal gives for reason and traceId, whatever it is."""
+    if "json" in reply.content_type:
+        return _fields(reply, "title", "traceId") or (None, None)
+    if reply.content_type.startswith("text/plain"):
+        return reply.body.decode(errors="replace").strip(), None
+    return None, None
 
 
 def _harmless(value: object, pattern: str, secrets: tuple[str, ...]) -> str:
@@ -333,9 +333,9 @@ def _scalar(value: object) -> object:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     answer = dict(pairs)
     if len(answer) != len(pairs):
-        raise ValueError("duplicate key")
+        raise ValueError
     return answer
 
 
-def _no_constant(name: str) -> None:
-    raise ValueError(name)
+def _no_constant(_name: str) -> None:
+    raise ValueError

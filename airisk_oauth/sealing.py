@@ -36,7 +36,7 @@ def seal(token: str, owner: Owner) -> tuple[str, str]:
     """Return the sealed text and the id of the key that sealed it."""
     keys = _listed() or _derived_keys()
     message = json.dumps([*owner, token]).encode()
-    return _fernet(keys).encrypt(message).decode("ascii"), key_id(keys[0])
+    return _fernet(keys).encrypt(message).decode(), key_id(keys[0])
 
 
 def unseal(sealed: str, owner: Owner, *, derived_open: Callable[[], bool] = lambda: True) -> Secret:
@@ -47,10 +47,10 @@ def unseal(sealed: str, owner: Owner, *, derived_open: Callable[[], bool] = lamb
     """
     listed = _listed()
     try:
-        message = _decrypted(sealed, listed) if listed else None
-        if message is None and (not listed or derived_open()):
+        message = _decrypted(sealed, listed) if listed else b""
+        if not message and (not listed or derived_open()):
             message = _decrypted(sealed, _derived_keys())
-        *sealed_for, token = json.loads(message or b"")
+        *sealed_for, token = json.loads(message)
     except (TypeError, ValueError):
         raise Unreadable("This stored token cannot be opened with the keys at hand.") from None
     if sealed_for != list(owner):
@@ -58,13 +58,14 @@ def unseal(sealed: str, owner: Owner, *, derived_open: Callable[[], bool] = lamb
     return Secret(token)
 
 
-def _decrypted(sealed: str, keys: tuple[str, ...]) -> bytes | None:
+def _decrypted(sealed: str, keys: tuple[str, ...]) -> bytes:
+    """Return the message, or nothing where none of these keys sealed it."""
     from cryptography.fernet import InvalidToken
 
     try:
         return _fernet(keys).decrypt(sealed)
     except InvalidToken:
-        return None
+        return b""
 
 
 def has_list() -> bool:

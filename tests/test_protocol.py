@@ -143,6 +143,7 @@ def test_no_repr_shows_a_secret(value: object) -> None:
 
 
 def test_a_secret_is_still_the_string_that_it_hides() -> None:
+    assert repr(Secret(TOKEN)) == "'[secret]'"
     assert Secret(TOKEN) == TOKEN
     assert f"Bearer {Secret(TOKEN)}" == f"Bearer {TOKEN}"
 
@@ -160,6 +161,7 @@ def test_a_secret_is_still_the_string_that_it_hides() -> None:
         (f"code={CODE}&state=s&iss=https%3A%2F%2Fevil", Callback(Secret("s"), Secret(CODE), iss="https://evil")),
         (f"code={CODE}&state=s&iss=", Callback(Secret("s"), Secret(CODE), iss="")),
         (f"code={CODE}&state=s&" + "a" * (MAX_QUERY - len(CODE) - 14), Callback(Secret("s"), Secret(CODE))),
+        (f"code={CODE}&state=s" + "".join(f"&x{number}" for number in range(48)), Callback(Secret("s"), Secret(CODE))),
     ],
 )
 def test_a_callback_is_read_with_its_state_code_and_issuer(query: str, callback: Callback) -> None:
@@ -192,7 +194,7 @@ def test_a_callback_is_read_with_its_state_code_and_issuer(query: str, callback:
         f"code={CODE}&state=%ED%A0%80",
         f"code={CODE}&state={STATE}ü",
         f"code={CODE}&state={STATE}\udcff",
-        f"code={CODE}&state={STATE}" + "".join(f"&x{number}" for number in range(60)),
+        f"code={CODE}&state={STATE}" + "".join(f"&x{number}" for number in range(49)),
         f"code={CODE}&state={STATE}&x=" + "x" * MAX_QUERY,
         "a" * 2**20,
     ],
@@ -229,9 +231,9 @@ def test_only_the_standards_own_error_codes_are_repeated(error: str, reason: str
 # The authorization endpoint
 
 
-@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("status", [300, 301, 302, 303, 307, 308, 399])
 def test_a_redirect_to_us_with_our_state_brings_the_code(status: int) -> None:
-    assert code_of(redirect(f"code={CODE}&state={STATE}")._replace(status=status)) == CODE
+    assert code_of(redirect(f"code={CODE}&state={STATE}&next=/?")._replace(status=status)) == CODE
 
 
 @pytest.mark.parametrize(
@@ -241,6 +243,7 @@ def test_a_redirect_to_us_with_our_state_brings_the_code(status: int) -> None:
         Reply(204),
         Reply(302),
         Reply(200, location=f"{REDIRECT_URI}?code={CODE}&state={STATE}"),
+        Reply(299, location=f"{REDIRECT_URI}?code={CODE}&state={STATE}"),
         Reply(302, location=""),
         Reply(302, location="/login?code=1&state=2"),
         *(
@@ -266,13 +269,25 @@ def test_a_page_or_a_redirect_elsewhere_asks_for_a_person(reply: Reply) -> None:
     assert_silent(raised.value)
 
 
+UNREADABLE = "AIRisk's redirect cannot be read."
+ANOTHER_STATE = "AIRisk's redirect carries another state than the one that was sent."
+
+
 @pytest.mark.parametrize(
-    "query",
-    [f"code={CODE}&state=another", f"code={CODE}", "", f"code={CODE}&state={STATE}x", f"state={STATE}", "%FF"],
+    ("query", "said"),
+    [
+        (f"code={CODE}&state=another", ANOTHER_STATE),
+        (f"code={CODE}&state={STATE}x", ANOTHER_STATE),
+        (f"code={CODE}", UNREADABLE),
+        (f"state={STATE}", UNREADABLE),
+        ("", UNREADABLE),
+        ("%FF", UNREADABLE),
+    ],
 )
-def test_a_redirect_to_us_with_another_state_or_none_to_read_is_invalid(query: str) -> None:
+def test_a_redirect_to_us_with_another_state_or_none_to_read_is_invalid(query: str, said: str) -> None:
     with pytest.raises(AIRiskInvalidResponse) as raised:
         code_of(redirect(query))
+    assert str(raised.value) == said
     assert_silent(raised.value)
 
 
@@ -366,6 +381,7 @@ def test_an_outage_says_how_long_airisk_asked_to_wait(status: int, header: str, 
     for read in (code_of, lambda reply: read_token(reply, now=NOW)):
         with pytest.raises(AIRiskUnavailable) as raised:
             read(reply)
+        assert str(raised.value) == f"AIRisk answered with status {status}."
         assert raised.value.retry_after == seconds
         assert_silent(raised.value)
 
@@ -375,7 +391,7 @@ def test_an_outage_says_how_long_airisk_asked_to_wait(status: int, header: str, 
 
 @pytest.mark.parametrize("status", [100, 201, 202, 204, 302, 307, 399])
 def test_a_token_comes_with_status_200_only(status: int) -> None:
-    with pytest.raises(AIRiskInvalidResponse):
+    with pytest.raises(AIRiskInvalidResponse, match=rf"^AIRisk's token endpoint answered with status {status}\.$"):
         read_token(answer()._replace(status=status), now=NOW)
 
 
@@ -408,6 +424,7 @@ def test_a_token_is_opaque(token: str) -> None:
 def test_a_token_that_no_header_can_carry_is_refused(token: object) -> None:
     with pytest.raises(AIRiskInvalidResponse) as raised:
         read_token(answer(access_token=token), now=NOW)
+    assert str(raised.value) == "AIRisk's answer holds no usable access_token."
     assert_silent(raised.value)
 
 
@@ -437,6 +454,8 @@ def test_a_token_that_no_header_can_carry_is_refused(token: object) -> None:
 def test_anything_but_one_plain_json_object_is_refused(body: bytes) -> None:
     with pytest.raises(AIRiskInvalidResponse) as raised:
         read_token(Reply(200, body, content_type="application/json"), now=NOW)
+    said = {b"{}": "AIRisk's answer holds no usable access_token."}
+    assert str(raised.value) == said.get(body, "AIRisk's answer is not the JSON that its documentation shows.")
     assert_silent(raised.value)
 
 
@@ -473,7 +492,7 @@ def test_expires_in_counts_from_the_moment_that_is_given() -> None:
     assert read_token(answer(expires_in=60), now=elsewhere).expires_at == NOW + timedelta(minutes=1)
 
 
-NO_EXPIRATION: list[object] = [
+NO_END: list[object] = [
     "",
     0,
     1_743_426_737,
@@ -504,23 +523,22 @@ NO_EXPIRATION: list[object] = [
     "2025-03-31T13:12:17Z\n",
     " 2025-03-31T13:12:17Z",
     "0000-01-01T00:00:00Z",
-    "0001-01-01T00:00:00Z",
     "0001-01-01T00:00:00+14:00",
-    "9999-12-31T23:59:59Z",
     "9999-12-31T23:59:59-14:00",
+]
+NO_BELIEVABLE_END: list[object] = [
+    "0001-01-01T00:00:00Z",
+    "9999-12-31T23:59:59Z",
     "2025-03-31T11:59:59Z",
     "2025-03-31T12:00:00Z",
     "2035-04-01T12:00:01Z",
 ]
-NO_EXPIRES_IN: list[object] = [
-    0,
-    -1,
+NO_BELIEVABLE_LIFE: list[object] = [0, -1, MAX_LIFE.total_seconds() + 1, 1e-9, "9" * 10]
+NO_LIFE: list[object] = [
     -1e300,
     1e300,
     10**30,
     10**400,
-    MAX_LIFE.total_seconds() + 1,
-    1e-9,
     True,
     False,
     "",
@@ -538,13 +556,19 @@ NO_EXPIRES_IN: list[object] = [
 
 
 @pytest.mark.parametrize(
-    "values",
-    [*({"expiration": value} for value in NO_EXPIRATION), *({"expires_in": value} for value in NO_EXPIRES_IN)],
+    ("values", "said"),
+    [
+        *(({"expiration": value}, "cannot be read") for value in NO_END),
+        *(({"expires_in": value}, "cannot be read") for value in NO_LIFE),
+        *(({"expiration": value}, "is past or too far away") for value in NO_BELIEVABLE_END),
+        *(({"expires_in": value}, "is past or too far away") for value in NO_BELIEVABLE_LIFE),
+    ],
     ids=str,
 )
-def test_an_end_that_is_malformed_past_or_too_far_away_is_refused(values: Any) -> None:
+def test_an_end_that_is_malformed_past_or_too_far_away_is_refused(values: Any, said: str) -> None:
     with pytest.raises(AIRiskInvalidResponse) as raised:
         read_token(answer(**values), now=NOW)
+    assert str(raised.value) == f"AIRisk's answer names an end of the token that {said}."
     assert_silent(raised.value)
 
 
