@@ -3,7 +3,7 @@ PYTHON ?= python3
 PORT ?= 8000
 BIN := .venv/bin
 
-.PHONY: demo test test-sqlite test-postgresql bench bench-docs messages lint format clean
+.PHONY: demo test test-sqlite test-postgresql bench bench-docs messages mutants lint format clean
 
 demo: .venv/demo
 	DEBUG=true PORT=$(PORT) $(BIN)/python manage.py migrate --verbosity 0
@@ -31,6 +31,11 @@ bench-docs: .venv/bench
 messages: .venv/test
 	$(BIN)/python -m tests.messages $(LANGUAGE)
 
+mutants: .venv/mutants
+	rm -rf mutants
+	$(BIN)/mutmut run --max-children 2
+	@left=$$($(BIN)/mutmut results) && echo "$$left" && test -z "$$left"
+
 lint: .venv/lint
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -41,7 +46,7 @@ format: .venv/lint
 	$(BIN)/ruff format
 
 clean:
-	rm -rf .venv .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache demo.sqlite3*
+	rm -rf .venv .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache demo.sqlite3* mutants
 
 # One stamp for each group of dependencies, so that a demo does not wait for the test tools.
 .venv/%: pyproject.toml | .venv/pip
