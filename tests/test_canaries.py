@@ -1,22 +1,30 @@
-"""A crash anywhere in a flow: what Django shows under DEBUG, mails without it, and logs, tells no secret."""
+"""Whatever becomes of a flow, a crash included: what is answered, shown under DEBUG, mailed, logged, printed, stored or
+dumped tells no secret.
+"""
 
+import io
 import json
 import logging
+import pickle
 import re
 import secrets
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import parse_qs, urlencode
 
 import django
 import pytest
+import requests
 import responses
 from cryptography.fernet import Fernet
+from django.apps import apps
 from django.contrib.auth.models import User
 from django.core import mail
+from django.core.management import CommandError, call_command
 from django.core.signals import got_request_exception
 from django.db import connection
 from django.test import Client
@@ -37,6 +45,11 @@ CALLBACK = "https://app.example.com/airisk/callback/"
 LIST = "admin:airisk_oauth_airisktoken_changelist"
 
 
+Answer = tuple[int, dict[str, str], str]
+#: What an endpoint answers to a request instead of what it usually does.
+Answers = dict[str, Callable[[Any], Answer]]
+
+
 class Crash(Exception):
     """Not one that anybody expects."""
 
@@ -44,15 +57,20 @@ class Crash(Exception):
 class Wire:
     """AIRisk, with answers full of canaries; a call to the endpoint that :attr:`broken` names crashes the client."""
 
-    def __init__(self, broken: str) -> None:
-        self.broken = broken
+    def __init__(self, broken: str, answers: Answers) -> None:
+        self.broken, self.answers = broken, answers
         self.states: list[str] = []
+        self.received = ""
 
-    def answer(self, endpoint: str, request: Any) -> tuple[int, dict[str, str], str]:
+    def answer(self, endpoint: str, request: Any) -> Answer:
         if self.broken == endpoint:
             raise Crash
+        self.received += f"{request.url} {request.headers.get('Authorization')} {request.body}"
         if endpoint == "the authorization endpoint":
             self.states.append(request.params["state"])
+        if endpoint in self.answers:
+            return self.answers[endpoint](request)
+        if endpoint == "the authorization endpoint":
             query = urlencode({"code": CODE, "state": self.states[-1]})
             return 302, {"Location": f"{CALLBACK}?{query}"}, ""
         if endpoint == "the token endpoint":
@@ -61,9 +79,9 @@ class Wire:
 
 
 @contextmanager
-def wired(broken: str) -> Iterator[Wire]:
+def wired(broken: str = "nothing", answers: Answers | None = None) -> Iterator[Wire]:
     """Break one place: an endpoint, or the first statement that has these words in it."""
-    wire = Wire(broken)
+    wire = Wire(broken, answers or {})
 
     def execute(execute: Any, sql: str, *args: Any) -> Any:
         if broken in sql:
@@ -108,7 +126,10 @@ def come_back(browser: Client, mia: User) -> Any:
 
 
 def renew_in_the_admin(browser: Client, mia: User) -> Any:
-    token = give_token(mia, access_token=STORED)
+    return renew_in_the_admin_of(browser, give_token(mia, access_token=STORED))
+
+
+def renew_in_the_admin_of(browser: Client, token: AIRiskToken) -> Any:
     return lambda: browser.post(reverse(LIST), {"action": "renew_now", "_selected_action": token.pk, "post": "yes"})
 
 
@@ -188,11 +209,127 @@ def test_a_time_limit_that_strikes_during_a_call_tells_no_secret(
     assert not re.search(r"(?:code|state)=[-\w]{20}", words)
 
 
+def echo(request: Any) -> Answer:
+    """A refusal that repeats what it refuses, where an operator would read it."""
+    sent = parse_qs(request.body) if request.body else request.params
+    words = " ".join(f"{sent[name]}" for name in ("code", "client_secret", "state") if name in sent)
+    return 401, {"Content-Type": "application/problem+json"}, json.dumps({"title": words, "traceId": sent.get("state")})
+
+
+def login_page(request: Any) -> Answer:
+    return 200, {"Content-Type": "text/html"}, f"Sign in, please: {request.url}"
+
+
+def another_state(request: Any) -> Answer:
+    return 302, {"Location": f"{CALLBACK}?{urlencode({'code': CODE, 'state': request.params['state'] + 'x'})}"}, ""
+
+
+def plain_echo(request: Any) -> Answer:
+    sent = parse_qs(request.body)
+    return 400, {"Content-Type": "text/plain"}, f"Invalid {sent['code'][0]} of {sent['client_secret'][0]}"
+
+
+def ended_token(_request: Any) -> Answer:
+    return 200, {"Content-Type": "application/json"}, json.dumps({"access_token": GRANTED, "expires_in": -1})
+
+
+def down(request: Any) -> Answer:
+    return 503, {"Content-Type": "text/plain"}, f"{request.url} {request.body}"
+
+
+def unreachable(request: Any) -> Answer:
+    raise requests.ConnectionError(f"{request.url} {request.body} {request.headers}", request=request)
+
+
+AUTHORIZATION, TOKEN, API = "the authorization endpoint", "the token endpoint", "the API"
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        {},
+        {AUTHORIZATION: login_page},
+        {AUTHORIZATION: another_state},
+        {AUTHORIZATION: echo},
+        {TOKEN: echo},
+        {TOKEN: plain_echo},
+        {TOKEN: ended_token},
+        {AUTHORIZATION: down, TOKEN: down},
+        {AUTHORIZATION: unreachable, TOKEN: unreachable, API: unreachable},
+    ],
+    ids=lambda answers: " ".join(f"{endpoint}: {answer.__name__}" for endpoint, answer in answers.items()) or "well",
+)
+@pytest.mark.parametrize("debug", [True, False])
+def test_no_way_through_a_flow_tells_a_secret(
+    browser: Client, mia: User, settings: Any, caplog: pytest.LogCaptureFixture, answers: Answers, debug: bool
+) -> None:
+    User.objects.update(is_staff=True, is_superuser=True)
+    settings.DEBUG = debug
+    settings.AIRISK_OAUTH_ENCRYPTION_KEYS = [KEY]
+    settings.AIRISK_OAUTH = {"default": settings.AIRISK_OAUTH["default"]}
+    set_option(settings, CLIENT_SECRET=CLIENT_SECRET)
+    browser.raise_request_exception = False
+    seen: list[str] = []
+    states: list[str] = []
+    with wired(answers=answers) as wire, told(settings, caplog) as left:
+        for visit in every_way(browser, mia, states):
+            response = visit()
+            headers = {name: value for name, value in response.items() if "/api/oauth2?" not in value}
+            seen.append(f"{response.content.decode()}{headers}{response.cookies}{response!r}")
+        for command in (["check_airisk"], ["refresh_airisk_tokens", "--all", "--json"], ["reseal_airisk_tokens"]):
+            output = io.StringIO()
+            try:
+                call_command(*command, stdout=output, stderr=output)
+            except CommandError as error:
+                output.write(f"{error!r}{vars(error)}")
+            seen.append(output.getvalue())
+    seen += [*left, repr(browser.session.items())]
+    for canary in (STORED, CODE, CLIENT_SECRET, *([] if answers else [GRANTED])):
+        assert canary in wire.received
+    for canary in (STORED, GRANTED, CODE, CLIENT_SECRET, KEY, *states, *wire.states):
+        assert [text for text in seen if canary in text] == []
+
+
+def every_way(browser: Client, mia: User, states: list[str]) -> Iterator[Callable[[], Any]]:
+    """What people do with a connection, from the first click to the last."""
+    callback = reverse("airisk_oauth:callback")
+    connection_page = reverse("airisk_oauth:connection")
+
+    def begin() -> Any:
+        response = browser.post(reverse("airisk_oauth:connect"))
+        states.append(state_of(response["Location"]))
+        return response
+
+    def come_back_with(**answer: str) -> Any:
+        return browser.get(callback, {"state": states[-1], **answer})
+
+    yield begin
+    yield lambda: Client().get(callback, {"state": states[-1], "code": CODE})
+    yield lambda: browser.get(callback, {"state": [states[-1]] * 2, "code": CODE})
+    for _again in range(2):
+        yield lambda: come_back_with(code=CODE)
+    yield lambda: browser.get(connection_page)
+    yield begin
+    yield lambda: come_back_with(error="access_denied", error_description=CODE)
+    for values in ({"ends_in": -60}, {"ends_in": 60}, {"ends_in": 3600}):
+        AIRiskToken.objects.all().delete()
+        token = give_token(mia, access_token=STORED, **values)
+        yield lambda: browser.get("/conversations/")
+        yield lambda: browser.get("/application/")
+        for page in ("change", "delete", "history"):
+            yield partial(browser.get, reverse(f"admin:airisk_oauth_airisktoken_{page}", args=[token.pk]))
+        yield renew_in_the_admin_of(browser, token)
+        yield lambda: browser.get(reverse(LIST), {"q": STORED[:9]})
+    yield obtain_in_the_admin(browser, mia)
+    yield lambda: browser.post(reverse("airisk_oauth:disconnect"))
+    give_token(mia, access_token=STORED)
+    yield lambda: browser.get(connection_page)
+
+
 def all_that_is_told_of(
     visit: Callable[[], Any], browser: Client, settings: Any, caplog: pytest.LogCaptureFixture
 ) -> list[str]:
     """Return what a crash leaves anywhere: page, report, mail, log, session, database."""
-    settings.ADMINS = ["ops@example.com" if django.VERSION >= (6,) else ("Ops", "ops@example.com")]
     reports: list[str] = []
 
     def report(request: Any, **_kwargs: Any) -> None:
@@ -203,16 +340,36 @@ def all_that_is_told_of(
     browser.raise_request_exception = False
     got_request_exception.connect(report)
     try:
-        with caplog.at_level(logging.DEBUG):
+        with told(settings, caplog) as left:
             response = visit()
     finally:
         got_request_exception.disconnect(report)
     assert response.status_code == 500
     assert ["Crash" in text for text in reports] == [True]
     assert len(mail.outbox) == (0 if settings.DEBUG else 1)
+    return [response.content.decode(), *reports, *left, repr(browser.session.items())]
+
+
+@contextmanager
+def told(settings: Any, caplog: pytest.LogCaptureFixture) -> Iterator[list[str]]:
+    """Collect what is left afterwards: mails, logs, and what is stored, as it lies there, dumped, shown and pickled."""
+    settings.ADMINS = ["ops@example.com" if django.VERSION >= (6,) else ("Ops", "ops@example.com")]
+    left: list[str] = []
+    with caplog.at_level(logging.DEBUG):
+        yield left
     # Its own server and its HTTP client are what the test looks through, not what it looks at.
     records = [record for record in caplog.records if not record.name.startswith(("urllib3", "django.server"))]
     # As JSON too: a repr would not show what hides itself in one, and a log service gets no repr.
-    logs = [f"{record.__dict__}{json.dumps(record.__dict__, default=str)}{record.getMessage()}" for record in records]
-    mails = [str(each.message()) for each in mail.outbox]
-    return [response.content.decode(), *reports, *mails, *logs, everything_stored(), repr(browser.session.items())]
+    left += [f"{record.__dict__}{json.dumps(record.__dict__, default=str)}{record.getMessage()}" for record in records]
+    left += [str(each.message()) for each in mail.outbox]
+    dumped = io.StringIO()
+    call_command("dumpdata", stdout=dumped)
+    models = apps.get_app_config("airisk_oauth").get_models()
+    rows = [row for model in models for row in model._base_manager.all()]
+    left += [
+        everything_stored(),
+        dumped.getvalue(),
+        repr(rows),
+        repr([vars(row) for row in rows]),
+        repr(pickle.dumps(rows)),
+    ]
