@@ -60,6 +60,11 @@ _PROBLEMS: Final[dict[type[Exception], tuple[HTTPStatus, str, str]]] = {
         gettext_noop("This link does not come from AIRisk"),
         gettext_noop("It is incomplete or was changed on the way. Nothing has happened; you can connect again."),
     ),
+    Http404: (
+        HTTPStatus.NOT_FOUND,
+        gettext_noop("This link does not come from AIRisk"),
+        gettext_noop("It is incomplete or was changed on the way. Nothing has happened; you can connect again."),
+    ),
     flow.CallbackRejected: (
         HTTPStatus.FORBIDDEN,
         gettext_noop("This connection was not started here"),
@@ -147,15 +152,15 @@ def callback(request: HttpRequest, alias: str = conf.DEFAULT_ALIAS) -> HttpRespo
     """Take a browser that AIRisk sent back (RFC 6749, section 4.1.2). Takes it once, and says so if it comes again."""
     query = Secret(request.META.get("QUERY_STRING", ""))
     _blank_query(request)
-    deployment = deployment_or_404(alias)
     if "prefetch" in request.headers.get("Sec-Purpose", request.headers.get("Purpose", "")):
         return HttpResponse(status=HTTPStatus.TOO_EARLY)
     try:
-        response = _complete(request, deployment, query)
-    except (protocol.MalformedCallback, flow.CallbackRejected, SignedOut) as error:
+        response = _complete(request, deployment_or_404(alias), query)
+    except (Http404, protocol.MalformedCallback, flow.CallbackRejected, SignedOut) as error:
         message = "A callback of user %(user_id)s to deployment %(deployment)s was rejected: %(error)s"
         who = request.user.pk
         log(logger, logging.WARNING, "callback.rejected", message, why=error, user_id=who, deployment=alias)
+        # Not the site's own page, whose assets may be foreign: code and state stand in this one's address.
         response = _problem(request, error)
     # Where a page of ours is shown at the callback's address, that address goes nowhere else.
     response.headers["Referrer-Policy"] = "no-referrer"

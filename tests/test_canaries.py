@@ -316,10 +316,10 @@ def every_way(browser: Client, mia: User, states: list[str]) -> Iterator[Callabl
         token = give_token(mia, access_token=STORED, **values)
         yield lambda: browser.get("/conversations/")
         yield lambda: browser.get("/application/")
-        for page in ("change", "delete", "history"):
-            yield partial(browser.get, reverse(f"admin:airisk_oauth_airisktoken_{page}", args=[token.pk]))
-        yield renew_in_the_admin_of(browser, token)
-        yield lambda: browser.get(reverse(LIST), {"q": STORED[:9]})
+    for page in ("change", "delete", "history"):
+        yield partial(browser.get, reverse(f"admin:airisk_oauth_airisktoken_{page}", args=[token.pk]))
+    yield lambda: browser.get(reverse(LIST), {"q": STORED[:9]})
+    yield renew_in_the_admin_of(browser, token)
     yield obtain_in_the_admin(browser, mia)
     yield lambda: browser.post(reverse("airisk_oauth:disconnect"))
     give_token(mia, access_token=STORED)

@@ -30,9 +30,13 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.formats import date_format
 from django.views.debug import ExceptionReporter
+from hypothesis import HealthCheck, example, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 
 from airisk_oauth import conf, flow
 from airisk_oauth.models import MAX_NEXT, MAX_PENDING, AIRiskIdentity, AIRiskToken, PendingAuthorization
+from airisk_oauth.protocol import MalformedCallback, Secret
 from airisk_oauth.sandbox.world import Caller, World
 from airisk_oauth.signals import token_disconnected, token_obtained
 from airisk_oauth.views import BROWSER_KEY
@@ -339,6 +343,8 @@ def test_the_url_on_airisk_has_exactly_these_parameters(
         ("state", state_of(response["Location"])),
         ("userid", "user_42"),
     ]
+    assert_connected(browser.get(authorize(response["Location"]), headers=headers))
+    assert {seen.values["redirect_uri"] for seen in airisk.journal} == {"https://app.example.com/airisk/callback/"}
 
 
 @pytest.mark.parametrize(
@@ -402,6 +408,13 @@ def test_a_state_is_random_and_only_its_hash_is_stored(browser: Client, airisk: 
     assert state not in repr(dict(browser.session))
 
 
+def test_no_state_comes_twice_and_nothing_can_be_read_in_one() -> None:
+    states = [flow.new_state() for _ in range(10_000)]
+    assert len(set(states)) == 10_000
+    # Every letter turns up at every place, but at the last one, which holds two bits less.
+    assert [len(set(letters)) for letters in zip(*states, strict=True)] == [64] * 42 + [16]
+
+
 def test_many_starts_give_as_many_states_and_leave_ten_rows(mia: User, airisk: World) -> None:
     states = [state_of(flow.begin(conf.deployment(), mia, browser="b")) for _ in range(200)]
     assert len(set(states)) == 200
@@ -434,12 +447,17 @@ def test_without_an_identity_there_is_a_page_instead_of_a_start(
     assert rows() == []
 
 
-@pytest.mark.parametrize("name", ["connect", "callback", "disconnect"])
+@pytest.mark.parametrize("name", ["connect", "disconnect"])
 def test_an_unknown_deployment_is_404(name: str, browser: Client, airisk: World) -> None:
-    url = reverse(f"airisk_oauth:{name}", args=["nowhere"])
-    send = browser.get if name == "callback" else browser.post
-    assert send(f"{url}?state=a&code=b").status_code == 404
+    assert browser.post(reverse(f"airisk_oauth:{name}", args=["nowhere"])).status_code == 404
     assert (airisk.journal, rows()) == ([], [])
+
+
+def test_a_callback_of_an_unknown_deployment_shows_no_page_of_the_sites_own(browser: Client, airisk: World) -> None:
+    back = authorize(start(browser))
+    assert_refused(browser.get(back.replace("/callback/", "/callback/nowhere/")), 404)
+    assert token_posts(airisk) == 0
+    assert_connected(browser.get(back))
 
 
 def test_a_redirect_to_airisk_does_not_tell_the_state_in_its_repr(browser: Client, airisk: World) -> None:
@@ -513,7 +531,8 @@ def test_a_state_is_of_use_in_its_own_browser_only(
         session[BROWSER_KEY] = browser.session[BROWSER_KEY]
         session.save()
     before = rows()
-    assert_refused(stranger.get(back), 403)
+    page = assert_refused(stranger.get(back), 403)
+    assert ("You are not signed in here" in page) is (who == "nobody")
     assert (token_posts(airisk), rows()) == (0, before)
     assert_connected(browser.get(back))
 
@@ -755,6 +774,44 @@ def test_a_callback_that_airisk_cannot_have_sent_changes_nothing(query: str, bro
     assert_refused(browser.get(reverse("airisk_oauth:callback"), QUERY_STRING=given))
     assert (token_posts(airisk), rows()) == (0, before)
     assert_connected(browser.get(back))
+
+
+def test_a_thousand_callbacks_in_vain_cost_no_call_and_leave_no_row(browser: Client, mia: User, airisk: World) -> None:
+    back = authorize(start(browser))
+    before = rows()
+    for query in ("state=another&code=code", "state=another"):
+        for _time in range(500):
+            with pytest.raises((flow.CallbackRejected, MalformedCallback)):
+                flow.complete(conf.deployment(), mia, browser=browser.session[BROWSER_KEY], query=Secret(query))
+    assert (token_posts(airisk), rows()) == (0, before)
+    assert_connected(browser.get(back))
+
+
+anything = st.binary(max_size=40) | st.sampled_from([b"&", b"=", b"%", b"%00", b"%ff", b"&code=", b"&state=", b"&iss="])
+
+
+@hypothesis_settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+@given(st.floats(0, 1), anything)
+@example(1, bytes(range(256)))
+@example(0, bytes(range(256)))
+def test_whatever_bytes_come_back_the_callback_answers_and_asks_once_at_most(
+    browser: Client, airisk: World, where: float, added: bytes
+) -> None:
+    """A real callback with anything inserted anywhere."""
+    path, _, query = authorize(start(browser)).partition("?")
+    raw, posts, tokens = query.encode(), token_posts(airisk), AIRiskToken.objects.count()
+    place = round(where * len(raw))
+    # As a server hands it over (PEP 3333).
+    given = (raw[:place] + added + raw[place:]).decode("latin-1")
+    response: Any = browser.get(path, QUERY_STRING=given)
+    if response.status_code == 302:
+        assert_connected(response)
+        assert token_posts(airisk) - posts <= 1
+    else:
+        assert_refused(response, 400, 403)
+        assert (token_posts(airisk), AIRiskToken.objects.count()) == (posts, tokens)
 
 
 @pytest.mark.parametrize("ending", ["", "/"])

@@ -2,7 +2,9 @@
 
 import json
 import re
+import tracemalloc
 from datetime import UTC, datetime, timedelta, timezone
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode
 
@@ -678,3 +680,38 @@ def test_any_callback_query_is_a_valid_callback_or_malformed(query: str) -> None
 
 def test_a_body_is_bounded_well_above_every_token() -> None:
     assert MAX_TOKEN < MAX_BODY == 64 * 1024
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        *(
+            partial(lambda body: read_token(Reply(200, body[:MAX_BODY]), now=NOW), body)
+            for body in (
+                b"[" * MAX_BODY,
+                b'{"a":' * MAX_BODY,
+                b"[" + b"[]," * MAX_BODY,
+                b"[" + b"{}," * MAX_BODY,
+                b"[" + b"1e5," * MAX_BODY,
+                b"9" * MAX_BODY,
+                b'"' + b"\\u0000" * MAX_BODY,
+                b"{" + b"".join(b'"%d":0,' % number for number in range(MAX_BODY // 8)),
+                b"\xff" * MAX_BODY,
+            )
+        ),
+        *(
+            partial(read_callback, query)
+            for query in ("&" * 2**20, "%41" * MAX_QUERY, "a=" * 2**20, "+" * MAX_QUERY, "\ud800" * 2**20)
+        ),
+        lambda: code_of(redirect("%41" * MAX_BODY)),
+        lambda: read_token(Reply(400, b" " * MAX_BODY, content_type="text/plain"), now=NOW),
+    ],
+)
+def test_the_worst_that_can_come_costs_little_memory(read: Any) -> None:
+    tracemalloc.start()
+    try:
+        with pytest.raises((AIRiskError, MalformedCallback)):
+            read()
+        assert tracemalloc.get_traced_memory()[1] < 8_000_000
+    finally:
+        tracemalloc.stop()

@@ -200,6 +200,7 @@ def test_key_ids_are_short_stable_and_tell_nothing_of_the_keys(settings: "Settin
 @example("\ud800")
 @example("\0" * 200)
 @example("gAAAAAB" + "A" * 93)
+@example("gAAAAA" + "A" * 2**20)
 def test_any_text_that_we_did_not_seal_is_unreadable_and_nothing_worse(text: str) -> None:
     with pytest.raises(Unreadable):
         unseal(text, OWNER)
