@@ -5,7 +5,7 @@ import logging
 import secrets
 import time
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple
 
 from django.conf import settings
 from django.db import transaction
@@ -20,14 +20,13 @@ from .models import MAX_NEXT, AIRiskToken, PendingAuthorization
 from .protocol import Call, Calls, Secret, TokenGrant
 from .signals import token_disconnected, token_obtained
 
-if TYPE_CHECKING:
-    from datetime import datetime
-
 logger = logging.getLogger("airisk_oauth.flow")
 
-#: How long a started flow may take, and how long a second hit of its callback waits for the first.
+#: How long a started flow may take, how long a second hit of its callback waits for the first, and how long (s) between
+#: two looks.
 LIFETIME: Final = timedelta(minutes=10)
 WAIT_FOR_FIRST: Final = timedelta(seconds=15)
+LOOK_AGAIN: Final = 0.1
 
 _Outcome = PendingAuthorization.Outcome
 
@@ -189,17 +188,13 @@ def _pending(deployment: Deployment, user: Any, browser: str | None, state: Secr
 
 def _completed_before(pending: PendingAuthorization) -> Connected:
     """Answer a second hit of the same callback as the first one ended, waiting for it if it has not."""
-    while True:
-        again: PendingAuthorization | None = (
-            PendingAuthorization.objects.primary().filter(pk=pending.pk, spent_at__isnull=False).first()
-        )
-        if again is None or again.outcome == _Outcome.FAILED:
-            raise StateSpent
-        if again.outcome == _Outcome.CONNECTED:
-            return Connected(again, first=False)
-        if timezone.now() - cast("datetime", again.spent_at) > WAIT_FOR_FIRST:
-            raise StateSpent
-        time.sleep(0.1)
+    rows = PendingAuthorization.objects.primary().filter(pk=pending.pk)
+    while rows.filter(outcome=_Outcome.OPEN, spent_at__gt=timezone.now() - WAIT_FOR_FIRST).exists():
+        time.sleep(LOOK_AGAIN)
+    again: PendingAuthorization | None = rows.filter(outcome=_Outcome.CONNECTED).first()
+    if again is None:
+        raise StateSpent
+    return Connected(again, first=False)
 
 
 def _trade(deployment: Deployment, user: Any, pending: PendingAuthorization, answer: Secret | AIRiskRefused) -> None:

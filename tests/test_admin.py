@@ -592,7 +592,9 @@ def test_where_a_person_is_needed_the_button_leads_to_airisk_and_back(
 
 
 @pytest.mark.parametrize("lost", ["permission", "account"])
-def test_who_may_not_obtain_it_any_more_gets_nothing(lost: str, desk: Client, staff: User, airisk: World) -> None:
+def test_who_may_not_obtain_it_any_more_gets_nothing(
+    lost: str, desk: Client, staff: User, airisk: World, caplog: pytest.LogCaptureFixture
+) -> None:
     may(staff, "change_airisktoken")
     airisk.switches.login_page = True
     back = press(desk.post(obtain())["Location"])
@@ -601,7 +603,9 @@ def test_who_may_not_obtain_it_any_more_gets_nothing(lost: str, desk: Client, st
     else:
         User.objects.filter(pk=staff.pk).update(is_active=False)
     response = desk.get(back)
-    assert response.status_code in (302, 403)
+    assert response.status_code == (302 if lost == "permission" else 403)
+    words = ": the user may not obtain the application's token any more\n"
+    assert (words in caplog.text) is (lost == "permission")
     assert "You are connected" not in desk.get(reverse("airisk_oauth:connection")).content.decode()
     assert token_posts(airisk) == 0
     assert not AIRiskToken.objects.exclude(sealed="").exists()

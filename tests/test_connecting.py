@@ -631,6 +631,19 @@ def test_a_callback_that_comes_twice_ends_as_the_first(browser: Client, airisk: 
     assert browser.get(CONNECTION).content.decode().count(SUCCESS) == 1
 
 
+def test_flows_that_come_again_end_each_as_it_did(browser: Client, mia: User, airisk: World) -> None:
+    failed, connected = (authorize(start(browser, next=path)) for path in ("/one/", "/two/"))
+    browser.get(failed.replace("code=", "code=x"))
+    browser.get(connected)
+    for _time in range(2):
+        assert_refused(browser.get(failed), 410)
+        assert_connected(browser.get(connected), "/two/")
+    browser_key, query = browser.session[BROWSER_KEY], Secret(urlsplit(connected).query)
+    again = flow.complete(conf.deployment(), mia, browser=browser_key, query=query)
+    assert again == (PendingAuthorization.objects.get(next="/two/"), False)
+    assert token_posts(airisk) == 2
+
+
 @pytest.mark.django_db(transaction=True)
 def test_a_second_hit_waits_for_the_first(browser: Client, airisk: World) -> None:
     back = authorize(start(browser))
@@ -933,12 +946,16 @@ def test_connecting_and_disconnecting_work_without_messages(browser: Client, air
 
 @pytest.mark.parametrize("change", ["changed", "removed"])
 def test_an_identity_changed_before_the_callback_brings_no_token(
-    change: str, browser: Client, mia: User, airisk: World
+    change: str, browser: Client, mia: User, airisk: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     back = authorize(start(browser))
     identities = AIRiskIdentity.objects.filter(user=mia)
     identities.update(userid="user_1") if change == "changed" else identities.delete()
     assert "Your AIRisk identity has changed" in say(browser.get(back), browser)
+    assert (
+        f"{mia.pk} could not be connected to deployment default: the user's identity on AIRisk has changed meanwhile\n"
+        in (caplog.text)
+    )
     assert (token_posts(airisk), AIRiskToken.objects.count()) == (0, 0)
     assert_refused(browser.get(back), 410)
 
