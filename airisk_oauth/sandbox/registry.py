@@ -1,6 +1,6 @@
 """Which clients and users exist on the make-believe AIRisk. Settings are read anew at every question."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
 from django.conf import settings
@@ -16,12 +16,19 @@ def clients() -> Clients:
     configured: Clients | None = getattr(settings, "AIRISK_OAUTH_SANDBOX_CLIENTS", None)
     if configured is not None:
         return configured
+    deployments = getattr(settings, "AIRISK_OAUTH", {}).values()
+    names = ("CLIENT_ID", "CLIENT_SECRET", "REDIRECT_URI")
+    return clients_of(tuple(deployment.get(name, "") for name in names) for deployment in deployments)
+
+
+def clients_of(deployments: Iterable[tuple[str, ...]]) -> Clients:
+    """The clients that a site is, by `client_id`, `client_secret` and `redirect_uri` of each deployment."""
     derived: dict[str, dict[str, str]] = {}
-    for deployment in getattr(settings, "AIRISK_OAUTH", {}).values():
-        client = derived.setdefault(deployment.get("CLIENT_ID", ""), {"redirect_uris": ""})
-        client["client_secret"] = deployment.get("CLIENT_SECRET", "")
+    for client_id, client_secret, redirect_uri in deployments:
+        client = derived.setdefault(client_id, {"redirect_uris": ""})
+        client["client_secret"] = client_secret
         # Two deployments may be one client with a callback each.
-        client["redirect_uris"] += f"{deployment.get('REDIRECT_URI', '')},"
+        client["redirect_uris"] += f"{redirect_uri},"
     return derived
 
 

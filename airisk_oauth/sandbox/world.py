@@ -121,9 +121,8 @@ class World:
             grant, ends = self._codes.pop(code, (None, 0.0))
         return grant if self.clock() < ends else None
 
-    def new_token(self, caller: Caller) -> tuple[str, int | None]:
-        """An opaque token and the second at which it ends, if it does."""
-        life = self.switches.token_life
+    def new_token(self, caller: Caller, life: int | None = 3600) -> tuple[str, int | None]:
+        """An opaque token and the second at which it ends, if it does; `life` is in seconds."""
         # Whole seconds, upwards: AIRisk names whole seconds, and no token may end before the moment it names.
         ends = None if life is None else math.ceil(self.clock() + life)
         with self._lock:

@@ -1,0 +1,78 @@
+"""AIRisk's side of OAuth 2: what it gives, to whom, and how it refuses. How requests come to it is its callers' matter.
+
+Source: https://docs.aicrisk.com/api-overview/airisk-api-oauth2-authentication, authorization endpoint and
+token endpoint. Parameters that are not documented there are ignored.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from urllib.parse import urlencode
+
+from django.http import HttpResponse
+from django.utils.encoding import iri_to_uri
+
+from .answers import answer_json, invalid, moment, problem, stray_page
+from .registry import Clients, redirect_uris
+from .world import Caller, Grant, World
+
+
+@dataclass(frozen=True)
+class AuthorizationServer:
+    """The rules of both OAuth endpoints, for a world with these clients; methods raise `Refusal`."""
+
+    world: World
+    clients: Clients
+    is_user: Callable[[str], bool]
+
+    def grant(self, given: Mapping[str, str]) -> Grant:
+        """What a valid authorization request asks for; anything else stays on AIRisk with an error response."""
+        client_id, redirect_uri, userid = given.get("client_id"), given.get("redirect_uri"), given.get("userid")
+        if not client_id:
+            raise invalid("client_id")
+        client = self.clients.get(client_id)
+        if client is None:
+            raise problem(401)
+        if not redirect_uri or redirect_uri not in redirect_uris(client):
+            raise invalid("redirect_uri")
+        # An empty userid is not a missing one: what asks for a person must never get the application's token.
+        if userid is not None and not self.is_user(userid):
+            raise invalid("userid")
+        return Grant(client_id, redirect_uri, userid)
+
+    def send_back(self, grant: Grant, given: Mapping[str, str], error: str = "") -> HttpResponse:
+        """302 to the client, with the state exactly as it came (RFC 6749, sections 4.1.2 and 4.1.2.1)."""
+        query = {"error": error} if error else {"code": self.world.new_code(grant)}
+        if "state" in given:
+            query["state"] = given["state"]
+        separator = "&" if "?" in grant.redirect_uri else "?"
+        # Not HttpResponseRedirect: a web view may have registered a scheme of its own, which that one forbids.
+        location = iri_to_uri(f"{grant.redirect_uri}{separator}{urlencode(query)}")
+        return HttpResponse(status=302, headers={"Location": location})
+
+    def exchange(self, given: Mapping[str, str]) -> HttpResponse:
+        """A token for a code."""
+        for name in ("client_id", "client_secret", "redirect_uri", "code"):
+            if not given.get(name):
+                raise invalid(name)
+        client = self.clients.get(given["client_id"])
+        if client is None or client["client_secret"] != given["client_secret"]:
+            raise problem(401)
+        if given["redirect_uri"] not in redirect_uris(client):
+            raise invalid("redirect_uri")
+        # Used up even where something else does not fit: a code in the wrong hands is not safe any more.
+        grant = self.world.redeem(given["code"])
+        if grant != Grant(given["client_id"], given["redirect_uri"], given.get("userid")):
+            raise invalid("Code")
+        if self.world.switches.malformed:
+            return stray_page()
+        return self._token_answer(Caller(given["client_id"], given.get("userid")))
+
+    def _token_answer(self, caller: Caller) -> HttpResponse:
+        switches = self.world.switches
+        access_token, ends = self.world.new_token(caller, switches.token_life)
+        content: dict[str, str | int | None] = {"access_token": access_token}
+        if ends is not None and switches.expires_in_shape:
+            content["expires_in"] = switches.token_life
+        elif ends is not None:
+            content["expiration"] = moment(ends)
+        return answer_json(content)
