@@ -1,0 +1,146 @@
+"""AIRisk for the tests of a site: :class:`FakeAIRisk`, which is the fixture ``airisk`` of pytest.
+
+It is put where requests leave the process, by ``responses``: everything of the site and of this package runs as it
+does in production.
+"""
+
+import html
+import re
+import unittest
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import urlsplit
+
+import requests
+from django.urls import reverse
+from django.utils import timezone
+
+from .. import conf
+from ..conf import DEFAULT_ALIAS, Deployment
+from ..models import AIRiskIdentity, AIRiskToken
+from ..protocol import Secret, TokenGrant
+from ..sandbox.world import Caller
+from .server import AIRiskServer, Call, deployments_at
+
+try:
+    import responses
+except ImportError:
+    raise ImportError("Testing with AIRisk needs responses: pip install 'django-airisk-oauth[testing]'") from None
+
+if TYPE_CHECKING:
+    from django.test import Client
+
+__all__ = ["AIRiskTestMixin", "Call", "FakeAIRisk"]
+
+
+class FakeAIRisk(AIRiskServer):
+    """Answers for every deployment in ``AIRISK_OAUTH``; a context manager.
+
+    While it is active, nothing that ``requests`` sends leaves the process. What goes to AIRisk comes here; what goes
+    elsewhere is a ``ConnectionError``, but for what the test itself answers by ``responses.get()`` and the like.
+    """
+
+    def __enter__(self) -> Self:
+        responses.add(_Door(self))
+        responses.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        responses.stop(allow_assert=False)
+        responses.reset()
+
+    def connect(
+        self,
+        user: Any,
+        userid: str | None = None,
+        *,
+        deployment: str = DEFAULT_ALIAS,
+        expires_in: int | None = 3600,
+    ) -> AIRiskToken:
+        """Store a token for this user, as if they had connected; no signal is sent.
+
+        :param userid: who they are on AIRisk; if left out, whom the site says, or else somebody new. Whom the site
+            does not know is saved as their ``AIRiskIdentity``.
+        :param expires_in: seconds; ``None``: AIRisk names no end.
+        :raises ValueError: the site's ``USERID`` says otherwise.
+        """
+        options = conf.deployment(deployment)
+        known = options.userid_of(user)
+        if known is None or userid not in (None, known):
+            userid = userid or f"user_{user.pk}"
+            identities = AIRiskIdentity.objects.primary()
+            identities.update_or_create(user=user, deployment=deployment, defaults={"userid": userid})
+            known = options.userid_of(user)
+            if known != userid:
+                raise ValueError(f"{options.userid} says that this user is {known!r} on AIRisk, not {userid!r}.")
+        return self._give_token(options, user.pk, known, expires_in)
+
+    def connect_application(self, *, deployment: str = DEFAULT_ALIAS, expires_in: int | None = 3600) -> AIRiskToken:
+        """Store a token of the application's own; without one, its first call asks AIRisk for it."""
+        return self._give_token(conf.deployment(deployment), None, None, expires_in)
+
+    def connect_through(self, client: "Client", *, next: str = "", deployment: str = DEFAULT_ALIAS) -> Any:  # noqa: A002
+        """Connect the user of a test client by the site's own pages, and return the site's last answer.
+
+        A person goes on from whatever page AIRisk shows. Where the site does not send the browser to AIRisk, its answer
+        to the click on Connect is returned.
+
+        :raises AssertionError: AIRisk does not send the browser back.
+        """
+        options = conf.deployment(deployment)
+        secure = options.redirect_uri.startswith("https:")
+        started = client.post(reverse("airisk_oauth:connect", args=[deployment]), {"next": next}, secure=secure)
+        if not started.get("Location", "").startswith(f"{options.authorize_url}?"):
+            return started
+        status, headers, body = self.receive("GET", started["Location"], {}, b"")
+        link = re.search('href="([^"]+)"', body.decode())
+        location = html.unescape(link[1]) if link else headers.get("Location")
+        if location is None:
+            raise AssertionError(f"AIRisk did not send the browser back, but answered {status}: {body.decode()}")
+        back = urlsplit(location)
+        return client.get(f"{back.path}?{back.query}", secure=secure)
+
+    def expire(self, user: Any, *, deployment: str = DEFAULT_ALIAS) -> None:
+        """Let the stored token of this user, or with ``None`` the application's, have ended.
+
+        :raises AIRiskToken.DoesNotExist: there is none.
+        """
+        row = AIRiskToken.objects.primary().owned_by(None if user is None else user.pk, deployment)
+        self._ended.add(row.get().access_token)
+        row.update(expires_at=timezone.now())
+
+    def _give_token(self, options: Deployment, user_id: Any, userid: str | None, expires_in: int | None) -> AIRiskToken:
+        token, ends = self._world.new_token(Caller(options.client_id, userid), expires_in)
+        grant = TokenGrant(Secret(token), None if ends is None else datetime.fromtimestamp(ends, UTC))
+        return AIRiskToken.objects.store(user_id, options.alias, userid or "", grant)
+
+
+class AIRiskTestMixin(unittest.TestCase):
+    """Named before Django's ``TestCase`` or ``SimpleTestCase``, it gives each test ``self.airisk``, active."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.airisk = self.enterContext(FakeAIRisk())
+
+
+class _Door(responses.CallbackResponse):
+    """Leads every request to an origin of AIRisk's to the fake."""
+
+    def __init__(self, airisk: FakeAIRisk) -> None:
+        super().__init__("ANY", "AIRISK_OAUTH", self._open)
+        self._airisk = airisk
+
+    def matches(self, request: requests.PreparedRequest) -> tuple[bool, str]:
+        # Of two that match, responses drops the first for good.
+        others = (each for each in responses.registered() if not isinstance(each, _Door))
+        is_ours = bool(deployments_at(str(request.url))) and not any(each.matches(request)[0] for each in others)
+        return is_ours, "Answers for AIRisk only"
+
+    def _open(self, request: requests.PreparedRequest) -> tuple[int, dict[str, str], bytes]:
+        body = request.body or b""
+        if not isinstance(body, bytes):
+            body = body.encode() if isinstance(body, str) else b"".join(body)
+        try:
+            return self._airisk.receive(str(request.method), str(request.url), request.headers, body)
+        except ConnectionRefusedError as error:
+            raise requests.ConnectionError(str(error)) from None

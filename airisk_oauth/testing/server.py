@@ -1,0 +1,189 @@
+"""What reaches AIRisk in a test, and what AIRisk answers: the sandbox's rules, for the deployments of the settings.
+
+Knows neither ``responses`` nor the database: requests come to :meth:`AIRiskServer.receive`, from whatever client.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+from urllib.parse import parse_qsl, urlsplit
+
+from django.http import HttpResponse, StreamingHttpResponse
+from django.utils import timezone
+from django.utils.html import format_html
+
+from .. import conf, protocol
+from ..conf import DEFAULT_ALIAS, Deployment
+from ..sandbox.answers import Refusal, answer_json, outage, problem
+from ..sandbox.registry import clients_of
+from ..sandbox.server import AuthorizationServer
+from ..sandbox.world import Caller, World
+
+_PAGE: Final = '<!DOCTYPE html><html lang="en"><title>AIRisk</title><a href="{}">Continue</a></html>'
+
+Answer = HttpResponse | StreamingHttpResponse
+
+
+@dataclass(eq=False)
+class Call:
+    """A request that reached AIRisk.
+
+    :ivar deployment: alias of the deployment.
+    :ivar path: below ``BASE_URL``, without the query.
+    :ivar userid: as whom: a user's ``userid``, ``""`` for the application, ``None`` without a token that is good.
+    :ivar params: the query; of a parameter that is repeated, the last.
+    :ivar status: of the answer; ``None`` before there is one.
+    """
+
+    deployment: str
+    method: str
+    path: str
+    userid: str | None
+    params: dict[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
+    status: int | None = None
+
+    @property
+    def json(self) -> Any:
+        """The body, read as JSON."""
+        return json.loads(self.body)
+
+
+class AIRiskServer:
+    """Every deployment in ``AIRISK_OAUTH``, read live, on a good day.
+
+    :ivar calls: calls of the API, in order.
+    :ivar authorization_requests: requests of the authorization endpoint, in order.
+    :ivar token_requests: requests of the token endpoint, in order.
+    """
+
+    def __init__(self) -> None:
+        self.calls: list[Call] = []
+        self.authorization_requests: list[Call] = []
+        self.token_requests: list[Call] = []
+        self._answers: dict[tuple[str, str, str], Callable[[Call], Answer]] = {}
+        self._ended: set[str] = set()
+        self._world = World()
+        # So that a test that moves Django's clock moves this one.
+        self._world.clock = lambda: timezone.now().timestamp()
+        self.recover()
+
+    def answer(
+        self,
+        method: str,
+        path: str,
+        answer: Answer | Callable[[Call], Answer] | None = None,
+        *,
+        json: Any = None,
+        status: int = 200,
+        deployment: str = DEFAULT_ALIAS,
+    ) -> None:
+        """Say what the API answers to calls with a good token, in place of what was said before.
+
+        :param path: below ``BASE_URL``, without the query.
+        :param answer: a Django response, or a function from a :class:`Call` to one; or else give ``json`` (``None``:
+            no body) and ``status``.
+        """
+        if answer is None:
+            answer = HttpResponse() if json is None else answer_json(json)
+            answer.status_code = status
+        ready = answer
+        self._answers[deployment, method, path] = ready if callable(ready) else lambda call: ready
+
+    def refuse_tokens(self) -> None:
+        """Answer 401 to all tokens given so far, though they look as if they lived."""
+        self._world.end_all_tokens()
+
+    def refuse(self, error: str = "access_denied") -> None:
+        """Refuse every authorization from now on, by a redirect with this error (RFC 6749, section 4.1.2.1)."""
+        self._error = error
+
+    def show_page(self) -> None:
+        """Show a page at the authorization endpoint from now on: there is no token but for a person in a browser."""
+        self._shows_page = True
+
+    def go_down(self, *, unreachable: bool = False) -> None:
+        """Answer 503 to everything from now on; ``unreachable``: do not even answer."""
+        self._is_down, self._is_unreachable = True, unreachable
+
+    def recover(self) -> None:
+        """End what ``refuse``, ``show_page`` and ``go_down`` began."""
+        self._error, self._shows_page, self._is_down, self._is_unreachable = "", False, False, False
+
+    def receive(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes
+    ) -> tuple[int, dict[str, str], bytes]:
+        """Answer a request to an origin of AIRisk's, by status, headers and body.
+
+        :param headers: looked up without regard to case.
+        :raises ConnectionRefusedError: AIRisk is unreachable.
+        :raises AssertionError: an API call to which the test gave no answer.
+        """
+        if self._is_unreachable:
+            raise ConnectionRefusedError("AIRisk is unreachable.")
+        here, parts = deployments_at(url), urlsplit(url)
+        path, query = parts.path.removeprefix(_prefix(here[0])), _fields(parts.query)
+        caller: Caller | None
+        if (method, path) in [("GET", each.authorize_path) for each in here]:
+            log, caller, decide = self.authorization_requests, _claimed_by(query), self._authorize
+        elif (method, path) in [("POST", each.token_path) for each in here]:
+            log, caller, decide = self.token_requests, _claimed_by(_fields(body.decode())), _exchange
+        else:
+            log, caller, decide = self.calls, self._caller_of(headers), self._answer_call
+        owner = next((each for each in here if caller is not None and each.client_id == caller.client_id), None)
+        userid = None if caller is None or owner is None else caller.userid or ""
+        call = Call((owner or here[0]).alias, method, path, userid, query, body)
+        log.append(call)
+        try:
+            if self._is_down:
+                raise outage(None)
+            response = decide(AuthorizationServer(self._world, _clients_of(here), bool), call)
+        except Refusal as refusal:
+            response = refusal.response
+        call.status = response.status_code
+        return response.status_code, dict(response.items()), response.getvalue()
+
+    def _authorize(self, server: AuthorizationServer, call: Call) -> Answer:
+        back = server.send_back(server.grant(call.params), call.params, self._error)
+        return HttpResponse(format_html(_PAGE, back["Location"])) if self._shows_page else back
+
+    def _answer_call(self, server: AuthorizationServer, call: Call) -> Answer:
+        if call.userid is None:
+            raise problem(401)
+        answer = self._answers.get((call.deployment, call.method, call.path))
+        if answer is None:
+            raise AssertionError(f"What does AIRisk answer to {call}? Say it by airisk.answer(), before the call.")
+        return answer(call)
+
+    def _caller_of(self, headers: Mapping[str, str]) -> Caller | None:
+        token = headers.get("Authorization", "").removeprefix("Bearer ")
+        return None if token in self._ended else self._world.caller_of(token)
+
+
+def deployments_at(url: str) -> list[Deployment]:
+    """Return those that the URL leads furthest into: several clients may be of one AIRisk, or of one host."""
+    origin, path = protocol.origin_of(url), urlsplit(url).path
+    here = [each for each in map(conf.deployment, conf.aliases()) if each.origin == origin]
+    inside = [_prefix(each) for each in here if path.startswith(f"{_prefix(each)}/")]
+    return [each for each in here if not inside or _prefix(each) == max(inside, key=len)]
+
+
+def _prefix(deployment: Deployment) -> str:
+    return urlsplit(deployment.base_url).path
+
+
+def _clients_of(deployments: list[Deployment]) -> Mapping[str, Mapping[str, str]]:
+    return clients_of((each.client_id, each.client_secret, each.redirect_uri) for each in deployments)
+
+
+def _exchange(server: AuthorizationServer, call: Call) -> Answer:
+    return server.exchange(_fields(call.body.decode()))
+
+
+def _fields(text: str) -> dict[str, str]:
+    return dict(parse_qsl(text, keep_blank_values=True))
+
+
+def _claimed_by(given: Mapping[str, str]) -> Caller:
+    return Caller(given.get("client_id", ""), given.get("userid"))

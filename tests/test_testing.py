@@ -1,0 +1,406 @@
+"""The kit with which a site tests itself: AIRisk at the wire, people who are connected, bad days."""
+
+import importlib
+import io
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+import responses
+from django.contrib.auth.models import User
+from django.http import HttpResponse, JsonResponse, StreamingHttpResponse
+from django.test import Client, TestCase
+from django.utils import timezone
+
+from airisk_oauth import AIRiskSession, conf, pytest_plugin
+from airisk_oauth.exceptions import AIRiskError, AIRiskRefused, AIRiskUnavailable, ConnectionRequired
+from airisk_oauth.models import AIRiskIdentity, AIRiskToken
+from airisk_oauth.testing import AIRiskTestMixin, Call, FakeAIRisk
+
+from .test_readme import Site
+from .test_renewal import travel
+
+GUIDE = Path(__file__).resolve().parent.parent / "docs" / "testing.md"
+CONVERSATIONS = "/api/GetConversations"
+
+#: The plugin's own, which conftest.py would hide.
+airisk = pytest_plugin.airisk
+
+pytest_plugins = ["pytester"]
+pytestmark = pytest.mark.django_db
+
+
+def somebody(user: Any, deployment: str) -> str:
+    """A site's own USERID."""
+    return f"{user.username}@{deployment}"
+
+
+@pytest.fixture
+def session(airisk: FakeAIRisk, mia: User) -> Iterator[AIRiskSession]:
+    """Mia's, who is connected."""
+    airisk.connect(mia)
+    airisk.answer("GET", CONVERSATIONS, json=["A plan"])
+    with AIRiskSession.for_user(mia) as session:
+        yield session
+
+
+# What the API answers
+
+
+def test_a_call_is_answered_as_told_and_kept(airisk: FakeAIRisk, session: AIRiskSession) -> None:
+    airisk.answer("POST", "/api/SendMessage", json={"id": 7}, status=201)
+    answers = [session.get(CONVERSATIONS, params={"page": 2}), session.post("/api/SendMessage", json={"text": "Hi"})]
+    assert [(answer.status_code, answer.json()) for answer in answers] == [(200, ["A plan"]), (201, {"id": 7})]
+    assert [(call.deployment, call.method, call.path, call.userid, call.status) for call in airisk.calls] == [
+        ("default", "GET", CONVERSATIONS, "user_42", 200),
+        ("default", "POST", "/api/SendMessage", "user_42", 201),
+    ]
+    assert [airisk.calls[0].params, airisk.calls[1].json] == [{"page": "2"}, {"text": "Hi"}]
+
+
+def test_an_answer_can_be_a_response_or_made_of_the_call(airisk: FakeAIRisk, session: AIRiskSession) -> None:
+    airisk.answer("GET", "/api/File", HttpResponse(b"a,b", content_type="text/csv", headers={"X-Pages": "3"}))
+    airisk.answer("GET", "/api/Echo", lambda call: JsonResponse({**call.params, "for": call.userid}, status=202))
+    airisk.answer("DELETE", "/api/File", status=204)
+    file, echo, deleted = session.get("/api/File"), session.get("/api/Echo?a=b&c="), session.delete("/api/File")
+    assert (file.text, file.headers["Content-Type"], file.headers["X-Pages"]) == ("a,b", "text/csv", "3")
+    assert (echo.status_code, echo.json()) == (202, {"a": "b", "c": "", "for": "user_42"})
+    assert (deleted.status_code, deleted.content) == (204, b"")
+
+
+def test_an_answer_can_be_read_as_it_comes(airisk: FakeAIRisk, session: AIRiskSession) -> None:
+    airisk.answer("GET", "/api/StreamAnswer", lambda call: StreamingHttpResponse([b"one\n", b"two\n"]))
+    with session.get("/api/StreamAnswer", stream=True) as answer:
+        assert list(answer.iter_lines()) == [b"one", b"two"]
+    with session.get("/api/StreamAnswer", stream=True) as answer:
+        assert b"".join(answer.iter_content(3)) == b"one\ntwo\n"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"one two",
+        "one two",
+        io.BytesIO(b"one two"),
+        pytest.param(lambda: iter([b"one ", b"two"]), id="generator"),
+    ],
+)
+def test_a_body_is_kept_however_it_was_sent(airisk: FakeAIRisk, session: AIRiskSession, body: Any) -> None:
+    airisk.answer("POST", "/api/SendMessage")
+    session.post("/api/SendMessage", data=body() if callable(body) else body)
+    assert [call.body for call in airisk.calls] == [b"one two"]
+
+
+@pytest.mark.parametrize("address", ["/api/GetModels", "https://second.aicrisk.com/elsewhere"])
+def test_a_call_without_an_answer_fails_the_test_and_says_which(airisk: FakeAIRisk, mia: User, address: str) -> None:
+    airisk.connect(mia, "user_7", deployment="second")
+    airisk.answer("GET", "/api/GetModels", json=[])
+    with (
+        AIRiskSession.for_user(mia, deployment="second") as session,
+        pytest.raises(
+            AssertionError, match=r"deployment='second', method='GET', path='/\w+.* userid='user_7'"
+        ) as failed,
+    ):
+        session.get(address)
+    assert AIRiskToken.objects.get().access_token not in str(failed.value)
+
+
+def test_what_was_sent_shows_no_secret(airisk: FakeAIRisk, session: AIRiskSession, browser: Client) -> None:
+    airisk.refuse_tokens()
+    session.get(CONVERSATIONS)
+    shown = repr([airisk.calls, airisk.authorization_requests, airisk.token_requests])
+    assert shown.count("user_42") == 3
+    secrets = ["secret-1", AIRiskToken.objects.get().access_token, airisk.authorization_requests[0].params["state"]]
+    assert [secret for secret in secrets if secret in shown] == []
+
+
+# Who is connected
+
+
+def test_the_first_connect_makes_an_identity_and_another_userid_replaces_it(airisk: FakeAIRisk, mia: User) -> None:
+    ben = User.objects.create_user("ben")
+    assert [airisk.connect(user).userid for user in (mia, ben)] == ["user_42", f"user_{ben.pk}"]
+    assert [airisk.connect(mia, userid).userid for userid in ("user_42", "user_1")] == ["user_42", "user_1"]
+    assert set(AIRiskIdentity.objects.values_list("user", "userid")) == {(mia.pk, "user_1"), (ben.pk, f"user_{ben.pk}")}
+
+
+def test_the_sites_own_userid_decides(airisk: FakeAIRisk, mia: User, settings: Any) -> None:
+    settings.AIRISK_OAUTH = {"default": {**settings.AIRISK_OAUTH["default"], "USERID": f"{__name__}.somebody"}}
+    assert airisk.connect(mia).userid == "mia@default"
+    with pytest.raises(ValueError, match=r"somebody says that this user is 'mia@default' on AIRisk, not 'user_1'"):
+        airisk.connect(mia, "user_1")
+
+
+@pytest.mark.parametrize("expires_in", [60, None])
+def test_a_token_lives_as_long_as_the_test_says(airisk: FakeAIRisk, mia: User, expires_in: int | None) -> None:
+    before = timezone.now()
+    end = airisk.connect(mia, expires_in=expires_in).expires_at
+    assert (end is None) == (expires_in is None)
+    if end is not None:
+        # AIRisk names whole seconds.
+        assert before <= end - timedelta(seconds=60) <= timezone.now() + timedelta(seconds=1)
+
+
+def test_airisk_has_the_time_that_the_test_gives_the_site(
+    airisk: FakeAIRisk, session: AIRiskSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    travel(monkeypatch, seconds=7200)
+    assert session.get(CONVERSATIONS).status_code == 200
+    assert [call.status for call in airisk.token_requests] == [200]
+    assert not AIRiskToken.objects.get().has_ended
+
+
+@pytest.mark.parametrize("has_token", [True, False])
+def test_the_application_has_a_token_or_asks_for_one(airisk: FakeAIRisk, client: Client, has_token: bool) -> None:
+    if has_token:
+        airisk.connect_application()
+    airisk.answer("GET", "/api/GetModels", json=[])
+    assert client.get("/application/").json() == {"status": 200}
+    assert [call.userid for call in airisk.calls] == [""]
+    assert [(call.userid, call.status) for call in airisk.token_requests] == ([] if has_token else [("", 200)])
+
+
+@pytest.mark.parametrize("paths", [{}, {"AUTHORIZE_PATH": "/authorize", "TOKEN_PATH": "/token"}])
+@pytest.mark.parametrize(("alias", "client_id"), [("default", "client-1"), ("second", "client-2")])
+def test_a_browser_goes_the_whole_way_on_each_deployment(
+    airisk: FakeAIRisk, mia: User, browser: Client, settings: Any, alias: str, client_id: str, paths: dict[str, str]
+) -> None:
+    settings.AIRISK_OAUTH = {name: {**options, **paths} for name, options in settings.AIRISK_OAUTH.items()}
+    settings.SECURE_SSL_REDIRECT = True
+    AIRiskIdentity.objects.create(user=mia, deployment="second", userid="user_42")
+    assert airisk.connect_through(browser, next="/needs/", deployment=alias)["Location"] == "/needs/"
+    airisk.answer("GET", CONVERSATIONS, json=[], deployment=alias)
+    with AIRiskSession.for_user(mia, deployment=alias) as session:
+        assert session.get(CONVERSATIONS).json() == []
+    [asked], [traded], [call] = airisk.authorization_requests, airisk.token_requests, airisk.calls
+    assert {(seen.deployment, seen.userid, seen.status) for seen in (traded, call)} == {(alias, "user_42", 200)}
+    assert (asked.params["client_id"], asked.status) == (client_id, 302)
+    assert asked.path == conf.deployment(alias).authorize_path
+
+
+@pytest.mark.parametrize("path", ["", "/tenant"])
+def test_deployments_of_one_host_are_told_apart(airisk: FakeAIRisk, mia: User, settings: Any, path: str) -> None:
+    first, second = settings.AIRISK_OAUTH.values()
+    settings.AIRISK_OAUTH = {"default": first, "second": {**second, "BASE_URL": first["BASE_URL"] + path}}
+    for alias in ("second", "default"):
+        airisk.answer("GET", CONVERSATIONS, json=alias, deployment=alias)
+        airisk.connect(mia, deployment=alias)
+        with AIRiskSession.for_user(mia, deployment=alias) as session:
+            assert session.get(CONVERSATIONS).json() == alias
+    assert [call.deployment for call in airisk.calls] == ["second", "default"]
+
+
+def test_a_site_that_does_not_send_the_browser_to_airisk_has_the_last_word(airisk: FakeAIRisk, client: Client) -> None:
+    assert airisk.connect_through(client)["Location"].startswith("/accounts/login/")
+    client.force_login(User.objects.create_user("nobody"))
+    assert airisk.connect_through(client).status_code == 403
+    assert airisk.authorization_requests == []
+
+
+# Bad days
+
+
+@pytest.mark.parametrize("of_application", [True, False])
+def test_an_ended_token_is_renewed_before_the_call(airisk: FakeAIRisk, mia: User, of_application: bool) -> None:
+    user = None if of_application else mia
+    airisk.connect(mia)
+    airisk.connect_application()
+    airisk.expire(user)
+    airisk.answer("GET", "/api/GetModels", json=[])
+    with AIRiskSession.for_user(mia) if user else AIRiskSession.for_application() as session:
+        session.get("/api/GetModels")
+    assert [call.status for call in airisk.calls] == [200]
+    assert [call.userid for call in airisk.token_requests] == ["" if of_application else "user_42"]
+
+
+def test_a_session_that_still_holds_the_ended_token_is_refused_it(
+    airisk: FakeAIRisk, session: AIRiskSession, mia: User
+) -> None:
+    session.get(CONVERSATIONS)
+    airisk.expire(mia)
+    assert session.get(CONVERSATIONS).json() == ["A plan"]
+    assert [(call.userid, call.status) for call in airisk.calls] == [("user_42", 200), (None, 401), ("user_42", 200)]
+
+
+def test_refused_tokens_get_401_and_new_ones_do_not(airisk: FakeAIRisk, session: AIRiskSession) -> None:
+    airisk.refuse_tokens()
+    assert [session.get(CONVERSATIONS).status_code for _ in range(2)] == [200, 200]
+    assert [call.status for call in airisk.calls] == [401, 200, 200]
+
+
+@pytest.mark.parametrize(
+    ("bad_day", "error"),
+    [
+        (FakeAIRisk.refuse, AIRiskRefused(302, "access_denied")),
+        (lambda airisk: airisk.refuse("unauthorized_client"), AIRiskRefused(302, "unauthorized_client")),
+        (FakeAIRisk.show_page, ConnectionRequired("AIRisk asks for a person, in a browser.")),
+        (FakeAIRisk.go_down, AIRiskUnavailable("AIRisk answered with status 503.")),
+        (
+            lambda airisk: airisk.go_down(unreachable=True),
+            AIRiskUnavailable("AIRisk did not answer (ConnectionError)."),
+        ),
+    ],
+)
+def test_no_token_can_be_had_until_airisk_recovers(
+    airisk: FakeAIRisk, bad_day: Callable[[FakeAIRisk], None], error: AIRiskError
+) -> None:
+    bad_day(airisk)
+    airisk.answer("GET", "/api/GetModels", json=[])
+    with AIRiskSession.for_application() as session:
+        with pytest.raises(type(error), match=re.escape(str(error))):
+            session.get("/api/GetModels")
+        airisk.recover()
+        AIRiskToken.objects.update(failed_at=None)
+        assert session.get("/api/GetModels").status_code == 200
+
+
+def test_an_outage_is_a_503_of_the_api_and_no_connection_an_exception(
+    airisk: FakeAIRisk, session: AIRiskSession
+) -> None:
+    airisk.go_down()
+    assert session.get(CONVERSATIONS).status_code == 503
+    airisk.go_down(unreachable=True)
+    with pytest.raises(AIRiskUnavailable):
+        session.get(CONVERSATIONS)
+    assert [call.status for call in airisk.calls] == [503]
+
+
+def test_a_browser_meets_the_same_days(airisk: FakeAIRisk, browser: Client) -> None:
+    airisk.go_down()
+    with pytest.raises(AssertionError, match="did not send the browser back, but answered 503"):
+        airisk.connect_through(browser)
+    airisk.recover()
+    airisk.refuse()
+    assert "AIRisk refused the connection" in browser.get(airisk.connect_through(browser)["Location"]).text
+    airisk.recover()
+    airisk.show_page()
+    assert "You are connected" in browser.get(airisk.connect_through(browser)["Location"]).text
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "reason"),
+    [
+        ({}, 400, "Invalid client_id"),
+        ({"client_id": "client-2"}, 401, "Unauthorized"),
+        ({"client_id": "client-1", "redirect_uri": "https://app.example.com/"}, 400, "Invalid redirect_uri"),
+        (
+            {"client_id": "client-1", "redirect_uri": "https://app.example.com/airisk/callback/", "userid": ""},
+            400,
+            "Invalid (userid|Code)",
+        ),
+    ],
+)
+def test_the_endpoints_refuse_in_airisks_words(
+    airisk: FakeAIRisk, fields: dict[str, str], status: int, reason: str
+) -> None:
+    for endpoint in (airisk.authorization_requests, airisk.token_requests):
+        deployment = conf.deployment()
+        if endpoint is airisk.authorization_requests:
+            answer = requests.get(deployment.authorize_url, fields, timeout=1)
+        else:
+            form = {"client_secret": "secret-1", "redirect_uri": deployment.redirect_uri, "code": "wrong"} | fields
+            answer = requests.post(deployment.token_url, form, timeout=1)
+        assert answer.status_code == status
+        assert re.search(reason, answer.text)
+        assert [call.status for call in endpoint] == [status]
+
+
+# Around it
+
+
+def test_nothing_else_leaves_the_process(airisk: FakeAIRisk) -> None:
+    for elsewhere in ("https://other.example.com/", "http://demo.aicrisk.com/api/GetModels"):
+        with pytest.raises(requests.ConnectionError, match=re.escape(elsewhere)):
+            requests.get(elsewhere, timeout=1)
+
+
+@responses.activate
+def test_other_answers_of_responses_stand_beside_it_and_go_first(airisk: FakeAIRisk, session: AIRiskSession) -> None:
+    responses.get("https://other.example.com/", json="other")
+    responses.get("https://demo.aicrisk.com/api/GetModels", json="responses")
+    assert requests.get("https://other.example.com/", timeout=1).json() == "other"
+    assert [session.get(path).json() for path in ("/api/GetModels", CONVERSATIONS)] == ["responses", ["A plan"]]
+
+
+def test_the_end_of_the_block_is_the_end_of_it(mia: User) -> None:
+    with FakeAIRisk() as airisk:
+        airisk.connect(mia)
+        responses.get("https://other.example.com/")
+    assert responses.registered() == []
+    assert requests.adapters.HTTPAdapter.send.__module__ == "requests.adapters"
+
+
+class TestCaseOfDjango(AIRiskTestMixin, TestCase):
+    def test_it_is_there_and_new(self) -> None:
+        self._see_and_call()
+
+    def test_it_is_there_and_new_again(self) -> None:
+        self._see_and_call()
+
+    def _see_and_call(self) -> None:
+        assert self.airisk.calls == []
+        self.airisk.answer("GET", "/api/GetModels", json=[])
+        assert self.client.get("/application/").json() == {"status": 200}
+
+
+def test_without_responses_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "responses", None)
+    monkeypatch.delitem(sys.modules, "airisk_oauth.testing")
+    with pytest.raises(ImportError, match=re.escape("pip install 'django-airisk-oauth[testing]'")):
+        importlib.import_module("airisk_oauth.testing")
+
+
+LOAD = """
+import sys, pytest
+from importlib.metadata import entry_points
+[plugin] = entry_points(group="pytest11", name="airisk_oauth")
+before = set(sys.modules)
+plugin.load()
+print(sorted(set(sys.modules) - before))
+"""
+
+
+def test_pytest_finds_the_plugin_and_loads_nothing_but_it() -> None:
+    loaded = subprocess.run([sys.executable, "-c", LOAD], capture_output=True, text=True, check=True, timeout=60)
+    assert loaded.stdout.strip() == "['airisk_oauth', 'airisk_oauth.pytest_plugin']"
+
+
+def test_a_project_without_django_does_not_notice(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DJANGO_SETTINGS_MODULE")
+    pytester.makepyfile("import sys\n\n\ndef test_it():\n    assert 'responses' not in sys.modules")
+    result = pytester.runpytest_subprocess("-p", "no:django", "-W", "error")
+    result.assert_outcomes(passed=1)
+
+
+# The guide
+
+
+@pytest.fixture
+def guide() -> dict[str, str]:
+    """Its snippets, those of one language in one piece."""
+    snippets = re.findall(r"^```(\w+)\n(.*?)^```", GUIDE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    return {language: "\n\n".join(text for of, text in snippets if of == language) for language, _text in snippets}
+
+
+def test_the_tests_in_the_guide_pass(guide: dict[str, str], tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    site.append("tests.py", guide.pop("python"))
+    said = site.run(sys.executable, "-m", "pytest", "-W", "error", "--ds=mysite.settings", "mysite/tests.py")
+    assert re.search(r"\b6 passed", said)
+    site.manage("test", "mysite")
+    site.run(sys.executable, "-m", *shlex.split(guide.pop("console")), "--quiet", "--no-index")
+    assert guide == {}
+
+
+def test_the_guide_names_everything_that_the_kit_offers() -> None:
+    page = GUIDE.read_text(encoding="utf-8")
+    offered = {*vars(FakeAIRisk()), *dir(FakeAIRisk), *Call.__dataclass_fields__} - {"receive"}
+    missing = [name for name in offered if not name.startswith("_") and not re.search(rf"`{name}\b", page)]
+    assert missing == []
