@@ -211,8 +211,19 @@ def test_a_query_that_airisk_cannot_have_sent_is_malformed(query: str) -> None:
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
-        ("access_denied", "access_denied"),
-        ("temporarily_unavailable", "temporarily_unavailable"),
+        *(
+            (error, error)
+            for error in (
+                "access_denied",
+                "invalid_request",
+                "invalid_scope",
+                "server_error",
+                "temporarily_unavailable",
+                "unauthorized_client",
+                "unsupported_response_type",
+            )
+        ),
+        ("invalid_client", ""),
         ("", ""),
         ("Access_Denied", ""),
         ("<script>alert(1)</script>", ""),
@@ -321,6 +332,7 @@ def test_a_status_that_refuses_counts_more_than_a_location() -> None:
         (problem()._replace(body=b"{"), (401, "", "")),
         (problem()._replace(body=b"[]"), (401, "", "")),
         (problem(title=["Unauthorized"], traceId=17), (401, "", "")),
+        (problem(title=" " + "~" * 119, traceId="|0aZ:._-" * 16), (401, " " + "~" * 119, "|0aZ:._-" * 16)),
         (problem(title="a" * 121, traceId="a" * 129), (401, "", "")),
         (problem(title="<b>\r\nX: y", traceId="00-1\r\nX: y"), (401, "", "")),
         (problem(title="Unauthorisé", traceId="<script>"), (401, "", "")),
@@ -678,8 +690,9 @@ def test_any_callback_query_is_a_valid_callback_or_malformed(query: str) -> None
             assert re.fullmatch(r"[!-~]+", callback.answer)
 
 
-def test_a_body_is_bounded_well_above_every_token() -> None:
-    assert MAX_TOKEN < MAX_BODY == 64 * 1024
+def test_what_is_read_and_believed_is_bounded() -> None:
+    assert (MAX_BODY, MAX_QUERY, MAX_TOKEN) == (64 * 1024, 16 * 1024, 16 * 1024)
+    assert (MAX_LIFE.days, MAX_RETRY_AFTER) == (3653, 60)
 
 
 @pytest.mark.parametrize(
