@@ -323,13 +323,11 @@ def test_with_the_callback_left_out_no_trace_of_the_site_tells_its_code_or_state
 
 
 SENTRY = """
-import json
 import django
+from django.conf import settings
+from django.core.wsgi import get_wsgi_application
+from django.test import RequestFactory
 from sentry_sdk.transport import Transport
-
-django.setup()
-from airisk_oauth import conf, flow
-from airisk_oauth.transport import OAuthClient
 
 
 class Printing(Transport):
@@ -338,11 +336,19 @@ class Printing(Transport):
             print(item.payload.get_bytes().decode())
 
 
-hooks = {"before_breadcrumb": without_query, "before_send_transaction": without_queries}
-sentry_sdk.init(dsn="http://key@localhost/1", transport=Printing, traces_sample_rate=1.0, **hooks)
+hooks = sentry_sdk.get_client().options
+kept = {name: hooks[name] for name in ("before_breadcrumb", "before_send", "before_send_transaction")}
+sentry_sdk.init(dsn="http://key@localhost/1", transport=Printing, traces_sample_rate=1.0, **kept)
+application = get_wsgi_application()
+from airisk_oauth import conf, flow
+from airisk_oauth.transport import OAuthClient
+
 with sentry_sdk.start_transaction(name="a renewal"), OAuthClient(conf.deployment()) as client:
-    flow.obtain_silently(conf.deployment(), "user_42", client)
+    client.run(flow.obtain_silently(conf.deployment(), "user_42"))
 sentry_sdk.capture_message("What came before?")
+settings.AIRISK_OAUTH = None
+crash = application(RequestFactory().get("/airisk/callback/?code=x&state=y").environ, lambda *answer: None)
+crash.close()
 """
 
 
@@ -350,6 +356,7 @@ def test_sentry_keeps_no_query(airisk: World, airisk_url: str, tmp_path: Path) -
     environment = {"DJANGO_SETTINGS_MODULE": "tests.settings", "AIRISK_BASE_URL": f"{airisk_url}/sandbox"}
     kept = run_script(tmp_path, snippet("sentry_sdk.init") + SENTRY, **environment)
     assert kept.count("/sandbox/api/oauth2") >= 4
-    assert "a renewal" in kept
-    for canary in ("state=", "user_42", "secret-1"):
+    assert kept.count("/airisk/callback/") >= 2
+    assert "ImproperlyConfigured" in kept
+    for canary in ("state=", "code=", "user_42", "secret-1"):
         assert canary not in kept
