@@ -52,7 +52,7 @@ def log(
         fields["error"] = type(why).__name__
     if isinstance(why, AIRiskRefused):
         # Prefixed, because a site's own tracing may well put a trace_id on every record.
-        # Plain strings, because what was read from AIRisk may be one that hides itself in a repr.
-        words = {"airisk_reason": str(why.reason), "airisk_trace_id": str(why.trace_id)}
-        fields |= {"airisk_status": why.status, **words}
-    logger.log(level, message, {**fields, "why": str(why)}, extra={"event": event, **fields}, stacklevel=2)
+        fields |= {"airisk_status": why.status, "airisk_reason": why.reason, "airisk_trace_id": why.trace_id}
+    # A log service takes nothing else; and what was read from AIRisk is a string that hides itself in a repr.
+    plain = {name: value if isinstance(value, int | float | None) else str(value) for name, value in fields.items()}
+    logger.log(level, message, {**plain, "why": str(why)}, extra={"event": event, **plain}, stacklevel=2)

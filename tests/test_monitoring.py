@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 from urllib.parse import parse_qs, urlsplit
+from uuid import UUID
 
 import pytest
 from cryptography.fernet import Fernet
@@ -116,6 +117,13 @@ def test_the_log_has_the_events_and_fields_that_the_page_names_and_no_others(
             logged[event] = logging.getLevelName(least[event]), logged.get(event, ("", set()))[1] | fields
     assert logged == documented
     assert {*documented} == {*get_args(events.Event)}
+    log = pages.text_of("monitoring.md").split("## Signals")[0]
+    explained = set(
+        re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`.+?) \|", log.split("| field | |")[1], re.MULTILINE)))
+    )
+    assert explained >= set().union(*(fields for _level, fields in documented.values()))
+    loggers = {record.name for record in caplog.records if record.name.startswith("airisk_oauth")}
+    assert loggers == set(re.findall(r"`(airisk_oauth\.[a-z]+)`", log))
 
 
 def run_script(folder: Path, code: str, *arguments: str, given: str = "", **environment: str) -> str:
@@ -185,6 +193,8 @@ def test_what_a_record_carries_is_plain(mia: User, airisk: World, settings: Any,
     assert repr(record.airisk_reason) == "'Unauthorized'"
     assert record.airisk_trace_id.startswith("00-")
     assert "[secret]" not in repr(record.__dict__)
+    events.log(logging.getLogger("airisk_oauth"), logging.WARNING, "token.renewed", "%(user_id)s", user_id=UUID(int=1))
+    assert caplog.records[-1].user_id == "00000000-0000-0000-0000-000000000001"
 
 
 # Metrics
