@@ -4,7 +4,9 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = {path.name: path for path in [ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]}
+DOCS = [f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))]
+PAGES = {name: ROOT / name for name in ("README.md", "SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md", *DOCS)}
+_FENCED = r"^```(\w*)\n(.*?)^```"
 
 
 def text_of(page: str) -> str:
@@ -13,10 +15,16 @@ def text_of(page: str) -> str:
 
 def snippets_of(page: str) -> list[tuple[str, str]]:
     """Return language and text of every fenced snippet of a page."""
-    return re.findall(r"^```(\w*)\n(.*?)^```", text_of(page), re.DOTALL | re.MULTILINE)
+    return re.findall(_FENCED, text_of(page), re.DOTALL | re.MULTILINE)
 
 
 def snippet(page: str, words: str) -> str:
     """Return the one snippet of a page that holds these words."""
     [found] = [text for _language, text in snippets_of(page) if words in text]
     return found
+
+
+def spans(pattern: str, text: str) -> set[str]:
+    """Return what is set as code within a text and is of this form as a whole."""
+    prose = re.sub(_FENCED, "", text, flags=re.DOTALL | re.MULTILINE)
+    return {span for span in re.findall(r"`([^`]+)`", prose) if re.fullmatch(pattern, span)}

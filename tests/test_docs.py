@@ -2,17 +2,46 @@
 
 import ast
 import dataclasses
+import pkgutil
 import re
+import shlex
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
+import pytest
+from cryptography.fernet import Fernet
+from django.conf import global_settings
+from django.contrib.auth.models import User
+from django.core.management import get_commands, load_command_class
+from django.core.management.base import BaseCommand
+from django.db import connection
+from django.utils import timezone
+
+from airisk_oauth import conf, flow, models, renewal, sealing, sweep, urls
 from airisk_oauth.conf import Deployment
+from airisk_oauth.models import AIRiskIdentity, AIRiskToken
+from airisk_oauth.sandbox.world import Caller, World
+from tests import pages
+from tests.flows import give_token
+from tests.pages import DOCS, PAGES, ROOT, spans
+from tests.test_refresh_command import refresh_json
+from tests.test_renewal import keeper
 
-ROOT = Path(__file__).resolve().parent.parent
-DOCS = ROOT / "docs"
+PACKAGE = ROOT / "airisk_oauth"
+SOURCE = "".join(path.read_text(encoding="utf-8") for path in sorted(PACKAGE.rglob("*.py")))
+#: What settings of other software begin with.
+ELSEWHERE = ("CELERY_", "DJANGO_", "OTEL_")
+of_each_page = pytest.mark.parametrize("page", PAGES)
+
+
+# Settings and checks
 
 
 def test_the_settings_page_names_every_option_with_its_default() -> None:
-    page = (DOCS / "settings.md").read_text(encoding="utf-8").split("## Keys")[0]
+    page = pages.text_of("docs/settings.md").split("## Keys")[0]
     documented = dict(re.findall(r"^\| `(\w+)` \| (?:`(.+?)`|required) \|", page, re.MULTILINE))
     coded = {}
     for field in dataclasses.fields(Deployment):
@@ -22,8 +51,231 @@ def test_the_settings_page_names_every_option_with_its_default() -> None:
     assert {name: ast.literal_eval(default) if default else None for name, default in documented.items()} == coded
 
 
-def test_every_test_that_the_security_page_calls_on_is_there() -> None:
-    named = set(re.findall(r"`(test_\w+)`", (ROOT / "SECURITY.md").read_text(encoding="utf-8")))
+def test_the_settings_page_names_every_check() -> None:
+    documented = re.findall(r"^\| `airisk_oauth\.([EW]\d{3})` \|", pages.text_of("docs/settings.md"), re.MULTILINE)
+    numbers = {f"E{int(number):03}" for number in re.findall(r"\bProblem\((\d+),", SOURCE)}
+    assert sorted(documented) == sorted(numbers | set(re.findall(r'"airisk_oauth\.([EW]\d{3})"', SOURCE)))
+
+
+# Names
+
+
+@of_each_page
+def test_every_link_leads_somewhere(page: str) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", pages.text_of(page)):
+        path, _, anchor = target.partition("#")
+        file = (PAGES[page].parent / path).resolve() if path else PAGES[page]
+        assert file.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", file.read_text(encoding="utf-8"), re.MULTILINE)
+            assert anchor in {re.sub(r"[^-\w ]", "", heading).lower().replace(" ", "-") for heading in headings}, target
+
+
+def is_there(name: str) -> bool:
+    """Tell whether a dotted name is one; what a module defines that needs a package we have not is looked up in it."""
+    try:
+        pkgutil.resolve_name(name)
+    except (ImportError, AttributeError):
+        module, _, defined = name.rpartition(".")
+        if ROOT.joinpath(*name.split(".")).with_suffix(".py").exists():
+            return True
+        file = ROOT.joinpath(*module.split(".")).with_suffix(".py")
+        text = file.read_text(encoding="utf-8") if file.exists() else ""
+        return re.search(rf"^ *(def|class) {defined}\b", text, re.MULTILINE) is not None
+    return True
+
+
+@of_each_page
+def test_every_name_of_ours_is_one(page: str) -> None:
+    text = pages.text_of(page)
+    for name in re.findall(r"(?<![/\w.])airisk_oauth(?:\.\w+)+", text):
+        if not re.fullmatch(r"airisk_oauth\.[EW]\d{3}", name):
+            assert is_there(name), name
+    assert set(re.findall(r"(?<![/\w])airisk_oauth:(\w+)", text)) <= {pattern.name for pattern in urls.urlpatterns}
+    for name in spans(r"AIRisk[A-Z]\w+|\w+Required", text):
+        assert f"class {name}" in SOURCE, name
+    for name in spans(r"[A-Z][A-Z0-9]*_[A-Z0-9_]+", text):
+        of_django = hasattr(global_settings, name) or name in connection.settings_dict
+        assert of_django or name.startswith(ELSEWHERE) or re.search(rf"\b{name}\b", SOURCE, re.IGNORECASE), name
+
+
+@pytest.mark.parametrize("page", ["SECURITY.md", *DOCS])
+def test_every_test_that_a_page_calls_on_is_there(page: str) -> None:
     tests = "".join(module.read_text(encoding="utf-8") for module in (ROOT / "tests").glob("test_*.py"))
-    assert named
+    named = set(re.findall(r"`(test_\w+)`", pages.text_of(page)))
+    assert named or page != "SECURITY.md"
     assert named <= set(re.findall(r"^def (test_\w+)", tests, re.MULTILINE))
+
+
+def command(name: str) -> BaseCommand:
+    return load_command_class(get_commands()[name], name)
+
+
+def code_of(page: str) -> list[str]:
+    """Return every line of the snippets of a page, and what is set as code within its text."""
+    lines = [line for _language, text in pages.snippets_of(page) for line in text.replace("\\\n", " ").splitlines()]
+    return [*lines, *(span.replace("\n", " ") for span in spans(r"[^`]+", pages.text_of(page)))]
+
+
+OURS = [name for name, app in get_commands().items() if app == "airisk_oauth"]
+
+
+@of_each_page
+def test_every_command_takes_the_options_that_it_is_given(page: str) -> None:
+    for line in code_of(page):
+        called = re.search(rf"(?:manage\.py +|^)((?:{'|'.join(get_commands())})\b[^|>&;#\"]*)", line)
+        if called and ("manage.py" in line or called[1].startswith(tuple(OURS))):
+            name, *arguments = shlex.split(called[1])
+            if arguments:
+                command(name).create_parser("manage.py", name).parse_args(arguments)
+    known = {
+        option for name in [*OURS, "check"] for option in command(name).create_parser("", name)._option_string_actions
+    }
+    assert spans(r"--[a-z-]+", pages.text_of(page)) <= known
+
+
+@of_each_page
+def test_every_make_target_is_one(page: str) -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z][\w-]*):", makefile, re.MULTILINE))
+    named = {line.split()[1] for line in code_of(page) if re.match(r"make [a-z]", line)}
+    assert named <= targets
+
+
+@of_each_page
+def test_every_python_snippet_can_be_compiled_and_imports_what_django_and_we_have(page: str) -> None:
+    for language, text in pages.snippets_of(page):
+        if language == "python":
+            for node in ast.walk(ast.parse(text)):
+                if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in ("airisk_oauth", "django"):
+                    for each in node.names:
+                        assert is_there(f"{node.module}.{each.name}"), each.name
+
+
+# Claims
+
+
+def test_the_numbers_that_the_pages_name_are_those_of_the_code() -> None:
+    deployment = conf.deployment()
+    lease = renewal.lease_seconds(deployment)
+    in_a_sweep = lease + (sweep.RESERVE + sweep.PAGE - 1) * deployment.timeout[1]
+    said = {
+        "docs/how-it-works.md": [
+            f"claim the token: a lease of {lease:.0f} s",
+            f"both of `TIMEOUT`'s numbers and {renewal.LEASE_MARGIN:.0f} s more: {lease:.0f} s by default",
+            f"it is longer: {in_a_sweep:.0f} s",
+            f"or ends within {models.SKEW.total_seconds():.0f} s",
+            f"Who comes within {renewal.ECHO.total_seconds():.0f} s of a",
+            f"looks at the row again after {renewal.TRUST.total_seconds():.0f} s",
+            f"while a renewal is due after {renewal.TRUST_WHILE_DUE.total_seconds():.0f} s",
+        ],
+        "docs/operating.md": [
+            f"after {sweep.PATIENCE:.0f} s the sweep ends with 1",
+            f"up to `TIMEOUT`'s second number ({deployment.timeout[1]} s)",
+        ],
+    }
+    missing = [each for page, words in said.items() for each in words if each not in pages.text_of(page)]
+    assert missing == []
+    in_words = {
+        flow.LIFETIME: timedelta(minutes=10),
+        models.COOL_DOWN: timedelta(seconds=30),
+        models.MAX_COOL_DOWN: timedelta(hours=1),
+        renewal.HOPELESS: timedelta(minutes=1),
+    }
+    assert list(in_words) == list(in_words.values())
+    assert (models.MAX_PENDING, sweep.GIVE_UP_AFTER) == (10, 5)
+
+
+#: What plays AIRisk's part, for development and for tests.
+BESIDE = {"sandbox", "testing", "pytest_plugin"}
+
+
+def imports_of(module: Path) -> set[str]:
+    """Return the modules of ours that this one imports when it is loaded or called, not those for its types."""
+    tree = ast.parse(module.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            node.body = []
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.level or (node.module or "").split(".")[0] == "airisk_oauth"):
+            name = (node.module or "").removeprefix("airisk_oauth").strip(".")
+            found |= {name.split(".")[0]} if name else {each.name for each in node.names}
+    return found
+
+
+def test_a_module_imports_from_its_own_layer_and_those_above_it_only() -> None:
+    table = pages.text_of("docs/how-it-works.md").split("## Layers")[1]
+    rows = [re.findall(r"`(\w+)`", row) for row in re.findall(r"^\| [^|]+ \| (`.+`) \|$", table, re.MULTILINE)]
+    layer = {module: number for number, modules in enumerate(rows) for module in modules}
+    of_modules = {
+        path.relative_to(PACKAGE).parts[0].removesuffix(".py"): path for path in sorted(PACKAGE.rglob("*.py"))
+    }
+    assert layer.keys() == of_modules.keys() - BESIDE - {"__init__", "migrations"}
+    for path in PACKAGE.rglob("*.py"):
+        name = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        if name in layer:
+            lower = {each for each in imports_of(path) if layer.get(each, 0) > layer[name]}
+            assert not lower, f"{name} imports {lower}"
+            assert not imports_of(path) & BESIDE
+    for path in (PACKAGE / "sandbox").glob("*.py"):
+        assert not imports_of(path) & layer.keys() - {each.stem for each in (PACKAGE / "sandbox").glob("*.py")}, path
+
+
+# Snippets
+
+
+snippet = partial(pages.snippet, "docs/upgrading.md")
+
+
+@pytest.mark.django_db
+def test_tokens_of_another_client_are_taken_over_and_go_on_living(airisk: World, mia: User) -> None:
+    ben = User.objects.create_user("ben")
+    given: dict[str, Any] = {}
+    exec(snippet("def take_over"), given)  # noqa: S102 - the page's own
+    old, _ends = airisk.new_token(Caller("client-1", "user_42"))
+    later = timezone.now() + timedelta(hours=1)
+    rows = [(mia, "user_42", old, later), (ben, "user_7", "ended", datetime(2020, 1, 1, tzinfo=UTC))]
+    given["take_over"](rows)
+    assert keeper(mia).access().token == old
+    status, report = refresh_json()
+    assert (status, report["renewed"]) == (0, 1)
+    renewed = AIRiskToken.objects.get(user=ben)
+    assert renewed.access_token != "ended"
+    given["take_over"](rows)
+    assert AIRiskToken.objects.get(user=ben).access_token == renewed.access_token
+    assert set(AIRiskIdentity.objects.values_list("user__username", "userid")) == {
+        ("mia", "user_42"),
+        ("ben", "user_7"),
+    }
+
+
+def test_while_the_key_is_changed_every_host_opens_what_any_host_seals(settings: Any) -> None:
+    """The steps of the page, with one of two hosts always a step behind."""
+    old, new = (Fernet.generate_key().decode() for _ in range(2))
+    steps = [[old], [old, new], [new, old]]
+    owner = ("default", "1", "user_42")
+    for behind, ahead in pairwise(steps):
+        for sealing_with, opening_with in ((behind, ahead), (ahead, behind)):
+            settings.AIRISK_OAUTH_ENCRYPTION_KEYS = sealing_with
+            sealed, _key_id = sealing.seal("token", owner)
+            settings.AIRISK_OAUTH_ENCRYPTION_KEYS = opening_with
+            assert sealing.unseal(sealed, owner, derived_open=lambda: False) == "token"
+
+
+@pytest.mark.django_db
+def test_a_renamed_deployment_keeps_its_tokens(mia: User) -> None:
+    AIRiskIdentity.objects.update(deployment="old")
+    give_token(mia, deployment="old")
+    give_token(None, deployment="old", access_token="of-the-application")
+    exec(pages.snippet("docs/operating.md", 'token.deployment = "new"'), {})  # noqa: S102 - the page's own
+    tokens = AIRiskToken.objects.filter(deployment="new").order_by("userid")
+    assert [token.access_token for token in tokens] == ["of-the-application", "stored-token"]
+    assert AIRiskIdentity.objects.get().deployment == "new"
+
+
+@pytest.mark.django_db
+def test_a_copy_is_rid_of_its_tokens(mia: User) -> None:
+    give_token(mia)
+    exec(pages.snippet("docs/operating.md", "all().delete()"), {})  # noqa: S102 - the page's own
+    assert not AIRiskToken.objects.exists()

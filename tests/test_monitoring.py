@@ -41,7 +41,7 @@ from tests.test_refresh_command import refresh, refresh_json
 from tests.test_renewal import attempt, committing, keeper, set_option, trouble
 from tests.test_sweep import crowd, database_away
 
-snippet = partial(pages.snippet, "monitoring.md")
+snippet = partial(pages.snippet, "docs/monitoring.md")
 NOBODY = "http://127.0.0.1:9"
 pytestmark = pytest.mark.django_db
 
@@ -96,7 +96,7 @@ FLOWS = (connect_and_disconnect, come_back_in_vain, renew, renew_in_vain, lose_t
 def test_the_log_has_the_events_and_fields_that_the_page_names_and_no_others(
     browser: Client, mia: User, airisk: World, settings: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    rows = re.findall(r"^\| `([\w.]+)` \| ([A-Z]+) \| (`.+?`) \|", pages.text_of("monitoring.md"), re.MULTILINE)
+    rows = re.findall(r"^\| `([\w.]+)` \| ([A-Z]+) \| (`.+?`) \|", pages.text_of("docs/monitoring.md"), re.MULTILINE)
     documented = {event: (level, set(fields.strip("`").split("` `"))) for event, level, fields in rows}
     standard = {*logging.makeLogRecord({}).__dict__, "message", "asctime"}
     logged: dict[str, tuple[str, set[str]]] = {}
@@ -117,7 +117,7 @@ def test_the_log_has_the_events_and_fields_that_the_page_names_and_no_others(
             logged[event] = logging.getLevelName(least[event]), logged.get(event, ("", set()))[1] | fields
     assert logged == documented
     assert {*documented} == {*get_args(events.Event)}
-    log = pages.text_of("monitoring.md").split("## Signals")[0]
+    log = pages.text_of("docs/monitoring.md").split("## Signals")[0]
     explained = set(
         re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`.+?) \|", log.split("| field | |")[1], re.MULTILINE)))
     )
@@ -236,9 +236,9 @@ def test_the_report_is_as_the_page_shows_it_and_can_be_kept_for_prometheus(
     run_script(tmp_path, snippet("write_to_textfile"), str(kept), given=json.dumps(report))
     assert 'airisk_sweep_tokens{deployment="default",outcome="renewed"} 2.0' in kept.read_text(encoding="utf-8")
     _status, planned = refresh_json(dry_run=True)
-    assert [*planned] == re.findall(r"`(\w+)`", pages.text_of("monitoring.md").split("`--dry-run` the object has")[1])[
-        :2
-    ]
+    assert [*planned] == re.findall(
+        r"`(\w+)`", pages.text_of("docs/monitoring.md").split("`--dry-run` the object has")[1]
+    )[:2]
 
 
 # Tracing

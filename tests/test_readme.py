@@ -4,21 +4,16 @@ import os
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 from django.conf import settings
 
 from airisk_oauth.sandbox.world import World
+from tests import pages
 
-README = Path(__file__).resolve().parent.parent / "README.md"
-SNIPPETS = re.findall(r"^```(\w*)\n(.*?)^```", README.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
-
-
-def snippet(words: str) -> str:
-    """Return the one snippet that holds these words."""
-    [found] = [str(text) for _language, text in SNIPPETS if words in text]
-    return found
+snippet = partial(pages.snippet, "README.md")
 
 
 class Site:
@@ -101,19 +96,13 @@ def test_what_is_installed_is_what_the_readme_names() -> None:
 
 
 def test_the_two_commands_are_targets_of_the_makefile() -> None:
-    targets = re.findall(r"^(\w[\w-]*):", (README.parent / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    targets = re.findall(r"^(\w[\w-]*):", (pages.ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     commands = re.findall(r"^make (\w+)", snippet("make demo"), re.MULTILINE)
     assert commands == ["demo", "test"]
     assert set(commands) <= set(targets)
 
 
-def test_every_file_that_the_readme_links_to_is_there() -> None:
-    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", README.read_text(encoding="utf-8"))
-    assert links
-    assert [link for link in links if not (README.parent / link).exists()] == []
-
-
 def test_every_snippet_of_the_readme_is_run_here() -> None:
     source = Path(__file__).read_text(encoding="utf-8")
     used = {snippet(words) for words in re.findall(r'snippet\("([^"]*)"\)', source)}
-    assert used == {text for _language, text in SNIPPETS}
+    assert used == {text for _language, text in pages.snippets_of("README.md")}
