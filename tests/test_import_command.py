@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import User
+from django.contrib.auth.models import User, UserManager
 from django.core.management import CommandError, call_command
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from airisk_oauth.models import AIRiskIdentity
 
@@ -50,9 +52,43 @@ def test_rows_are_added_changed_or_as_they_were(run: Import) -> None:
     assert ("mia", "second", "user_44") in identities()
 
 
-def test_a_file_as_a_spreadsheet_saves_it_is_read(run: Import) -> None:
-    assert run("user,userid", "tom,Zoë", encoding="utf-8-sig")[0] == 0
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["user,userid", "tom,Zoë"],
+        ["user;userid", "tom;Zoë"],
+        ["user\tuserid", "tom\tZoë"],
+        ['"User";"UserID ";deployment', '"tom";"Zoë";'],
+        ["user,userid", ",", "", "  ", "tom,Zoë", ",", ""],
+    ],
+)
+def test_a_file_as_a_spreadsheet_saves_it_is_read(run: Import, lines: list[str]) -> None:
+    assert run(*lines, encoding="utf-8-sig") == (0, "1 added, 0 changed, 0 as they were.\n")
     assert ("tom", "default", "Zoë") in identities()
+
+
+def test_a_row_costs_no_statement_of_its_own(run: Import) -> None:
+    names = [f"user-{number}" for number in range(50)]
+    User.objects.bulk_create(User(username=name) for name in names)
+    costs = []
+    for userid, several in (("a", names[:1]), ("b", names)):
+        with CaptureQueriesContext(connection) as queries:
+            # One that is changed, those that are added.
+            assert run("user,userid", f"mia,{userid}", *(f"{name},{name}" for name in several))[0] == 0
+        costs.append(len(queries))
+    assert costs[0] == costs[1]
+    assert len(identities()) == 51
+
+
+def test_users_are_found_by_the_natural_key_that_the_site_has(run: Import, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(UserManager, "get_by_natural_key", lambda self, name: self.get(username__iexact=name))
+    User.objects.create_user("TOM")
+    status, said = run("user,userid", "MIA,user_1", "tom,user_2", "mia,user_3")
+    assert (status, said.splitlines()[:2]) == (
+        1,
+        ["Line 3: there is no user 'tom'.", "Line 4: line 2 names this user already."],
+    )
+    assert run("user,userid", "MIA,user_1") == (0, "0 added, 1 changed, 0 as they were.\n")
 
 
 def test_a_dry_run_says_the_same_and_saves_nothing(run: Import) -> None:
@@ -71,6 +107,8 @@ def test_one_wrong_row_keeps_all_from_being_imported_and_each_has_a_line(run: Im
         "tom,user_7,default",
         "tom",
         "tom,user_7,default,more",
+        "",
+        "t\0m,user_7,default",
     )
     assert (status, said.splitlines()) == (
         1,
@@ -81,28 +119,33 @@ def test_one_wrong_row_keeps_all_from_being_imported_and_each_has_a_line(run: Im
             "Line 6: line 2 names this user already.",
             "Line 7: it has not as many fields as the first line.",
             "Line 8: it has not as many fields as the first line.",
-            "6 of 7 rows are wrong. Nothing was imported.",
+            "Line 10: there is no user 't\\x00m'.",
+            "7 of 8 rows are wrong. Nothing was imported.",
         ],
     )
     assert identities() == BEFORE
 
 
 @pytest.mark.parametrize(
-    ("lines", "encoding"),
+    ("lines", "encoding", "why"),
     [
-        ([], "utf-8"),
-        (["name,userid", "tom,user_7"], "utf-8"),
-        (["user,userid,password", "tom,user_7,x"], "utf-8"),
-        (["user,userid", "tom,Zoë"], "latin-1"),
-        (["user,userid", 'tom,"user_7'], "utf-8"),
+        ([], "utf-8", "its first line has to name"),
+        (["name,userid", "tom,user_7"], "utf-8", "its first line has to name"),
+        (["user,userid,password", "tom,user_7,x"], "utf-8", "its first line has to name"),
+        (["user,userid,user", "tom,user_7,mia"], "utf-8", "its first line has to name"),
+        (["user,userid", "tom,Zoë"], "latin-1", "it is not in UTF-8."),
+        (["user,userid", "tom,user_7"], "utf-16", "it is not in UTF-8."),
+        (["user,userid", "mia,user_1", 'tom,"user_7', "eva,user_8"], "utf-8", "in the row after line 2, "),
+        (["user,userid", f"tom,{'x' * 200_000}"], "utf-8", "in the row after line 1, "),
     ],
 )
-def test_what_is_no_such_file_is_said_so(run: Import, lines: list[str], encoding: str) -> None:
+def test_what_is_no_such_file_is_said_so(run: Import, lines: list[str], encoding: str, why: str) -> None:
     status, said = run(*lines, encoding=encoding)
-    assert (status, "people.csv cannot be read: " in said) == (1, True)
+    assert (status, f"people.csv cannot be read: {why}" in said) == (1, True)
     assert identities() == BEFORE
 
 
-def test_a_file_that_is_not_there_is_said_so(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["nowhere.csv", "."])
+def test_a_file_that_is_not_there_is_said_so(tmp_path: Path, name: str) -> None:
     with pytest.raises(CommandError, match="cannot be read"):
-        call_command("import_airisk_identities", tmp_path / "nowhere.csv")
+        call_command("import_airisk_identities", tmp_path / name)

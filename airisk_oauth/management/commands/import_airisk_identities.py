@@ -1,12 +1,14 @@
 """Say who many users are on AIRisk, from a CSV file: all of it, or where a row is wrong nothing."""
 
 import csv
-from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from django.contrib.auth import get_user_model
+from django.contrib.auth.models import BaseUserManager
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import transaction
@@ -15,13 +17,16 @@ from airisk_oauth import conf
 from airisk_oauth.models import AIRiskIdentity
 
 COLUMNS: Final = ("user", "userid", "deployment")
+#: What spreadsheets put between the fields, which depends on the language that they are set to.
+DELIMITERS: Final = ",;\t"
+BATCH: Final = 500
 
 
 class Row(NamedTuple):
-    """A line of the file that can be taken over, or what is wrong with it."""
+    """A row of the file, the line that it ends on, and what is wrong with it."""
 
     line: int
-    user: Any = None
+    name: str = ""
     userid: str = ""
     deployment: str = ""
     wrong: str = ""
@@ -37,61 +42,104 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
-            rows = list(_rows(options["file"], options["deployment"], conf.aliases()))
-        except (OSError, UnicodeDecodeError, csv.Error, ImproperlyConfigured) as error:
+            rows = list(_rows(options["file"], options["deployment"]))
+            aliases = conf.aliases()
+        except UnicodeDecodeError:
+            text = f"{options['file']} cannot be read: it is not in UTF-8. A spreadsheet can save it as CSV UTF-8."
+            raise CommandError(text) from None
+        except (OSError, csv.Error, ImproperlyConfigured) as error:
             raise CommandError(f"{options['file']} cannot be read: {error}") from None
+        users = _users({row.name for row in rows})
+        rows = list(_judged(rows, users, aliases))
         wrong = [row for row in rows if row.wrong]
         for row in wrong:
             self.stderr.write(f"Line {row.line}: {row.wrong}")
         if wrong:
             raise CommandError(f"{len(wrong)} of {len(rows)} rows are wrong. Nothing was imported.")
-        with transaction.atomic(using=AIRiskIdentity.objects.primary().db):
-            done = Counter(_import(row) for row in rows)
-            transaction.set_rollback(options["dry_run"], using=AIRiskIdentity.objects.primary().db)
-        words = ", ".join(f"{done[what]} {what}" for what in ("added", "changed", "as they were"))
-        self.stdout.write(f"{words}{'; nothing was saved' if options['dry_run'] else ''}.")
+        added, changed = _import(rows, users, dry_run=options["dry_run"])
+        said = f"{added} added, {changed} changed, {len(rows) - added - changed} as they were"
+        self.stdout.write(f"{said}{'; nothing was saved' if options['dry_run'] else ''}.")
 
 
-def _rows(file: Path, default: str, aliases: list[str]) -> Iterator[Row]:
-    seen: dict[tuple[Any, str], int] = {}
+def _rows(file: Path, default: str) -> Iterator[Row]:
     with file.open(encoding="utf-8-sig", newline="") as lines:
-        reader = csv.DictReader(lines, strict=True)
-        if not {"user", "userid"} <= set(reader.fieldnames or ()) <= set(COLUMNS):
+        header = lines.readline()
+        reader = csv.reader(chain([header], lines), delimiter=max(DELIMITERS, key=header.count), strict=True)
+        columns = [name.strip().lower() for name in next(reader, [])]
+        if not {"user", "userid"} <= set(columns) <= set(COLUMNS) or len(columns) > len(set(columns)):
             raise csv.Error("its first line has to name the columns user, userid and, if you like, deployment")
-        for values in reader:
-            row = _row(reader.line_num, values, default, aliases)
-            first = seen.setdefault((row.user, row.deployment), row.line)
-            if not row.wrong and first != row.line:
-                row = row._replace(wrong=f"line {first} names this user already.")
-            yield row
+        last = reader.line_num
+        try:
+            for fields in reader:
+                last = reader.line_num
+                if any(map(str.strip, fields)):
+                    yield _row(last, columns, fields, default)
+        except csv.Error as error:
+            # A quote that nothing closes is found at the end of the file only.
+            raise csv.Error(f"in the row after line {last}, {error}") from None
 
 
-def _row(line: int, values: dict[str | Any, str | Any], default: str, aliases: list[str]) -> Row:
-    if None in values or None in values.values():
+def _row(line: int, columns: list[str], fields: list[str], default: str) -> Row:
+    if len(fields) != len(columns):
         return Row(line, wrong="it has not as many fields as the first line.")
-    name, userid = values["user"].strip(), values["userid"].strip()
-    deployment = values.get("deployment", "").strip() or default
-    users = get_user_model()
-    try:
-        user = users._default_manager.get_by_natural_key(name)
-    except users.DoesNotExist:
-        return Row(line, wrong=f"there is no user {name!r}.")
-    if not conf.is_userid(userid):
-        return Row(line, wrong=f"{userid!r} cannot be a userid.")
-    if deployment not in aliases:
-        return Row(line, wrong=f"there is no deployment {deployment!r}.")
-    return Row(line, user, userid, deployment)
+    values = dict(zip(columns, map(str.strip, fields), strict=True))
+    return Row(line, values["user"], values["userid"], values.get("deployment") or default)
 
 
-def _import(row: Row) -> str:
-    """Save one row, and return what became of it."""
+def _users(names: set[str]) -> dict[str, Any]:
+    """Return users by natural key, those left out that there are not."""
+    model: Any = get_user_model()
+    manager = model._default_manager
+    found: dict[str, Any] = {}
+    # No database has such a name, and PostgreSQL takes offence at it.
+    names = {name for name in names if "\0" not in name}
+    by_username = type(manager).get_by_natural_key is BaseUserManager.get_by_natural_key
+    if by_username and model._meta.get_field(model.USERNAME_FIELD).unique:
+        found = manager.in_bulk(names, field_name=model.USERNAME_FIELD)
+    for name in names - found.keys():
+        with suppress(model.DoesNotExist, model.MultipleObjectsReturned):
+            found[name] = manager.get_by_natural_key(name)
+    return found
+
+
+def _judged(rows: list[Row], users: dict[str, Any], aliases: list[str]) -> Iterator[Row]:
+    """Yield the rows, each with what is wrong with it."""
+    first: dict[tuple[Any, str], int] = {}
+    for row in rows:
+        wrong = row.wrong or _wrong(row, users, aliases)
+        if not wrong and (line := first.setdefault((users[row.name].pk, row.deployment), row.line)) != row.line:
+            wrong = f"line {line} names this user already."
+        yield row._replace(wrong=wrong)
+
+
+def _wrong(row: Row, users: dict[str, Any], aliases: list[str]) -> str:
+    if row.name not in users:
+        return f"there is no user {row.name!r}."
+    if not conf.is_userid(row.userid):
+        return f"{row.userid!r} cannot be a userid."
+    if row.deployment not in aliases:
+        return f"there is no deployment {row.deployment!r}."
+    return ""
+
+
+def _import(rows: list[Row], users: dict[str, Any], *, dry_run: bool) -> tuple[int, int]:
+    """Save all rows, and return how many identities were added, and how many changed."""
     identities = AIRiskIdentity.objects.primary()
-    mine = {"user": row.user, "deployment": row.deployment}
-    identity, added = identities.get_or_create(**mine, defaults={"userid": row.userid})
-    if added:
-        return "added"
-    if identity.userid == row.userid:
-        return "as they were"
-    identity.userid = row.userid
-    identity.save()
-    return "changed"
+    added, changed = [], []
+    with transaction.atomic(using=identities.db):
+        for start in range(0, len(rows), BATCH):
+            batch = rows[start : start + BATCH]
+            known = identities.filter(user__in=[users[row.name].pk for row in batch])
+            there = {(identity.user_id, identity.deployment): identity for identity in known}
+            for row in batch:
+                user = users[row.name]
+                identity = there.get((user.pk, row.deployment))
+                if identity is None:
+                    added.append(AIRiskIdentity(user=user, deployment=row.deployment, userid=row.userid))
+                elif identity.userid != row.userid:
+                    identity.userid = row.userid
+                    changed.append(identity)
+        identities.bulk_create(added, BATCH)
+        identities.bulk_update(changed, ["userid"], BATCH)
+        transaction.set_rollback(dry_run, using=identities.db)
+    return len(added), len(changed)
