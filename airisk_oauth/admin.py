@@ -4,6 +4,7 @@ Every process of a site loads this module when it starts; what only an action ne
 """
 
 from collections.abc import Iterator
+from datetime import timedelta
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final
 
@@ -100,7 +101,7 @@ class AIRiskIdentityAdmin(_SearchedByUser, _IdentityAdmin):
 class AIRiskTokenAdmin(_SearchedByUser, _TokenAdmin):
     """Shows what there is to know of a token but the token: nothing here opens one."""
 
-    list_display = ("owner_name", "coloured_state", "ends", "renewed", "trouble", "last_used", "userid", "deployment")
+    list_display = ("owner_name", "state_and_why", "ends", "renewed", "last_used", "userid", "deployment")
     list_filter = (StateFilter, DeploymentFilter)
     list_select_related = ("user",)
     show_full_result_count = False
@@ -146,22 +147,35 @@ class AIRiskTokenAdmin(_SearchedByUser, _TokenAdmin):
         state = State(getattr(token, "state"))  # noqa: B009 - an annotation
         return format_html('<span class="airisk-state airisk-{}">{}</span>', state.value, state.label)
 
+    @admin.display(description=_("state"))
+    def state_and_why(self, token: AIRiskToken) -> str:
+        return format_html('{} <div class="airisk-why">{}</div>', self.coloured_state(token), self.trouble(token) or "")
+
     @admin.display(description=_("ends"), ordering="expires_at")
-    def ends(self, token: AIRiskToken) -> str:
+    def ends(self, token: AIRiskToken) -> str | None:
+        if not token.key_id:
+            return None
         return _from_now(token.expires_at) if token.expires_at else str(_("no end named"))
 
     @admin.display(description=_("last renewed"), ordering="renewed_at")
-    def renewed(self, token: AIRiskToken) -> str:
-        return _from_now(token.renewed_at)
+    def renewed(self, token: AIRiskToken) -> str | None:
+        return _from_now(token.renewed_at) if token.key_id else None
 
     @admin.display(description=_("last used"), ordering="last_used_at")
     def last_used(self, token: AIRiskToken) -> str:
         return _from_now(token.last_used_at)
 
     @admin.display(description=_("trouble"))
-    def trouble(self, token: AIRiskToken) -> str:
-        words = (token.get_failure_kind_display(), token.failure_status, token.failure_reason, token.failure_trace_id)
-        return " · ".join(str(word) for word in words if word)
+    def trouble(self, token: AIRiskToken) -> str | None:
+        words = (
+            states.explained(token),
+            token.get_failure_kind_display(),
+            token.failure_status,
+            token.failure_reason,
+            token.failure_trace_id,
+            token.failed_at and _from_now(token.failed_at),
+        )
+        return " · ".join(str(word) for word in words if word) or None
 
     @admin.action(description=_("Renew now"), permissions=["renew"])
     def renew_now(self, request: HttpRequest, queryset: "QuerySet[AIRiskToken]") -> HttpResponse | None:
@@ -272,7 +286,10 @@ class AIRiskTokenAdmin(_SearchedByUser, _TokenAdmin):
 
 def _from_now(moment: "datetime") -> str:
     """Return a moment as people say it, to be read at a glance; the exact one stands on the token's page."""
-    if moment > timezone.now():
+    now = timezone.now()
+    if abs(moment - now) < timedelta(minutes=1):
+        return gettext("in less than a minute") if moment > now else gettext("less than a minute ago")
+    if moment > now:
         return _("in %(time)s") % {"time": timeuntil(moment, depth=1)}
     return _("%(time)s ago") % {"time": timesince(moment, depth=1)}
 

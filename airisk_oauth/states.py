@@ -20,6 +20,7 @@ from django.db.models import (
 )
 from django.db.models.lookups import LessThanOrEqual
 from django.utils import timezone
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from . import conf, sealing
@@ -35,6 +36,25 @@ class State(TextChoices):
     FAILING = "failing", _("failing")
     UNREADABLE = "unreadable", _("unreadable")
     AWAITED = "awaited", _("not obtained yet")
+
+
+def explained(token: AIRiskToken) -> str:
+    """Return what a token's state comes from where its last failure does not tell, for a person; empty where it does.
+
+    :param token: one that :func:`with_state` annotated.
+    """
+    state = getattr(token, "state")  # noqa: B009 - an annotation
+    if token.deployment not in conf.aliases():
+        return gettext("the settings name no such deployment")
+    if state == State.UNREADABLE:
+        return gettext("the stored token cannot be opened")
+    if state == State.ENDED:
+        return gettext("the next call renews it")
+    if state != State.RECONNECT or token.needs_person:
+        return ""
+    if token.has_ended and not conf.deployment(token.deployment).silent_renewal:
+        return gettext("a person has to connect")
+    return gettext("the user's identity on AIRisk is gone or has changed")
 
 
 def counted(tokens: "QuerySet[AIRiskToken]") -> dict[State, int]:

@@ -284,14 +284,43 @@ def test_the_pages_say_what_there_is_to_know_of_a_token(admin_client: Client) ->
         assert "refused by AIRisk · 401 · Unauthorized" in text
     assert "00-1-2-00" in text
     AIRiskToken.objects.all().delete()
-    give_token(None, failure_kind="unavailable", failure_count=1)
-    assert "the application failing in 59 minutes 0 minutes ago AIRisk unavailable 0 minutes ago" in read(
-        admin_client.get(tokens("changelist"))
-    )
+    failed_at = timezone.now() - timedelta(hours=3)
+    give_token(None, failure_kind="unavailable", failure_count=1, failed_at=failed_at)
+    assert (
+        "the application failing AIRisk unavailable · 3 hours ago in 59 minutes less than a minute ago "
+        "less than a minute ago - default"
+    ) in read(admin_client.get(tokens("changelist")))
+
+
+@pytest.mark.usefixtures("second_by_hand")
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("with an hour left", "live in 59 minutes"),
+        ("ended", "ended the next call renews it 1 minute ago"),
+        ("ended, of an unknown deployment", "ended the settings name no such deployment"),
+        ("by hand and ended", "needs reconnecting a person has to connect"),
+        ("identity removed", "needs reconnecting the user's identity on AIRisk is gone or has changed"),
+        ("the application's, refused", "needs reconnecting refused by AIRisk in"),
+        ("unknown key and more", "unreadable the stored token cannot be opened · refused by AIRisk"),
+        ("not obtained", "not obtained yet - - less than a minute ago"),
+    ],
+)
+def test_the_list_says_why_a_token_does_not_live(name: str, words: str, admin_client: Client) -> None:
+    [values] = [values for _state, its_name, values in STATES if its_name == name]
+    store(name, values)
+    assert words in read(admin_client.get(tokens("changelist"))).partition("Deployment")[2]
 
 
 @pytest.mark.parametrize(
-    ("ends_in", "words"), [(7260, "in 2 hours"), (-200, "3 minutes ago"), (None, "no end named")], ids=str
+    ("ends_in", "words"),
+    [
+        (7260, "in 2 hours"),
+        (50, "in less than a minute"),
+        (-50, "less than a minute ago"),
+        (-200, "3 minutes ago"),
+        (None, "no end named"),
+    ],
 )
 def test_the_list_says_when_a_token_ends_as_people_would(
     ends_in: float | None, words: str, admin_client: Client
