@@ -181,7 +181,12 @@ def disconnect(request: HttpRequest, alias: str = conf.DEFAULT_ALIAS) -> HttpRes
     if token is not None:
         flow.disconnect(token)
         text = _("You are disconnected from AIRisk.")
-        if token.expires_at is not None and not token.has_ended:
+        if token.expires_at is None:
+            text = _(
+                "You are disconnected: this site has forgotten the token. AIRisk cannot revoke it, and named no end of "
+                "it."
+            )
+        elif not token.has_ended:
             end = localtime(token.expires_at)
             until = f"{date_format(end, 'DATETIME_FORMAT')} {end:%Z}"
             text = _(
@@ -189,7 +194,7 @@ def disconnect(request: HttpRequest, alias: str = conf.DEFAULT_ALIAS) -> HttpRes
                 "itself, at %(until)s."
             ) % {"until": until}
         messages.success(request, text, fail_silently=True)
-    return redirect("airisk_oauth:connection")
+    return redirect(_safe_next(request.POST.get("next")) or "airisk_oauth:connection")
 
 
 def start(

@@ -1007,7 +1007,13 @@ def test_disconnecting_forgets_ones_own_token_only(
 def test_disconnecting_a_token_without_an_end_names_none(browser: Client, mia: User) -> None:
     give_token(mia, ends_in=None)
     page = say(browser.post(reverse("airisk_oauth:disconnect")), browser)
-    assert "You are disconnected from AIRisk." in page
+    assert "AIRisk cannot revoke it, and named no end of it." in page
+
+
+@pytest.mark.parametrize("url", ["/conversations/?page=2", *BAD_NEXT], ids=lambda url: repr(url[:40]))
+def test_disconnecting_leads_back_to_a_path_of_this_site_only(url: str, browser: Client) -> None:
+    response = browser.post(reverse("airisk_oauth:disconnect"), {"next": url})
+    assert response["Location"] == (CONNECTION if url in BAD_NEXT else url)
 
 
 def test_disconnecting_without_a_token_says_nothing(browser: Client, heard: Heard) -> None:

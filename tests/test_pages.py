@@ -3,6 +3,7 @@
 import re
 from html import unescape
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -225,19 +226,44 @@ def nonce(request: Any) -> dict[str, str]:
     return {"csp_nonce": "n0nce"}
 
 
-# On a page of the site's own
+# In a site's own look, and on a page of its own, as the documentation says
+
+
+def snippet(words: str) -> str:
+    page = (Path(__file__).resolve().parent.parent / "docs" / "pages.md").read_text(encoding="utf-8")
+    [found] = [text for text in re.findall(r"^```django\n(.*?)^```", page, re.DOTALL | re.MULTILINE) if words in text]
+    return str(found)
+
+
+def test_a_site_puts_the_pages_into_its_own_look(browser: Client, settings: "Settings") -> None:
+    base = "<title>{% block title %}{% endblock %} of Site</title><main>{% block main %}{% endblock %}</main>"
+    templates = {"site/base.html": base, "airisk_oauth/base.html": snippet("extends")}
+    [engine] = settings.TEMPLATES
+    loaders = [
+        ("django.template.loaders.locmem.Loader", templates),
+        "django.template.loaders.app_directories.Loader",
+    ]
+    settings.TEMPLATES = [{**engine, "APP_DIRS": False, "OPTIONS": {**engine["OPTIONS"], "loaders": loaders}}]
+    for name, title, status in (
+        ("connection", "Your AIRisk connection", 200),
+        ("connect", "Connect to AIRisk", 200),
+        ("callback", "This link does not come from AIRisk", 400),
+    ):
+        response = browser.get(reverse(f"airisk_oauth:{name}"))
+        assert title in read(response, status)
+        assert f"<title>{title} of Site</title>" in response.content.decode()
+        assert "<style" not in response.content.decode()
 
 
 def own_page(request: HttpRequest) -> HttpResponse:
-    tag = "{% load airisk_oauth %}<main>{% airisk_connection %}{% airisk_connection 'second' %}</main>"
-    return HttpResponse(Template(tag).render(RequestContext(request)))
+    return HttpResponse(Template(f"<main>{snippet('airisk_connection')}</main>").render(RequestContext(request)))
 
 
 urlpatterns = [path("own/", own_page), path("", include("tests.urls"))]
 
 
 @pytest.mark.urls(__name__)
-def test_a_site_shows_the_connection_on_a_page_of_its_own_and_connecting_leads_back_there(
+def test_a_site_shows_the_connection_on_a_page_of_its_own_and_both_buttons_lead_back_there(
     browser: Client, airisk: World
 ) -> None:
     page = browser.get("/own/?a=b").content.decode()
@@ -247,7 +273,9 @@ def test_a_site_shows_the_connection_on_a_page_of_its_own_and_connecting_leads_b
     assert 'name="csrfmiddlewaretoken"' in page
     [back] = re.findall(r'name="next" value="([^"]*)"', page)
     assert connect(browser, next=unescape(back))["Location"] == "/own/?a=b"
-    assert "You are user_42 on AIRisk." in browser.get("/own/").content.decode()
+    page = browser.get("/own/?a=b").content.decode()
+    assert "You are user_42 on AIRisk." in page
+    assert re.findall(r'name="next" value="([^"]*)"', page) == [back, back]
 
 
 @pytest.mark.urls(__name__)

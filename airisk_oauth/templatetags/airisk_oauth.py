@@ -14,7 +14,7 @@ register = template.Library()
 def airisk_connection(context: template.Context, deployment: str = conf.DEFAULT_ALIAS) -> dict[str, Any]:
     """Show where the signed-in user stands with a deployment, with buttons to connect and disconnect.
 
-    Connecting leads back to the page. For somebody who is not signed in there is nothing to show.
+    Both lead back to the page. For somebody who is not signed in there is nothing to show.
 
     :raises ImproperlyConfigured: the context has no ``request``, or there is no such deployment.
     """
