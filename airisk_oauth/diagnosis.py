@@ -84,7 +84,13 @@ class _Examination:
     def settings(self) -> str:
         if self.user is None:
             return "complete"
-        self.userid = self.deployment.userid_of(self.user)
+        try:
+            self.userid = self.deployment.userid_of(self.user)
+        except Exception as error:  # noqa: BLE001 - the site's own code
+            raise _Fault(
+                f"{self.deployment.userid} fails for {self.user} ({type(error).__name__}).",
+                f"{_SITE} correct USERID, or mend the function that it names.",
+            ) from None
         if self.userid is None:
             raise _Fault(
                 f"{self.user} is nobody on AIRisk, as far as this site knows.",
@@ -125,14 +131,33 @@ class _Examination:
                 if not self.deployment.silent_renewal:
                     self.is_over = True
                     return "AIRisk shows a page, as SILENT_RENEWAL = False says; the rest takes a browser"
-                raise _Fault(
-                    "A page came where AIRisk redirects at once.",
-                    f"{_SITE} if Connect leads to a page of AIRisk's, set SILENT_RENEWAL to False. "
-                    f"{_NETWORK} if the page is a proxy's, let this server through.",
-                ) from None
+                raise self._page_fault() from None
             except AIRiskError as error:
                 raise self._authorization_fault(error) from None
         return "a code came at once"
+
+    def _page_fault(self) -> _Fault:
+        """Look again at what came in place of a redirect to us, and say where it leads; its query may be secret."""
+        remedy = (
+            f"{_SITE} if Connect leads to a page of AIRisk's, set SILENT_RENEWAL to False. "
+            f"{_NETWORK} if the page is a proxy's, let this server through."
+        )
+        url = flow.authorization_url(self.deployment, state=flow.new_state(), userid=self.userid)
+        try:
+            response = _get(url, self.deployment.timeout, {"User-Agent": USER_AGENT})
+            location = Secret(response.headers.get("Location", ""))
+        except OSError:
+            location = Secret("")
+        origin = protocol.origin_of(location)
+        if origin is None:
+            return _Fault("A page came where AIRisk redirects at once.", remedy)
+        if origin[1] == urlsplit(self.deployment.redirect_uri).hostname:
+            target = location.partition("?")[0]
+            return _Fault(
+                f"AIRisk redirects to {target!r}, and REDIRECT_URI is {self.deployment.redirect_uri!r}.",
+                f"{_SITE} make REDIRECT_URI the same, letter for letter, here and on the APIUser.",
+            )
+        return _Fault(f"A redirect to {origin[1]} came where AIRisk redirects to REDIRECT_URI.", remedy)
 
     def token(self) -> str:
         with OAuthClient(self.deployment) as client:
@@ -190,6 +215,13 @@ class _Examination:
         if not isinstance(error, AIRiskRefused):
             return _unusable(error)
         deployment = self.deployment
+        if error.status in (404, 405):
+            return _Fault(
+                f"There is no authorization endpoint at {deployment.authorize_url}. {error}",
+                f"{_SITE} correct BASE_URL, or AUTHORIZE_PATH.",
+            )
+        if not _is_airisks_own(error):
+            return self._refused(error)
         if error.status == 401 or "client_id" in error.reason:
             return _Fault(
                 f"AIRisk does not know CLIENT_ID {deployment.client_id}. {error}",
@@ -205,15 +237,17 @@ class _Examination:
                 f"AIRisk has no ApplicationUser {self.userid}. {error}",
                 "Staff of this site: correct the user's AIRisk identity in the admin.",
             )
-        if error.status in (404, 405):
-            return _Fault(
-                f"There is no authorization endpoint at {deployment.authorize_url}. {error}",
-                f"{_SITE} correct BASE_URL, or AUTHORIZE_PATH.",
-            )
         return self._refused(error)
 
     def _refused(self, error: AIRiskRefused) -> _Fault:
-        return _Fault(str(error), f"{_ADMINISTRATOR} look up why the APIUser {self.deployment.client_id} is refused.")
+        who = f"the APIUser {self.deployment.client_id}"
+        if _is_airisks_own(error):
+            return _Fault(str(error), f"{_ADMINISTRATOR} look up why {who} is refused.")
+        return _Fault(
+            f"{error}, without a reason, which AIRisk gives.",
+            f"{_NETWORK} if a proxy answers in AIRisk's place, let this server through. "
+            f"{_ADMINISTRATOR} else, look up why {who} is refused.",
+        )
 
 
 def _unreachable(host: str, error: OSError) -> _Fault:
@@ -231,6 +265,11 @@ def _unreachable(host: str, error: OSError) -> _Fault:
     if "CA certificate bundle" in words:
         return _Fault("The CA bundle is not there.", f"{_NETWORK} correct REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE.")
     return _Fault(f"{host} cannot be reached ({type(error).__name__}).", f"{_NETWORK} let this server reach {host}.")
+
+
+def _is_airisks_own(error: AIRiskRefused) -> bool:
+    """Tell AIRisk, which gives its reasons, from a proxy in its place."""
+    return bool(error.reason or error.trace_id)
 
 
 def _unusable(error: AIRiskError) -> _Fault:

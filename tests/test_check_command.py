@@ -126,6 +126,54 @@ def test_each_fault_is_named_with_the_one_who_can_mend_it(
     assert mended_by.startswith(remedy)
 
 
+@pytest.mark.parametrize(
+    ("answers", "said", "remedy"),
+    [
+        ([{"status": 200}], "A page came where AIRisk redirects at once.", f"{SITE} if Connect leads to a page"),
+        (
+            [{"status": 302, "headers": {"Location": "http://login.corp/?back=code-canary"}}],
+            "A redirect to login.corp came",
+            f"{SITE} if Connect leads to a page",
+        ),
+        (
+            [{"status": 302, "headers": {"Location": "https://app.example.com/airisk/callback?code=code-canary"}}],
+            "AIRisk redirects to 'https://app.example.com/airisk/callback', and REDIRECT_URI is 'https://app.example.",
+            f"{SITE} make REDIRECT_URI the same",
+        ),
+        ([{"status": 200}, {"body": requests.ConnectTimeout()}], "A page came", SITE),
+        (
+            [{"status": 403, "body": "<p>", "content_type": "text/html"}],
+            "AIRisk refused with status 403, without a reason",
+            NETWORK,
+        ),
+        (
+            [{"status": 401, "body": "<p>", "content_type": "text/html"}],
+            "AIRisk refused with status 401, without a reason",
+            NETWORK,
+        ),
+    ],
+)
+def test_what_comes_in_place_of_airisk_is_told_from_it(answers: list[dict[str, Any]], said: str, remedy: str) -> None:
+    with responses.RequestsMock() as wire:
+        wire.get(BASE_URL)
+        for answer in answers:
+            wire.get(f"{BASE_URL}/api/oauth2", **answer)
+        found, mended_by = fault()
+    assert found.startswith(f"authorization: {said}")
+    assert mended_by.startswith(remedy)
+
+
+def _no_answer(user: Any, deployment: str) -> str:
+    raise KeyError(user)
+
+
+def test_a_function_of_the_site_that_fails_is_told(settings: Any, mia: User) -> None:
+    set_option(settings, USERID=f"{__name__}._no_answer")
+    found, remedy = fault(user="mia")
+    assert found == f"settings: {__name__}._no_answer fails for mia (KeyError)."
+    assert remedy.startswith(f"{SITE} correct USERID")
+
+
 def test_a_page_is_well_where_a_person_is_expected(airisk: World, settings: Any) -> None:
     set_option(settings, SILENT_RENEWAL=False)
     airisk.switches.login_page = True
