@@ -3,7 +3,7 @@ from django.contrib import admin
 from django.contrib.auth.views import LoginView, LogoutView
 from django.urls import include, path
 
-from . import views
+from . import trials, views
 
 urlpatterns = [
     path("", views.home, name="home"),
@@ -14,4 +14,8 @@ urlpatterns = [
     path("admin/", admin.site.urls),
 ]
 if apps.is_installed("airisk_oauth.sandbox"):
-    urlpatterns.append(path("sandbox/", include("airisk_oauth.sandbox.urls")))
+    urlpatterns += [
+        path("sandbox/", include("airisk_oauth.sandbox.urls")),
+        path("trials/mend/", trials.mend, name="mend"),
+        path("trials/<slug:name>/", trials.begin, name="trial"),
+    ]

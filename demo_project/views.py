@@ -20,6 +20,7 @@ from airisk_oauth.renewal import TokenKeeper
 
 from .conversations import read_conversations
 from .models import Event
+from .trials import TRIALS
 
 #: So many events and conversations are shown.
 EVENTS: Final = 8
@@ -46,6 +47,7 @@ def home(request: HttpRequest) -> HttpResponse:
         "userid": deployment.userid_of(request.user),
         "token": token,
         "is_connected": token is not None and _is_usable(token, deployment, request.user),
+        "trials": TRIALS,
         "events": Event.objects.filter(user=request.user).order_by("-pk")[:EVENTS],
         **(_life(token, deployment) if token and token.expires_at else {}),
     }

@@ -32,9 +32,9 @@ class Browser(requests.Session):
     def see(self, path: str, status: int = 200) -> str:
         return self._text(self.get(self.site + path, timeout=10), status)
 
-    def submit(self, path: str, **fields: str) -> str:
+    def submit(self, path: str, status: int = 200, **fields: str) -> str:
         data = {"csrfmiddlewaretoken": self.csrf_token, **fields}
-        return self._text(self.post(self.site + path, data, timeout=10), 200)
+        return self._text(self.post(self.site + path, data, timeout=10), status)
 
     def _text(self, response: requests.Response, status: int) -> str:
         assert response.status_code == status, response.text
@@ -51,7 +51,8 @@ class Browser(requests.Session):
     def switch(self, action: str = "save", **switches: str) -> None:
         """Press a button of the sandbox's; switches that are not named go back to a good day's."""
         self.see("/sandbox/control/")
-        self.submit("/sandbox/control/", **{"action": action, "latency": "0", "token_life": "3600", **switches})
+        fields: Any = {"action": action, "latency": "0", "token_life": "3600", **switches}
+        self.submit("/sandbox/control/", **fields)
 
 
 def manage(*arguments: str, output: Any = subprocess.PIPE, **variables: str) -> subprocess.Popen[str]:
@@ -161,6 +162,38 @@ def test_the_switches_do_what_home_says_of_them(browser: Browser) -> None:
     assert "Was it you? Outage is one of the sandbox switches" in browser.see("/conversations/", status=503)
     browser.switch()
     assert "Fetched from AIRisk just now" in browser.see("/conversations/")
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "address", "words", "state"),
+    [
+        ("end", 200, "/conversations/", "Fetched from AIRisk just now", ""),
+        ("down", 503, "/conversations/", "AIRisk is not available", "AIRisk is down."),
+        ("login", 200, "/airisk/connect/?next=%2Fconversations%2F", "Please reconnect", "AIRisk shows a login page"),
+        ("short", 200, "/conversations/", "Fetched from AIRisk just now", "AIRisk's tokens live for a minute."),
+    ],
+)
+def test_one_click_breaks_airisk_and_one_mends_it(
+    name: str, status: int, address: str, words: str, state: str, browser: Browser
+) -> None:
+    browser.submit("/airisk/connect/", next="/")
+    assert words in browser.submit(f"/trials/{name}/", status)
+    assert browser.address == address
+    home = browser.see("/")
+    assert (state or "Conversations fetched") in home
+    if name == "short":
+        assert re.search(r"The token ends in (5\d|60) seconds", home)
+    assert bool(state) == ("Mend AIRisk" in home)
+    home = browser.submit("/trials/mend/")
+    assert "Mend AIRisk" not in home
+    browser.submit("/trials/nothing/", 404)
+
+
+def test_switches_set_by_hand_are_told_too(browser: Browser) -> None:
+    browser.switch(latency="0.1")
+    assert "AIRisk behaves as the sandbox switches say. Mend AIRisk" in browser.see("/")
+    browser.switch(latency="3")
+    assert "AIRisk is slow. Mend AIRisk" in browser.see("/")
 
 
 def test_somebody_who_is_not_signed_in_is_told_how_to_begin(site: str) -> None:
