@@ -3,7 +3,7 @@ PYTHON ?= python3
 PORT ?= 8000
 BIN := .venv/bin
 
-.PHONY: demo test test-sqlite test-postgresql bench bench-docs messages mutants lint format clean
+.PHONY: demo test test-sqlite test-postgresql bench bench-docs messages mutants screenshots lint format clean
 
 demo: .venv/demo
 	DEBUG=true PORT=$(PORT) $(BIN)/python manage.py migrate --verbosity 0
@@ -35,6 +35,9 @@ mutants: .venv/mutants
 	rm -rf mutants
 	$(BIN)/mutmut run --max-children 2
 	@left=$$($(BIN)/mutmut results) && echo "$$left" && test -z "$$left"
+
+screenshots: .venv/test
+	$(BIN)/python docs/screenshots.py
 
 lint: .venv/lint
 	$(BIN)/ruff check

@@ -49,15 +49,15 @@ TRIALS: Final = (
     ),
     Trial(
         "login",
-        _("Let AIRisk ask who you are"),
-        _("The site cannot renew the token by itself any more, and sends you to connect again."),
+        _("Show a login page"),
+        _("AIRisk wants to see you: the site cannot renew the token, and sends you to connect again."),
         _("AIRisk shows a login page, and has ended your token."),
         Switches(login_page=True),
         ends_tokens=True,
     ),
     Trial(
         "short",
-        _("Let tokens live for a minute"),
+        _("Give tokens a minute"),
         _("Watch it end on this page, and open Conversations to have it renewed."),
         _("AIRisk's tokens live for a minute."),
         Switches(token_life=60),

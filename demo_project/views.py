@@ -23,7 +23,7 @@ from .models import Event
 from .trials import TRIALS
 
 #: So many events and conversations are shown.
-EVENTS: Final = 8
+EVENTS: Final = 6
 CONVERSATIONS: Final = 100
 #: So many characters of an answer that is not understood.
 RAW: Final = 4000

@@ -5,6 +5,8 @@ Needs Debian's ``chromium``. Without it these tests are skipped, but for CI, whe
 
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -213,3 +215,10 @@ def test_no_script_is_needed(chromium: Browser, site: str, mia: User) -> None:
         tab.goto("/airisk/")
         click(tab, "Connect")
         assert re.search("You are connected", tab.content())
+
+
+def test_the_documentations_pictures_can_be_taken_anew(tmp_path: Path) -> None:
+    root = Path(__file__).resolve().parent.parent
+    subprocess.run([sys.executable, root / "docs" / "screenshots.py", tmp_path], check=True, timeout=120)
+    taken = {path.name for path in tmp_path.iterdir() if path.read_bytes().startswith(b"\x89PNG")}
+    assert taken == {path.name for path in (root / "docs" / "images").glob("*.png")}
