@@ -34,11 +34,16 @@ FLAGS = [
     "--disable-sync",
 ]
 
-pytestmark = [
-    pytest.mark.django_db(transaction=True),
-    pytest.mark.skipif(not CHROMIUM.exists() and "CI" not in os.environ, reason="there is no Chromium"),
-    pytest.mark.skipif(connection.vendor == "postgresql", reason="the browser does not see which database there is"),
-]
+REFUSED: dict[str, Any] = {
+    "failure_kind": "refused",
+    "failure_count": 1,
+    "failure_status": 401,
+    "failure_trace_id": "00-676e1bd0c3f04c0fbf2b8cc9a2c55ef1-35ac77b23e0a4b1d-00",
+}
+
+needs_chromium = pytest.mark.skipif(not CHROMIUM.exists() and "CI" not in os.environ, reason="there is no Chromium")
+once = pytest.mark.skipif(connection.vendor == "postgresql", reason="the browser does not see which database there is")
+pytestmark = [pytest.mark.django_db(transaction=True), needs_chromium, once]
 
 
 @pytest.fixture(scope="module")
@@ -69,10 +74,11 @@ def page(chromium: Browser, site: str, mia: User) -> Iterator[Page]:
         yield tab
 
 
-def sign_in(context: Any, site: str, user: User) -> None:
+def sign_in(context: Any, site: str, user: User, same_site: str = "Lax") -> None:
     client = Client()
     client.force_login(user)
-    context.add_cookies([{"name": "sessionid", "value": client.cookies["sessionid"].value, "url": site}])
+    value = client.cookies["sessionid"].value
+    context.add_cookies([{"name": "sessionid", "value": value, "url": site, "sameSite": same_site}])
 
 
 def click(page: Page, name: str) -> None:
@@ -81,6 +87,13 @@ def click(page: Page, name: str) -> None:
 
 def assert_said(page: Page, text: str) -> None:
     expect(page.locator("body")).to_contain_text(text)
+
+
+def assert_no_barrier(page: Page, *apart_from: str) -> None:
+    """Look for what keeps people out, and for what makes them scroll sideways."""
+    found = Axe().run(page, {"exclude": [[selector] for selector in apart_from]})
+    assert found.violations_count == 0, f"{page.url}: {found.generate_report()}"
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), page.url
 
 
 def test_one_click_connects_and_one_disconnects(page: Page, site: str, mia: User) -> None:
@@ -112,13 +125,28 @@ def test_a_keyboard_is_enough(page: Page, site: str) -> None:
     assert_said(page, "You are connected to AIRisk.")
 
 
-def test_a_refusal_is_told_and_can_be_tried_again(page: Page, airisk: World) -> None:
-    airisk.switches.refuse = True
+@pytest.mark.parametrize(
+    ("switch", "words"),
+    [("refuse", "AIRisk refused the connection."), ("malformed", "AIRisk's answer could not be used.")],
+)
+def test_a_failure_is_told_and_can_be_tried_again(page: Page, airisk: World, switch: str, words: str) -> None:
+    setattr(airisk.switches, switch, True)
     page.goto("/airisk/")
     click(page, "Connect")
+    expect(page.get_by_role("alert")).to_contain_text(words)
     assert_said(page, "Not connected")
-    expect(page.locator(".airisk-messages .error")).to_be_visible()
-    airisk.switches.refuse = False
+    setattr(airisk.switches, switch, False)
+    click(page, "Connect")
+    assert_said(page, "You are connected to AIRisk.")
+
+
+def test_from_airisks_outage_the_back_button_leads_back(page: Page, airisk: World, airisk_url: str) -> None:
+    airisk.switches.outage = True
+    page.goto("/airisk/")
+    click(page, "Connect")
+    assert page.url.startswith(airisk_url)
+    airisk.switches.outage = False
+    page.go_back()
     click(page, "Connect")
     assert_said(page, "You are connected to AIRisk.")
 
@@ -143,6 +171,23 @@ def test_signed_out_on_the_way_nothing_is_connected_and_there_is_a_way_on(page: 
     assert urlsplit(page.url).path == "/airisk/callback/"
     assert "state=" not in page.content()
     assert not token_requests(airisk)
+
+
+def test_a_strict_session_cookie_connects_nobody_and_leaves_a_way_on(
+    chromium: Browser, site: str, mia: User, airisk: World, settings: Any
+) -> None:
+    settings.SESSION_COOKIE_SAMESITE = "Strict"
+    airisk.switches.login_page = True
+    with chromium.new_context(base_url=site) as context:
+        sign_in(context, site, mia, "Strict")
+        tab = context.new_page()
+        tab.goto("/airisk/")
+        click(tab, "Connect")
+        tab.get_by_role("button").click()
+        assert_said(tab, "You are not signed in here")
+        assert not token_requests(airisk)
+        tab.get_by_role("link", name="To your AIRisk connection").click()
+        assert_said(tab, "Not connected")
 
 
 def test_two_tabs_can_be_finished_in_reverse(page: Page, airisk: World) -> None:
@@ -200,12 +245,40 @@ def test_no_page_has_a_barrier_or_is_wider_than_its_window(page: Page, width: in
     page.set_viewport_size({"width": width, "height": 800})
     page.emulate_media(color_scheme=scheme)
     AIRiskIdentity.objects.create(user=mia, deployment="second", userid="user_42")
-    give_token(mia, deployment="second")
-    for address in ("/airisk/", "/airisk/connect/", "/airisk/callback/?state=unknown&code=x"):
+    give_token(mia, deployment="second", **REFUSED)
+    for address in ("/airisk/connect/", "/airisk/callback/?state=unknown&code=x", "/airisk/"):
         page.goto(address)
-        found = Axe().run(page)
-        assert found.violations_count == 0, found.generate_report()
-        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+        assert_no_barrier(page)
+    for button in ("Connect", "Disconnect"):
+        page.get_by_role("button", name=button, exact=True).first.click()
+        expect(page.get_by_role("alert")).to_be_visible()
+        assert_no_barrier(page)
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (360, "dark")])
+def test_no_page_of_the_admin_has_a_barrier_of_ours(page: Page, width: int, scheme: Any, mia: User) -> None:
+    djangos_own = (".breadcrumbs", "#changelist-search")
+    page.set_viewport_size({"width": width, "height": 800})
+    page.emulate_media(color_scheme=scheme)
+    User.objects.update(is_staff=True, is_superuser=True)
+    give_token(User.objects.create_user("alexandra.of-the-long-name@example.com"), **REFUSED)
+    give_token(mia)
+    page.goto("/admin/airisk_oauth/airisktoken/")
+    # A phone shows who has which trouble without scrolling.
+    for column in page.locator("#result_list tr:first-child :is(.field-owner_name, .airisk-state)").all():
+        box = column.bounding_box()
+        assert box is not None
+        assert box["x"] + box["width"] <= width
+    assert_no_barrier(page, *djangos_own)
+    page.goto("/admin/airisk_oauth/airisktoken/?state=live")
+    assert_no_barrier(page, *djangos_own)
+    page.locator("input.action-select").check()
+    page.locator("select[name=action]").select_option("Renew now")
+    page.locator("button[name=index]").click()
+    assert_said(page, "Renew 1 token now?")
+    assert_no_barrier(page, *djangos_own)
+    page.goto(f"/admin/airisk_oauth/airisktoken/{AIRiskToken.objects.earliest('pk').pk}/change/")
+    assert_no_barrier(page, *djangos_own)
 
 
 def test_no_script_is_needed(chromium: Browser, site: str, mia: User) -> None:

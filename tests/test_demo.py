@@ -17,6 +17,7 @@ import pytest
 import requests
 
 from demo_project.conversations import Conversation, read_conversations
+from tests.test_browser import assert_no_barrier, assert_said, chromium, click, needs_chromium, once  # noqa: F401
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -194,6 +195,38 @@ def test_switches_set_by_hand_are_told_too(browser: Browser) -> None:
     assert "AIRisk behaves as the sandbox switches say. Mend AIRisk" in browser.see("/")
     browser.switch(latency="3")
     assert "AIRisk is slow. Mend AIRisk" in browser.see("/")
+
+
+@needs_chromium
+@once
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (360, "dark")])
+@pytest.mark.usefixtures("browser")
+def test_no_page_has_a_barrier(chromium: Any, site: str, width: int, scheme: Any) -> None:  # noqa: F811
+    window: Any = {"width": width, "height": 800}
+    with chromium.new_context(base_url=site, viewport=window, color_scheme=scheme) as context:
+        tab = context.new_page()
+        tab.goto("/")
+        assert_no_barrier(tab)
+        tab.goto("/accounts/login/")
+        assert_no_barrier(tab)
+        for label in ("Username", "Password"):
+            tab.get_by_label(label).fill("demo")
+        tab.locator("main").get_by_role("button", name="Sign in").click()
+        click(tab, "Connect to AIRisk")
+        assert_said(tab, "Fetched from AIRisk just now")
+        assert_no_barrier(tab)
+        tab.goto("/")
+        assert_no_barrier(tab)
+        click(tab, "Take AIRisk down")
+        assert_said(tab, "AIRisk is not available")
+        assert_no_barrier(tab)
+        click(tab, "Mend AIRisk")
+        tab.goto("/sandbox/control/")
+        assert_no_barrier(tab)
+        tab.goto("/")
+        click(tab, "Disconnect")
+        assert_said(tab, "You are disconnected")
+        assert_no_barrier(tab)
 
 
 def test_somebody_who_is_not_signed_in_is_told_how_to_begin(site: str) -> None:
