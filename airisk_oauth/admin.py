@@ -44,6 +44,7 @@ else:
 _LIST: Final = "admin:airisk_oauth_airisktoken_changelist"
 #: What a web request can wait for.
 RENEW_AT_MOST: Final = 200
+FORGET_AT_MOST: Final = 5000
 
 
 class DeploymentFilter(admin.SimpleListFilter):
@@ -215,8 +216,11 @@ class AIRiskTokenAdmin(_SearchedByUser, _TokenAdmin):
     @admin.action(description=_("Disconnect"), permissions=["delete"])
     def delete_selected(self, request: HttpRequest, queryset: "QuerySet[AIRiskToken]") -> HttpResponse | None:
         """Forget these tokens; of this name, because it takes the place of Django's own action."""
+        number = queryset.count()
+        if number > FORGET_AT_MOST:
+            self.message_user(request, _("Choose %d tokens at the most.") % FORGET_AT_MOST, messages.ERROR)
+            return None
         if not request.POST.get("post"):
-            number = queryset.count()
             title = ngettext("Forget %d token?", "Forget %d tokens?", number) % number
             explanation = gettext(
                 "Their users have to connect again. AIRisk cannot revoke a token: it ends there by itself, at its time."

@@ -474,14 +474,20 @@ def test_an_action_asks_before_it_does_anything(
     assert [str(message)[:8] for message in said] == ["2 tokens"]
 
 
-def test_more_than_a_request_can_wait_for_is_left_to_the_command(
+def test_more_than_a_request_can_wait_for_is_not_begun(
     admin_client: Client, airisk: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(airisk_oauth.admin, "RENEW_AT_MOST", 1)
+    monkeypatch.setattr(airisk_oauth.admin, "FORGET_AT_MOST", 1)
     chosen = [give_token(person(name)) for name in ("mia", "tom")]
-    assert ask_for(admin_client, "renew_now", *chosen).status_code == 302
-    assert said(admin_client) == ["Choose 1 tokens at the most; for more there is the command refresh_airisk_tokens."]
+    for action, words in (
+        ("renew_now", "Choose 1 tokens at the most; for more there is the command refresh_airisk_tokens."),
+        ("delete_selected", "Choose 1 tokens at the most."),
+    ):
+        assert ask_for(admin_client, action, *chosen, post="yes").status_code == 302
+        assert said(admin_client) == [words]
     assert airisk.journal == []
+    assert AIRiskToken.objects.count() == 2
 
 
 def test_the_history_says_who_renewed_and_who_forgot(admin_client: Client, airisk: World) -> None:
