@@ -102,7 +102,8 @@ class AIRiskIdentityAdmin(_SearchedByUser, _IdentityAdmin):
 class AIRiskTokenAdmin(_SearchedByUser, _TokenAdmin):
     """Shows what there is to know of a token but the token: nothing here opens one."""
 
-    list_display = ("owner_name", "state_and_why", "ends", "renewed", "last_used", "userid", "deployment")
+    list_display = ("owner_link", "state_and_why", "ends", "renewed", "last_used", "userid", "deployment")
+    list_display_links = ("state_and_why",)
     list_filter = (StateFilter, DeploymentFilter)
     list_select_related = ("user",)
     show_full_result_count = False
@@ -131,14 +132,10 @@ class AIRiskTokenAdmin(_SearchedByUser, _TokenAdmin):
         return request.user.has_perm("airisk_oauth.change_airisktoken")
 
     @admin.display(description=_("user"), ordering="user")
-    def owner_name(self, token: AIRiskToken) -> str:
-        return str(token.user or _("the application"))
-
-    @admin.display(description=_("user"))
     def owner_link(self, token: AIRiskToken) -> str:
         """Lead to the user's own page, where the site's admin has one."""
         if token.user is None or not self.admin_site.is_registered(type(token.user)):
-            return self.owner_name(token)
+            return str(token.user or _("the application"))
         options = token.user._meta
         url = reverse(f"{self.admin_site.name}:{options.app_label}_{options.model_name}_change", args=[token.user.pk])
         return format_html('<a href="{}">{}</a>', url, token.user)

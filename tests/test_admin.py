@@ -516,11 +516,13 @@ def test_the_list_counts_the_tokens_of_each_state_and_leads_to_them(admin_client
     assert [len(listed(admin_client.get(tokens("changelist") + link))) for link in links] == [2, 1]
 
 
-def test_a_tokens_page_leads_to_its_user_where_the_site_shows_users(admin_client: Client) -> None:
+def test_a_token_leads_to_its_user_where_the_site_shows_users(admin_client: Client) -> None:
     mia = person("mia")
     token = give_token(mia)
     link = f'<a href="{reverse("admin:auth_user_change", args=[mia.pk])}">mia</a>'
-    assert link in admin_client.get(tokens("change", token.pk)).content.decode()
+    for page in (tokens("changelist"), tokens("change", token.pk)):
+        assert link in admin_client.get(page).content.decode()
+    assert f'<a href="{tokens("change", token.pk)}"' in admin_client.get(tokens("changelist")).content.decode()
     bare = AdminSite()
     bare.register(AIRiskToken, AIRiskTokenAdmin)
     assert bare.get_model_admin(AIRiskToken).owner_link(token) == "mia"  # type: ignore[attr-defined]

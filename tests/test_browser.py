@@ -265,7 +265,7 @@ def test_no_page_of_the_admin_has_a_barrier_of_ours(page: Page, width: int, sche
     give_token(mia)
     page.goto("/admin/airisk_oauth/airisktoken/")
     # A phone shows who has which trouble without scrolling.
-    for column in page.locator("#result_list tr:first-child :is(.field-owner_name, .airisk-state)").all():
+    for column in page.locator("#result_list tr:first-child :is(.field-owner_link, .airisk-state)").all():
         box = column.bounding_box()
         assert box is not None
         assert box["x"] + box["width"] <= width
