@@ -186,9 +186,13 @@ class AIRiskTokenAdmin(_SearchedByUser, _TokenAdmin):
             title = ngettext("Renew %d token now?", "Renew %d tokens now?", number) % number
             explanation = gettext("AIRisk is asked for a new token for each. Their users notice nothing.")
             return self._ask(request, title, explanation)
-        self._report(request, self._renew(queryset.order_by("deployment", "pk")))
-        for token in queryset:
-            self.log_change(request, token, gettext("Renewed by hand."))
+        # A token that was renewed may leave the list that it was chosen from.
+        chosen = AIRiskToken.objects.primary().filter(pk__in=list(queryset.values_list("pk", flat=True)))
+        began = timezone.now()
+        self._report(request, self._renew(chosen.order_by("deployment", "pk")))
+        for token in chosen.defer("sealed"):
+            done = token.renewed_at >= began
+            self.log_change(request, token, gettext("Renewed by hand.") if done else gettext("Tried to renew by hand."))
         return None
 
     def _renew(self, tokens: "QuerySet[AIRiskToken]") -> "Report":

@@ -506,6 +506,19 @@ def test_the_history_says_who_renewed_and_who_forgot(admin_client: Client, airis
     ]
 
 
+def test_the_history_tells_a_renewal_from_an_attempt_wherever_it_was_chosen(
+    admin_client: Client, airisk: World
+) -> None:
+    token = give_token(person("mia"), ends_in=-60)
+    choice = {"action": "renew_now", "_selected_action": [token.pk], "index": 0, "post": "yes"}
+    for outage, words in ((True, "Tried to renew by hand."), (False, "Renewed by hand.")):
+        airisk.switches.outage = outage
+        state = "failing" if AIRiskToken.objects.get().failure_count else "ended"
+        admin_client.post(f"{tokens('changelist')}?state={state}", choice)
+        assert LogEntry.objects.latest("pk").change_message == words
+    assert LogEntry.objects.count() == 2
+
+
 def test_the_list_counts_the_tokens_of_each_state_and_leads_to_them(admin_client: Client) -> None:
     give_token(None, ends_in=-60)
     for name in ("mia", "tom"):
