@@ -3,6 +3,8 @@
 ``DATABASE_URL`` chooses the database; ``AIRISK_BASE_URL`` is for processes that a test starts.
 """
 
+import atexit
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -10,7 +12,6 @@ import environ
 
 env = environ.Env()
 BASE_DIR = Path(__file__).resolve().parent
-SCRATCH = Path(tempfile.gettempdir())
 
 SECRET_KEY = "a key for the tests, and long enough for Django's own check of it"
 DEBUG = False
@@ -54,15 +55,24 @@ TEMPLATES = [
     }
 ]
 
-DATABASES = {"default": env.db("DATABASE_URL", default=f"sqlite:///{SCRATCH}/airisk-oauth.sqlite3")}
+if "DATABASE_URL" in env.ENVIRON:
+    DATABASES = {"default": env.db("DATABASE_URL")}
+else:
+    # A folder for each run, so that none meets another one's database.
+    _scratch = tempfile.mkdtemp(prefix="airisk-oauth-")
+    atexit.register(shutil.rmtree, _scratch, ignore_errors=True)
+    DATABASES = {"default": env.db_url_config(f"sqlite:///{_scratch}/site.sqlite3")}
 if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
     # A file, because threads share no database in memory; what a site in production would set besides.
-    DATABASES["default"]["TEST"] = {"NAME": str(SCRATCH / "airisk-oauth-test.sqlite3")}
+    DATABASES["default"]["TEST"] = {"NAME": str(Path(DATABASES["default"]["NAME"]).with_name("test.sqlite3"))}
     DATABASES["default"]["OPTIONS"] = {
         "transaction_mode": "IMMEDIATE",
         "timeout": 20,
         "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF",
     }
+
+# From Django 6.1 on it has to be said that mail is sent as it always was.
+MAILERS = {"default": {"BACKEND": "django.core.mail.backends.smtp.EmailBackend"}}
 
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 

@@ -84,7 +84,7 @@ def together(number: int, work: Callable[[], Result]) -> list[Result | AIRiskErr
 
 
 def until(condition: Callable[[], object]) -> None:
-    give_up = time.monotonic() + 10
+    give_up = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < give_up
         time.sleep(0.01)
