@@ -168,7 +168,10 @@ class _Run:
             try:
                 self._work(pool, self._pages(expected))
             except BaseException:
-                # What AIRisk has granted is saved all the same, and what was claimed is free for the next sweep.
+                # What AIRisk has granted is saved all the same, and what was claimed is free for the next sweep. A
+                # signal's handler may raise anywhere: what it took out of the queue has to be in it again.
+                for future in filter(Future.done, self.in_flight):
+                    self.done.put(future)
                 self._withdraw()
                 while self.in_flight:
                     with suppress(Exception):
@@ -290,7 +293,7 @@ class _Run:
     def _save(self) -> None:
         """Save what has come back, gathered for a moment so that one write serves several tokens."""
         # One that was withdrawn is done, too.
-        came = [(self.in_flight.pop(future), future) for future in self._gather() if future in self.in_flight]
+        came = [(self.in_flight.pop(future), future) for future in [*self._gather()] if future in self.in_flight]
         outcomes = [(token, future.result()) for token, future in came if future.exception() is None]
         saved = {token.pk for token in renewal.save_outcomes(outcomes, self.lease, self._settle)}
         for token, outcome in outcomes:

@@ -1,5 +1,8 @@
 """Many tokens renewed in one go: each once, by one host, and none that should be left alone."""
 
+import os
+import signal
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -447,6 +450,39 @@ def test_what_is_left_alone_is_reported_so_though_the_last_one_under_way_succeed
         report = Sweep(conf.deployment(), workers=1).run()
     assert counted(report) == {"renewed": 1, "unavailable": 5, "skipped": 6}
     assert report.reasons == {sweep.LEFT_ALONE: 6}
+
+
+class TimeIsUp(BaseException):
+    """A job queue's limit: raised by a signal's handler, wherever the main thread happens to be."""
+
+
+def test_a_time_limit_that_strikes_while_results_are_gathered_loses_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens = crowd(12)
+    monkeypatch.setattr(sweep, "GATHER", 5)
+
+    def strike(*_args: object) -> None:
+        raise TimeIsUp
+
+    struck = threading.Event()
+    begun = []
+
+    def fails(number: int) -> bool:
+        begun.append(number)
+        if number == 1:
+            # The first one's result is in the main thread's hand by then, and it waits for more.
+            time.sleep(0.2)
+            os.kill(os.getpid(), signal.SIGUSR1)
+            struck.set()
+        elif number == 2:
+            struck.wait()
+        return False
+
+    before = signal.signal(signal.SIGUSR1, strike)
+    with failing_at(fails), pytest.raises(TimeIsUp):
+        run(workers=2)
+    signal.signal(signal.SIGUSR1, before)
+    assert 3 <= sum(renewed_of(tokens)) == len(begun) < 12
+    assert not AIRiskToken.objects.exclude(lease=None).exists()
 
 
 def test_told_to_stop_it_finishes_what_is_in_flight_and_saves_it(airisk: World) -> None:
