@@ -28,16 +28,21 @@ Start = Callable[..., "subprocess.Popen[str]"]
 
 
 @pytest.fixture
-def start(airisk: World, settings: Any) -> Iterator[Start]:
-    """Start Python processes of the site under test: its settings, its database, its AIRisk."""
+def environment(airisk: World, settings: Any) -> dict[str, str]:
+    """What makes a process one of the site under test: its settings, its database, its AIRisk."""
     database = str(connection.settings_dict["NAME"])
     postgresql = os.environ.get("DATABASE_URL", "").replace("/postgres?", f"/{database}?")
-    environment = {
+    return {
         **os.environ,
         "DJANGO_SETTINGS_MODULE": "tests.settings",
         "DATABASE_URL": f"sqlite:///{database}" if connection.vendor == "sqlite" else postgresql,
         "AIRISK_BASE_URL": settings.AIRISK_OAUTH["default"]["BASE_URL"],
     }
+
+
+@pytest.fixture
+def start(environment: dict[str, str]) -> Iterator[Start]:
+    """Start Python processes of the site under test."""
     with ExitStack() as processes:
 
         def start(*arguments: str) -> "subprocess.Popen[str]":

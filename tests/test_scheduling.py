@@ -1,0 +1,370 @@
+"""``docs/scheduling.md``, followed to the letter: each scheduler renews a token, and ends when it is told to."""
+
+import configparser
+import importlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from django.contrib.auth.models import User
+from django.core.exceptions import ImproperlyConfigured
+from django.db import OperationalError, connection
+from django.utils.module_loading import autodiscover_modules
+
+from airisk_oauth import django_tasks, tasks
+from airisk_oauth.models import AIRiskIdentity, AIRiskToken
+from airisk_oauth.refresh import WrongOption, refresh_tokens
+from airisk_oauth.sandbox.world import World
+from tests import pages
+from tests.flows import give_token
+from tests.pages import ROOT
+from tests.test_processes import environment  # noqa: F401 - a fixture of these tests too
+from tests.test_refresh_command import COUNTED, refresh_json
+from tests.test_renewal import committing, set_option, token_requests, until
+from tests.test_sweep import crowd, renewed_of
+
+pytestmark = pytest.mark.django_db
+PAGE = "docs/scheduling.md"
+snippet = partial(pages.snippet)
+ON_TIME = "*/5 * * * *"
+
+SETTINGS = """
+from tests.settings import *
+
+CELERY_BROKER_URL = "filesystem://"
+CELERY_BROKER_TRANSPORT_OPTIONS = {
+    "data_folder_in": "broker", "data_folder_out": "broker", "control_folder": "control", "polling_interval": 0.1,
+}
+CELERY_WORKER_CONCURRENCY = 1
+"""
+CELERY = """
+import os
+from celery import Celery
+
+app = Celery("mysite")
+app.config_from_object("django.conf:settings", namespace="CELERY")
+app.autodiscover_tasks()
+"""
+
+
+class Site:
+    """The site under test as it is deployed: in a folder of its own, and changed as the page says."""
+
+    def __init__(self, folder: Path, variables: dict[str, str]) -> None:
+        self.folder = folder
+        self.environment = {
+            **variables,
+            "DJANGO_SETTINGS_MODULE": "mysite.settings",
+            "PATH": f"{folder}/.venv/bin:{os.environ['PATH']}",
+            "PYTHONPATH": f"{folder}:{ROOT}",
+        }
+        self.processes = ExitStack()
+        for package in ("mysite", ".venv/bin", "broker"):
+            (folder / package).mkdir(parents=True)
+        shutil.copy(ROOT / "manage.py", folder)
+        self.write("mysite/settings.py", SETTINGS)
+        self.write("mysite/__init__.py", "")
+        for name, arguments in {"python": "", "celery": "-m celery"}.items():
+            self.write(f".venv/bin/{name}", f'#!/bin/sh\nexec {sys.executable} {arguments} "$@"\n')
+            (folder / ".venv/bin" / name).chmod(0o755)
+
+    def write(self, name: str, *texts: str) -> Path:
+        path = self.folder / name
+        path.write_text("".join(texts).replace("/srv/site", str(self.folder)), encoding="utf-8")
+        return path
+
+    def start(self, line: str) -> "subprocess.Popen[str]":
+        """Start a line of the page as a shell does, in a process group of its own."""
+        process = self.processes.enter_context(
+            subprocess.Popen(
+                ["sh", "-c", f"exec {line}" if line.split()[0] != "cd" else line],
+                cwd=self.folder,
+                env=self.environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                start_new_session=True,
+            )
+        )
+        self.processes.callback(kill, process)
+        return process
+
+    def run(self, line: str) -> str:
+        return ended(self.start(line.replace("/srv/site", str(self.folder))))
+
+
+def kill(process: "subprocess.Popen[str]") -> None:
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def ended(process: "subprocess.Popen[str]") -> str:
+    out, _nothing = process.communicate(timeout=60)
+    assert process.returncode == 0, out
+    return out
+
+
+@pytest.fixture
+def site(tmp_path: Path, environment: dict[str, str]) -> Iterator[Site]:  # noqa: F811
+    site = Site(tmp_path, environment)
+    with site.processes:
+        yield site
+
+
+# By the command
+
+
+@committing
+def test_cron_renews(site: Site) -> None:
+    tokens = crowd(2)
+    line = snippet("cd /srv/site")
+    assert line == pages.snippet("README.md", "cd /srv/site")
+    assert line.startswith(ON_TIME)
+    assert "default: 2 renewed" in site.run(line.removeprefix(ON_TIME).strip())
+    assert renewed_of(tokens) == [True, True]
+
+
+@committing
+def test_systemd_renews(site: Site) -> None:
+    tokens = crowd(2)
+    service = site.write("refresh-airisk-tokens.service", snippet("ExecStart"))
+    timer = site.write("refresh-airisk-tokens.timer", snippet("OnCalendar"))
+    unit = configparser.ConfigParser(interpolation=None)
+    unit.read(service)
+    assert unit["Service"]["WorkingDirectory"] == str(site.folder)
+    assert "default: 2 renewed" in site.run(unit["Service"]["ExecStart"])
+    assert renewed_of(tokens) == [True, True]
+    if shutil.which("systemd-analyze"):
+        assert site.run(f"systemd-analyze verify {service} {timer}") == ""
+        assert "Next elapse" in site.run("systemd-analyze calendar '*:0/5'")
+
+
+@committing
+def test_kubernetes_renews(site: Site) -> None:
+    tokens = crowd(2)
+    job = yaml.safe_load(snippet("CronJob"))
+    assert (job["apiVersion"], job["kind"], job["spec"]["schedule"]) == ("batch/v1", "CronJob", ON_TIME)
+    [container] = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+    told = json.loads(site.run(" ".join(container["command"])))
+    assert told["renewed"] == 2
+    assert renewed_of(tokens) == [True, True]
+    assert told.keys() == json.loads(snippet('"renewed"')).keys()
+
+
+# By Celery
+
+
+@pytest.fixture
+def celery_site(site: Site) -> Site:
+    each_second = '\nCELERY_BEAT_SCHEDULE["refresh-airisk-tokens"]["schedule"] = 1.0\n'
+    site.write("mysite/settings.py", SETTINGS, snippet("CELERY_BEAT_SCHEDULE"), each_second)
+    site.write("mysite/celery.py", CELERY)
+    site.write("mysite/__init__.py", "from .celery import app")
+    return site
+
+
+WORKER, BEAT = snippet("celery -A").splitlines()
+
+
+@committing
+def test_celery_renews_on_time(celery_site: Site) -> None:
+    tokens = crowd(2)
+    celery_site.start(BEAT)
+    celery_site.start(WORKER)
+    until(lambda: renewed_of(tokens) == [True, True])
+
+
+@committing
+def test_celery_told_to_end_saves_what_is_in_flight_and_frees_the_rest(airisk: World, celery_site: Site) -> None:
+    tokens = crowd(200)
+    airisk.switches.latency = 0.1
+    worker = celery_site.start(f"{WORKER} --pool=solo --loglevel=INFO")
+    celery_site.run("celery -A mysite call airisk_oauth.tasks.refresh_airisk_tokens")
+    until(lambda: sum(renewed_of(tokens)) > 0)
+    worker.send_signal(signal.SIGTERM)
+    assert "succeeded in" in ended(worker)
+    assert 0 < sum(renewed_of(tokens)) == len(token_requests(airisk)) < 200
+    assert not AIRiskToken.objects.exclude(lease=None).exists()
+
+
+def test_other_queues_that_look_for_tasks_find_none_without_celery(monkeypatch: pytest.MonkeyPatch) -> None:
+    forget(monkeypatch, "tasks", without=["celery"])
+    autodiscover_modules("tasks")
+    assert not hasattr(sys.modules["airisk_oauth.tasks"], "refresh_airisk_tokens")
+
+
+@committing
+def test_a_site_imports_no_scheduler_by_itself(site: Site) -> None:
+    look = (
+        "import sys; print([name for name in ('celery', 'airisk_oauth.tasks', 'django_tasks') if name in sys.modules])"
+    )
+    assert site.run(f'python manage.py shell --verbosity=0 -c "{look}"') == "[]\n"
+
+
+# By Django's tasks
+
+
+@committing
+def test_djangos_tasks_renew_and_told_to_end_save_what_is_in_flight_and_free_the_rest(
+    airisk: World, site: Site
+) -> None:
+    tokens = crowd(200)
+    airisk.switches.latency = 0.1
+    site.write("mysite/settings.py", SETTINGS, snippet("TASKS"))
+    site.run("python manage.py migrate --verbosity=0 django_tasks_database")
+    site.write("enqueue.py", snippet("enqueue"))
+    site.run("python manage.py shell --verbosity=0 < enqueue.py")
+    worker = site.start(f"{snippet('db_worker').strip()} --no-startup-delay")
+    until(lambda: sum(renewed_of(tokens)) > 0)
+    worker.send_signal(signal.SIGTERM)
+    ended(worker)
+    assert 0 < sum(renewed_of(tokens)) == len(token_requests(airisk)) < 200
+    assert not AIRiskToken.objects.exclude(lease=None).exists()
+
+
+def test_the_backend_that_django_has_renews_at_once(airisk: World) -> None:
+    tokens = crowd(2)
+    result = django_tasks.refresh_airisk_tokens.enqueue(deployment="default")
+    assert result.return_value["renewed"] == 2
+    assert renewed_of(tokens) == [True, True]
+
+
+def test_without_a_tasks_framework_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    forget(monkeypatch, "django_tasks", without=["django.tasks", "django_tasks"])
+    with pytest.raises(ImportError, match="or django-tasks beside Django 5"):
+        importlib.import_module("airisk_oauth.django_tasks")
+
+
+def forget(monkeypatch: pytest.MonkeyPatch, module: str, *, without: list[str]) -> None:
+    """Let this module be imported anew, where others are not installed."""
+    monkeypatch.delattr(f"airisk_oauth.{module}")
+    monkeypatch.delitem(sys.modules, f"airisk_oauth.{module}")
+    for name in without:
+        monkeypatch.setitem(sys.modules, name, None)
+
+
+# By anything else, and what all of them have in common
+
+
+@committing
+def test_anything_else_renews(site: Site) -> None:
+    tokens = crowd(2)
+    site.write("run.py", snippet("refresh_tokens("))
+    assert "'renewed': 2" in site.run("python manage.py shell --verbosity=0 < run.py")
+    assert renewed_of(tokens) == [True, True]
+
+
+def by_celery(**options: Any) -> Any:
+    return tasks.refresh_airisk_tokens.apply(kwargs=options).get()
+
+
+by_any = pytest.mark.parametrize(
+    "refresh", [refresh_tokens, tasks.refresh_airisk_tokens, by_celery, django_tasks.refresh_airisk_tokens.call]
+)
+Refresh = Callable[..., dict[str, Any]]
+
+
+@by_any
+def test_a_run_takes_the_commands_options_and_returns_what_it_prints(airisk: World, refresh: Refresh) -> None:
+    crowd(3)
+    crowd(3, "second", ends_in=1200)
+    options = {"within": "30m", "deployment": "second", "limit": 1, "workers": 2}
+    by_command = [refresh_json(**options)[1], refresh_json(limit=1)[1]]
+    by_task = [refresh(**options), refresh(limit=1)]
+    for told in (*by_command, *by_task):
+        assert told.pop("seconds") >= 0
+    assert by_task == by_command
+    assert [told["renewed"] for told in by_task] == [1, 1]
+
+
+@by_any
+def test_tokens_that_were_not_renewed_are_in_the_result_and_no_error(
+    airisk: World, mia: User, refresh: Refresh
+) -> None:
+    give_token(mia, ends_in=60)
+    AIRiskIdentity.objects.all().delete()
+    crowd(1)
+    airisk.switches.refuse = True
+    told = refresh(deployment="default")
+    assert [told[word] for word in COUNTED] == [0, 1, 0, 1]
+
+
+@by_any
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"within": "soon"}, WrongOption),
+        ({"limit": 0}, WrongOption),
+        ({"workers": -1}, WrongOption),
+        ({"deployment": "third"}, ImproperlyConfigured),
+    ],
+)
+def test_a_wrong_option_is_an_error_before_anything_is_tried(
+    airisk: World, refresh: Refresh, options: dict[str, Any], error: type[Exception]
+) -> None:
+    crowd(1)
+    with pytest.raises(error):
+        refresh(**options)
+    assert not airisk.journal
+
+
+@by_any
+def test_so_is_a_wrong_setting_and_a_database_that_is_gone(airisk: World, settings: Any, refresh: Refresh) -> None:
+    def gone(*args: Any) -> Any:
+        raise OperationalError("the database is gone")
+
+    with connection.execute_wrapper(gone), pytest.raises(OperationalError):
+        refresh()
+    set_option(settings, "second", TIMEOUT="soon")
+    with pytest.raises(ImproperlyConfigured):
+        refresh()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("ends", [False, True], ids=["a worker that ends later", "one that ends at once"])
+def test_a_signal_ends_the_run_and_then_reaches_the_worker_whose_process_it_is(
+    airisk: World, number: signal.Signals, ends: bool
+) -> None:
+    tokens = crowd(60)
+    airisk.switches.latency = 0.05
+    left: list[int] = []
+
+    def handle(*_args: object) -> None:
+        left.append(60 - sum(renewed_of(tokens)))
+        if ends:
+            raise SystemExit
+
+    def tell() -> None:
+        until(lambda: token_requests(airisk))
+        os.kill(os.getpid(), number)
+
+    before = signal.signal(number, handle)
+    thread = threading.Thread(target=tell)
+    thread.start()
+    try:
+        with pytest.raises(SystemExit) if ends else nullcontext():
+            assert refresh_tokens(deployment="default", workers=2)["skipped"] == left[0]
+    finally:
+        thread.join()
+        assert signal.signal(number, before) is handle
+    assert left == [60 - len(token_requests(airisk))]
+    assert 30 < left[0] < 60
+    assert not AIRiskToken.objects.exclude(lease=None).exists()
+
+
+def test_every_snippet_of_the_page_is_run_here() -> None:
+    source = Path(__file__).read_text(encoding="utf-8")
+    used = {snippet(words) for words in re.findall(r"(?<!pages\.)snippet\(['\"](.*?)['\"]\)", source)}
+    assert used == {text for _language, text in pages.snippets_of(PAGE)}
