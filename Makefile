@@ -3,7 +3,7 @@ PYTHON ?= python3
 PORT ?= 8000
 BIN := .venv/bin
 
-.PHONY: demo test test-sqlite test-postgresql bench bench-docs messages mutants screenshots lint format clean
+.PHONY: demo test test-sqlite test-postgresql dist bench bench-docs messages mutants screenshots lint format clean
 
 demo: .venv/demo
 	DEBUG=true PORT=$(PORT) $(BIN)/python manage.py migrate --verbosity 0
@@ -21,6 +21,12 @@ test-sqlite: .venv/test
 
 test-postgresql: .venv/test
 	$(BIN)/python -m tests.with_postgresql $(BIN)/coverage run -m pytest
+
+dist: .venv/dist
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/check-wheel-contents dist
 
 bench: .venv/bench
 	$(BIN)/python -m tests.with_postgresql $(BIN)/python -m bench $(BENCH)
@@ -49,7 +55,7 @@ format: .venv/lint
 	$(BIN)/ruff format
 
 clean:
-	rm -rf .venv .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache demo.sqlite3* mutants
+	rm -rf .venv dist .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache demo.sqlite3* mutants
 
 # One stamp for each group of dependencies, so that a demo does not wait for the test tools.
 .venv/%: pyproject.toml | .venv/pip
