@@ -3,7 +3,8 @@ PYTHON ?= python3
 PORT ?= 8000
 BIN := .venv/bin
 
-.PHONY: demo test test-sqlite test-postgresql dist bench bench-docs messages mutants screenshots lint format clean
+.PHONY: demo test test-sqlite test-postgresql matrix dist bench bench-docs messages mutants screenshots
+.PHONY: lint format clean
 
 demo: .venv/demo
 	DEBUG=true PORT=$(PORT) $(BIN)/python manage.py migrate --verbosity 0
@@ -21,6 +22,10 @@ test-sqlite: .venv/test
 
 test-postgresql: .venv/test
 	$(BIN)/python -m tests.with_postgresql $(BIN)/coverage run -m pytest
+
+# NOX chooses, such as NOX='-s oldest' or NOX='-p 3.13'; `.venv/bin/nox -l` lists what there is.
+matrix: .venv/matrix
+	$(BIN)/nox $(NOX)
 
 dist: .venv/dist
 	rm -rf dist
@@ -55,7 +60,7 @@ format: .venv/lint
 	$(BIN)/ruff format
 
 clean:
-	rm -rf .venv dist .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache demo.sqlite3* mutants
+	rm -rf .venv .nox dist .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache demo.sqlite3* mutants
 
 # One stamp for each group of dependencies, so that a demo does not wait for the test tools.
 .venv/%: pyproject.toml | .venv/pip
