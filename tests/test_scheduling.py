@@ -37,7 +37,7 @@ from tests.test_sweep import crowd, renewed_of
 
 pytestmark = pytest.mark.django_db
 PAGE = "docs/scheduling.md"
-snippet = partial(pages.snippet)
+snippet = partial(pages.snippet, PAGE)
 ON_TIME = "*/5 * * * *"
 
 SETTINGS = """
