@@ -17,12 +17,14 @@ import pytest
 from asgiref.sync import async_to_sync
 from django.contrib.auth.models import User
 from django.db import connection
+from django.test import AsyncRequestFactory
 from django.test.utils import CaptureQueriesContext
 
 from airisk_oauth import AIRiskSession, AsyncAIRiskClient
 from airisk_oauth.effects import Obtain
 from airisk_oauth.exceptions import AIRiskInvalidResponse, AIRiskUnavailable
 from airisk_oauth.sandbox.world import World
+from tests import pages
 from tests.flows import give_token
 from tests.test_renewal import attempt, committing, keeper, live_token, set_option, stored, token_requests, until
 from tests.test_sessions import api_statuses, shown_variables
@@ -296,3 +298,25 @@ def test_without_httpx2_the_error_says_what_to_install(monkeypatch: pytest.Monke
     monkeypatch.delitem(sys.modules, "airisk_oauth.async_transport")
     with pytest.raises(ImportError, match=re.escape("pip install 'django-airisk-oauth[async]'")):
         importlib.import_module("airisk_oauth.async_transport")
+
+
+# The page
+
+
+def test_what_the_page_shows_works(airisk: World, mia: User) -> None:
+    live_token(airisk, mia)
+    given: dict[str, Any] = {}
+    for words in ("def conversations", "def models_and_mine"):
+        exec(pages.snippet("docs/async.md", words), given)  # noqa: S102 - the page's own
+    request: Any = AsyncRequestFactory().get("/")
+    request.user, request.airisk = mia, AIRiskSession.for_user(mia)
+
+    @async_to_sync
+    async def main() -> Any:
+        view = await given["conversations"](request)
+        await request.airisk.aclose()
+        return json.loads(view.content), await given["models_and_mine"](mia)
+
+    conversations, (mine, models) = main()
+    assert conversations == mine
+    assert len(models) > 1

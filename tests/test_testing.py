@@ -11,18 +11,21 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 import requests
 import responses
+from asgiref.sync import async_to_sync
 from django.contrib.auth.models import User
 from django.http import HttpResponse, JsonResponse, StreamingHttpResponse
 from django.test import Client, TestCase
 from django.utils import timezone
 
-from airisk_oauth import AIRiskSession, conf, pytest_plugin
+from airisk_oauth import AIRiskSession, AsyncAIRiskClient, conf, pytest_plugin
 from airisk_oauth.exceptions import AIRiskError, AIRiskRefused, AIRiskUnavailable, ConnectionRequired
 from airisk_oauth.models import AIRiskIdentity, AIRiskToken
 from airisk_oauth.testing import AIRiskTestMixin, Call, FakeAIRisk
+from airisk_oauth.testing.async_door import async_door
 
 from .test_readme import Site
 from .test_renewal import travel
@@ -327,6 +330,60 @@ def test_other_answers_of_responses_stand_beside_it_and_go_first(airisk: FakeAIR
     responses.get("https://demo.aicrisk.com/api/GetModels", json="responses")
     assert requests.get("https://other.example.com/", timeout=1).json() == "other"
     assert [session.get(path).json() for path in ("/api/GetModels", CONVERSATIONS)] == ["responses", ["A plan"]]
+
+
+@pytest.mark.parametrize("token", ["live", "ended", "refused", "none"])
+def test_the_asynchronous_client_is_answered_too(airisk: FakeAIRisk, mia: User, token: str) -> None:
+    airisk.answer("POST", "/api/SendMessage", lambda call: JsonResponse({"for": call.userid, "got": call.json}))
+    if token != "none":
+        airisk.connect(mia, "user_42")
+    if token == "ended":
+        airisk.expire(mia)
+    if token == "refused":
+        airisk.refuse_tokens()
+
+    @async_to_sync
+    async def call() -> Any:
+        client = AsyncAIRiskClient.for_application() if token == "none" else AsyncAIRiskClient.for_user(mia)
+        async with client:
+            return (await client.post("/api/SendMessage", json={"text": "Hi"})).json()
+
+    assert call() == {"for": "" if token == "none" else "user_42", "got": {"text": "Hi"}}
+    assert len(airisk.token_requests) == (token != "live")
+
+
+def test_what_it_sends_elsewhere_is_not_answered_for(airisk: FakeAIRisk, airisk_url: str) -> None:
+    @async_to_sync
+    async def call() -> int:
+        async with httpx2.AsyncClient(trust_env=False) as client:
+            return (await client.get(f"{airisk_url}/nowhere/")).status_code
+
+    assert call() == 404
+
+
+def test_the_asynchronous_client_meets_the_same_outage_and_the_same_failures_of_a_test(
+    airisk: FakeAIRisk, mia: User
+) -> None:
+    airisk.connect(mia)
+
+    @async_to_sync
+    async def call() -> int:
+        async with AsyncAIRiskClient.for_user(mia) as client:
+            return (await client.get(CONVERSATIONS)).status_code
+
+    with pytest.raises(AssertionError, match=CONVERSATIONS):
+        call()
+    airisk.go_down()
+    assert call() == 503
+    airisk.go_down(unreachable=True)
+    with pytest.raises(AIRiskUnavailable):
+        call()
+
+
+def test_without_httpx2_there_is_nothing_to_answer_for(airisk: FakeAIRisk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "httpx2", None)
+    with async_door(airisk) as nothing:
+        assert nothing is None
 
 
 def test_the_end_of_the_block_is_the_end_of_it(mia: User) -> None:

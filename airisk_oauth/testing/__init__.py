@@ -20,6 +20,7 @@ from ..conf import DEFAULT_ALIAS, Deployment
 from ..models import AIRiskIdentity, AIRiskToken
 from ..protocol import Secret, TokenGrant
 from ..sandbox.world import Caller
+from .async_door import async_door
 from .server import AIRiskServer, Call, deployments_at
 
 try:
@@ -38,14 +39,18 @@ class FakeAIRisk(AIRiskServer):
 
     While it is active, nothing that ``requests`` sends leaves the process. What goes to AIRisk comes here; what goes
     elsewhere is a ``ConnectionError``, but for what the test itself answers by ``responses.get()`` and the like.
+    What ``httpx2`` sends to AIRisk comes here, too; it goes elsewhere as ever.
     """
 
     def __enter__(self) -> Self:
         responses.add(_Door(self))
         responses.start()
+        self._async_door = async_door(self)
+        self._async_door.__enter__()
         return self
 
     def __exit__(self, *exc: object) -> None:
+        self._async_door.__exit__(None, None, None)
         responses.stop(allow_assert=False)
         responses.reset()
 
