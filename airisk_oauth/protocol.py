@@ -300,7 +300,7 @@ def _words(reply: Reply) -> Sequence[object]:
 def _harmless(value: object, pattern: str, secrets: tuple[str, ...]) -> str:
     """Return AIRisk's words where they are plain and repeat nothing secret, else an empty string."""
     if isinstance(value, str) and re.fullmatch(pattern, value) and not any(s and s in value for s in secrets):
-        return value
+        return str(value)
     return ""
 
 

@@ -29,7 +29,7 @@ from django.utils.translation import gettext_noop
 from . import flow, renewal
 from .conf import Deployment
 from .events import log
-from .exceptions import AIRiskError, AIRiskRefused, ConnectionRequired
+from .exceptions import AIRiskError, AIRiskRefused, AIRiskUnavailable, ConnectionRequired
 from .models import AIRiskToken, AIRiskTokenQuerySet
 from .sealing import Unreadable
 
@@ -40,7 +40,7 @@ logger = logging.getLogger("airisk_oauth.sweep")
 
 Result = TypeVar("Result")
 
-#: After so many tokens in a row for which AIRisk was not available, the rest of the deployment is left alone.
+#: After so many tokens in a row that failed by what would fail all, the rest of the deployment is left alone.
 GIVE_UP_AFTER: Final = 5
 #: For how long results are gathered before they are saved together, in seconds.
 GATHER: Final = 0.1
@@ -64,6 +64,7 @@ SOMEBODY_ELSE: Final = gettext_noop("the user's identity on AIRisk is gone or ha
 UNRESOLVED: Final = gettext_noop("the site's USERID failed for the user")
 UNREADABLE: Final = gettext_noop("the stored token cannot be opened")
 LEFT_ALONE: Final = gettext_noop("left alone, because AIRisk is not available")
+NOT_KNOWN: Final = gettext_noop("left alone, because AIRisk does not accept this site")
 INTERRUPTED: Final = gettext_noop("interrupted")
 
 
@@ -154,8 +155,8 @@ class _Run:
         self.report = Report()
         self.lease = uuid4()
         self.patience = PATIENCE
-        self.outages = 0
-        self.given_up = False
+        self.faults = 0
+        self.given_up = ""
         self.unresolved: set[Any] = set()
         self.in_flight: dict[Future[renewal.Outcome], AIRiskToken] = {}
         self.done: SimpleQueue[Future[renewal.Outcome]] = SimpleQueue()
@@ -181,7 +182,7 @@ class _Run:
         if self.sweep.stop.is_set():
             self._skip(INTERRUPTED, left)
         elif self.given_up:
-            self._skip(LEFT_ALONE, left)
+            self._skip(self.given_up, left)
         else:
             self._skip(HELD, left)
         return self.report
@@ -203,7 +204,7 @@ class _Run:
 
     @property
     def _is_over(self) -> bool:
-        return self.given_up or self.sweep.stop.is_set()
+        return bool(self.given_up) or self.sweep.stop.is_set()
 
     def _withdraw(self) -> None:
         """Give back what no worker has begun with."""
@@ -301,8 +302,10 @@ class _Run:
                 self._skip(OVERTAKEN)
                 continue
             what = _word_for(outcome)
-            self.outages = self.outages + 1 if what == UNAVAILABLE else 0
-            self.given_up = self.given_up or self.outages >= GIVE_UP_AFTER
+            fault = _fault_for_all(outcome)
+            self.faults = self.faults + 1 if fault else 0
+            if self.faults >= GIVE_UP_AFTER:
+                self.given_up = fault
             self.report.counts[what] += 1
             self.progress(what)
         self._settle([token for token, future in came if future.exception()], self.lease)
@@ -330,6 +333,7 @@ class _Run:
         """
         connection = connections[AIRiskToken.objects.primary().db]
         give_up = time.monotonic() + self.patience
+        told = False
         while True:
             try:
                 return work()
@@ -337,8 +341,10 @@ class _Run:
                 if connection.in_atomic_block or time.monotonic() > give_up:
                     self.patience = 0
                     raise
-                message, alias = "The sweep waits for the database: %(why)s", self.deployment.alias
-                log(logger, logging.WARNING, "sweep.database_wait", message, why=error, deployment=alias)
+                if not told:
+                    message, alias = "The sweep waits for the database: %(why)s", self.deployment.alias
+                    log(logger, logging.WARNING, "sweep.database_wait", message, why=error, deployment=alias)
+                told = True
                 connection.close()
                 time.sleep(0.2)
 
@@ -352,3 +358,11 @@ def _word_for(outcome: renewal.Outcome) -> str:
     if isinstance(outcome, AIRiskRefused | ConnectionRequired):
         return REFUSED
     return UNAVAILABLE if isinstance(outcome, AIRiskError) else RENEWED
+
+
+def _fault_for_all(outcome: renewal.Outcome) -> str:
+    """Return why no other token of the deployment will fare better, or an empty string."""
+    if isinstance(outcome, AIRiskUnavailable):
+        return LEFT_ALONE
+    # AIRisk's word for a client or a secret that is wrong; of a user it says 400.
+    return NOT_KNOWN if isinstance(outcome, AIRiskRefused) and outcome.status == 401 else ""

@@ -350,6 +350,8 @@ def test_a_refusal_keeps_status_reason_and_trace_where_they_are_plain(
         with pytest.raises(AIRiskRefused) as raised:
             read(reply)
         assert (raised.value.status, raised.value.reason, raised.value.trace_id) == refused
+        # An operator may see it in a repr, too.
+        assert repr(raised.value) == f"AIRiskRefused{refused!r}"
 
 
 @pytest.mark.parametrize(

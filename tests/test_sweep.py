@@ -420,6 +420,26 @@ def test_a_deployment_that_is_down_is_left_alone_after_five_failures(airisk: Wor
     assert not AIRiskToken.objects.exclude(lease=None).exists()
 
 
+def test_one_that_does_not_accept_the_site_is_left_alone_and_its_tokens_with_it(airisk: World, settings: Any) -> None:
+    crowd(40)
+    trouble(airisk, settings, "unknown client")
+    report = Sweep(conf.deployment(), workers=1).run()
+    tried = report.counts["refused"]
+    assert 5 <= tried == len(airisk.journal) <= 5 + sweep.PAGE + sweep.RESERVE
+    assert report.reasons == {sweep.NOT_KNOWN: 40 - tried}
+    assert AIRiskToken.objects.filter(failure_count=0).count() == 40 - tried
+
+
+def test_users_whom_airisk_does_not_know_keep_nobody_else_from_a_renewal(airisk: World) -> None:
+    tokens = crowd(12)
+    for token in tokens[:8]:
+        token.userid = f"unknown_{token.pk}"
+        token.access_token = "stored-token"
+        token.save()
+        AIRiskIdentity.objects.filter(user=token.user).update(userid=token.userid)
+    assert run(workers=1) == {"refused": 8, "renewed": 4}
+
+
 @contextmanager
 def failing_at(fails: Callable[[int], bool], pause: float = 0) -> Iterator[None]:
     """Let AIRisk be down for those authorizations, numbered from 0; the others take a moment."""

@@ -84,7 +84,15 @@ def test_what_python_keeps_to_be_said_later_is_marked() -> None:
     fields = [field for model in (AIRiskIdentity, AIRiskToken) for field in model._meta.fields if field.editable]
     kept = [
         *(words for _status, *both in views._PROBLEMS.values() for words in both),
-        *(sweep.HELD, sweep.OVERTAKEN, sweep.SOMEBODY_ELSE, sweep.UNRESOLVED, sweep.UNREADABLE, sweep.LEFT_ALONE),
+        *(
+            sweep.HELD,
+            sweep.OVERTAKEN,
+            sweep.SOMEBODY_ELSE,
+            sweep.UNRESOLVED,
+            sweep.UNREADABLE,
+            sweep.LEFT_ALONE,
+            sweep.NOT_KNOWN,
+        ),
         *(sweep.INTERRUPTED, *State.labels, *AIRiskToken.Failure.labels),
         *(text for field in fields if not field.primary_key for text in (field.verbose_name, field.help_text) if text),
     ]
