@@ -124,7 +124,9 @@ def stopped_by_signals(sweeps: list[Sweep], *, repeat: bool = False) -> Iterator
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    # A handler that is not Python's, as uWSGI's are, could not be put back.
+    ours = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) is not None]
+    before = {number: signal.signal(number, stop) for number in ours}
     try:
         yield
     finally:

@@ -364,6 +364,18 @@ def test_a_signal_ends_the_run_and_then_reaches_the_worker_whose_process_it_is(
     assert not AIRiskToken.objects.exclude(lease=None).exists()
 
 
+def test_a_handler_that_is_not_pythons_and_could_not_be_put_back_is_left_alone(
+    airisk: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens = crowd(1)
+    replaced: list[object] = []
+    monkeypatch.setattr(signal, "getsignal", lambda _number: None)
+    monkeypatch.setattr(signal, "signal", lambda *arguments: replaced.append(arguments))
+    refresh_tokens()
+    assert renewed_of(tokens) == [True]
+    assert not replaced
+
+
 def test_every_snippet_of_the_page_is_run_here() -> None:
     source = Path(__file__).read_text(encoding="utf-8")
     used = {snippet(words) for words in re.findall(r"(?<!pages\.)snippet\(['\"](.*?)['\"]\)", source)}
