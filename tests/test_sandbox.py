@@ -6,6 +6,7 @@ import html
 import re
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
@@ -403,6 +404,16 @@ def test_a_token_outlives_a_reload_of_the_server(client: Client) -> None:
     caller = reloaded.caller_of(token)
     assert caller is not None
     assert caller.userid == "user_42"
+    reloaded.end_all_tokens()
+    assert reloaded.caller_of(token) is None
+
+
+def test_a_reset_forgets_that_the_clock_was_ahead(client: Client) -> None:
+    world.clock = lambda: time.time() + 3600
+    obtain(client)
+    world.reset()
+    token = obtain(client)["access_token"]
+    reloaded = World()
     reloaded.end_all_tokens()
     assert reloaded.caller_of(token) is None
 

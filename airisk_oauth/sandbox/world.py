@@ -83,7 +83,6 @@ class World:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._latest_tick = 0
         self.reset()
 
     def reset(self) -> None:
@@ -93,7 +92,7 @@ class World:
             self.clock = time.time
             self._codes: dict[str, tuple[Grant, float]] = {}
             self._journal: deque[Seen] = deque(maxlen=JOURNAL_LENGTH)
-            self._ended_tick = 0
+            self._latest_tick = self._ended_tick = 0
 
     @property
     def journal(self) -> list[Seen]:
