@@ -35,10 +35,12 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from airisk_oauth import conf, flow
+from airisk_oauth.exceptions import ConnectionRequired
 from airisk_oauth.models import MAX_NEXT, MAX_PENDING, AIRiskIdentity, AIRiskToken, PendingAuthorization
 from airisk_oauth.protocol import MalformedCallback, Secret
 from airisk_oauth.sandbox.world import Caller, World
 from airisk_oauth.signals import token_disconnected, token_obtained
+from airisk_oauth.transport import OAuthClient
 from airisk_oauth.views import BROWSER_KEY
 
 from .flows import authorize, connect, give_token, start
@@ -971,6 +973,18 @@ def test_an_identity_changed_during_the_call_brings_no_token(
     settings.AIRISK_OAUTH = options
     assert "Your AIRisk identity has changed" in say(response, browser)
     assert (token_posts(airisk), AIRiskToken.objects.count(), answers) == (1, 0, [])
+
+
+# Without a browser
+
+
+def test_where_airisk_shows_a_page_a_person_is_asked_for_on_the_deployment_that_did(airisk: World) -> None:
+    airisk.switches.login_page = True
+    deployment = conf.deployment("second")
+    with OAuthClient(deployment) as client, pytest.raises(ConnectionRequired) as caught:
+        flow.obtain_silently(deployment, "user_42", client)
+    assert (str(caught.value), caught.value.deployment) == ("AIRisk asks for a person, in a browser.", "second")
+    assert caught.value.__suppress_context__
 
 
 # Disconnect
