@@ -160,7 +160,7 @@ def test_the_switches_do_what_home_says_of_them(browser: Browser) -> None:
     assert "Fetched from AIRisk just now" in browser.see("/conversations/")
     assert re.search(r"What happened last Conversations fetched .+? Token renewed", browser.see("/"))
     browser.switch(outage="on")
-    assert "Was it you? Outage is one of the sandbox switches" in browser.see("/conversations/", status=503)
+    assert "AIRisk is down. Mend AIRisk" in browser.see("/conversations/", status=503)
     browser.switch()
     assert "Fetched from AIRisk just now" in browser.see("/conversations/")
 
