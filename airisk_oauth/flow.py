@@ -104,7 +104,7 @@ def complete(deployment: Deployment, user: Any, *, browser: str | None, query: S
     pending = _pending(deployment, user, browser, callback.state)
     if pending.spent_at is None and timezone.now() - pending.created_at > LIFETIME:
         raise StateExpired
-    if callback.iss is not None and callback.iss.rstrip("/") != deployment.base_url:
+    if callback.iss is not None and callback.iss.removesuffix("/") != deployment.base_url:
         raise CallbackRejected
     if not PendingAuthorization.objects.spend(pending.pk):
         return _completed_before(pending)

@@ -422,6 +422,7 @@ def test_many_starts_give_as_many_states_and_leave_ten_rows(mia: User, airisk: W
     assert len(set(states)) == 200
     kept = {hashlib.sha256(state.encode()).hexdigest() for state in states[-MAX_PENDING:]}
     assert set(PendingAuthorization.objects.values_list("state_hash", flat=True)) == kept
+    assert set(PendingAuthorization.objects.values_list("next", "for_application")) == {("", False)}
 
 
 def test_the_eleventh_start_drops_the_oldest(browser: Client, airisk: World) -> None:
@@ -498,6 +499,7 @@ def test_letters_of_any_language_can_be_in_next(browser: Client, airisk: World) 
 @pytest.mark.parametrize("length", [MAX_NEXT + 1, 2048])
 def test_a_next_that_is_too_long_to_keep_is_ignored(length: int, browser: Client, airisk: World) -> None:
     assert_connected(connect(browser, next="/".ljust(length, "x")))
+    assert PendingAuthorization.objects.get().next == ""
 
 
 @pytest.mark.parametrize("url", BAD_NEXT, ids=lambda url: repr(url[:40]))
@@ -982,7 +984,7 @@ def test_where_airisk_shows_a_page_a_person_is_asked_for_on_the_deployment_that_
     airisk.switches.login_page = True
     deployment = conf.deployment("second")
     with OAuthClient(deployment) as client, pytest.raises(ConnectionRequired) as caught:
-        flow.obtain_silently(deployment, "user_42", client)
+        client.run(flow.obtain_silently(deployment, "user_42"))
     assert (str(caught.value), caught.value.deployment) == ("AIRisk asks for a person, in a browser.", "second")
     assert caught.value.__suppress_context__
 

@@ -19,6 +19,7 @@ from airisk_oauth.protocol import (
     MAX_QUERY,
     MAX_RETRY_AFTER,
     MAX_TOKEN,
+    Call,
     Callback,
     MalformedCallback,
     PageShown,
@@ -130,6 +131,7 @@ def test_extra_parameters_are_added_and_replace_none_of_the_protocols_own() -> N
         Secret(TOKEN),
         TokenGrant(Secret(TOKEN), NOW),
         Reply(200, TOKEN.encode(), location=f"{REDIRECT_URI}?code={CODE}"),
+        Call("POST", f"{REDIRECT_URI}?{STATE}", {"code": CODE}),
         read_callback(f"code={CODE}&state={STATE}"),
         read_callback(f"error=access_denied&error_description={CODE}&state={STATE}"),
         token_form(code=CODE, client_id="c", client_secret=SECRET, redirect_uri="r", userid=None, extra={}),
@@ -148,6 +150,27 @@ def test_a_secret_is_still_the_string_that_it_hides() -> None:
     assert repr(Secret(TOKEN)) == "'[secret]'"
     assert Secret(TOKEN) == TOKEN
     assert f"Bearer {Secret(TOKEN)}" == f"Bearer {TOKEN}"
+
+
+# What comes back
+
+
+def test_of_a_response_is_taken_what_counts() -> None:
+    headers = {
+        "location": "/There",
+        "content-type": "Application/JSON; charset=utf-8",
+        "retry-after": "17",
+        "x": "y",
+    }
+    assert Reply.of(302, headers, b"body") == Reply(302, b"body", "/There", "application/json; charset=utf-8", "17")
+    assert Reply.of(200, {}, b"") == Reply(200, b"", None, "", "")
+
+
+def test_a_body_that_is_too_long_to_read_is_no_token() -> None:
+    with pytest.raises(AIRiskInvalidResponse) as raised:
+        Reply.of(200, {"location": CODE}, None)
+    assert str(raised.value) == "AIRisk's answer is longer than any token."
+    assert_silent(raised.value)
 
 
 # The callback
