@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ParamSpec, Protocol, TypeVar
+from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar, cast
 
 from asgiref.sync import sync_to_async
 from django.db import connections
@@ -21,7 +21,24 @@ from .models import AIRiskToken
 from .protocol import Result, TokenGrant
 
 Arguments = ParamSpec("Arguments")
-Came = TypeVar("Came")
+Value = TypeVar("Value")
+
+
+class Came(NamedTuple):
+    """What came of an effect. Sent, not thrown, into the rule that asked for it: that is how tracers keep their way."""
+
+    value: Any = None
+    error: BaseException | None = None
+
+    def result(self) -> Any:
+        """Return it, or raise what was raised instead."""
+        if self.error is None:
+            return self.value
+        try:
+            raise self.error
+        finally:
+            # An error that its own traceback leads back to would stay in memory.
+            del self
 
 
 class Effect(Protocol):
@@ -32,13 +49,11 @@ class Effect(Protocol):
 
 
 #: A rule at work, and what it comes to.
-Steps = Generator[Effect, Any, Result]
+Steps = Generator[Effect, Came, Result]
 
 
 @dataclass(frozen=True)
 class Query:
-    """Work that may need the database."""
-
     work: Callable[[], Any]
 
     def do(self) -> Any:
@@ -46,12 +61,6 @@ class Query:
 
     async def do_async(self) -> Any:
         return await sync_to_async(self.work)()
-
-
-def query(work: Callable[Arguments, Came], *args: Arguments.args, **kwargs: Arguments.kwargs) -> Steps[Came]:
-    """Come to what this work brings, which may need the database."""
-    came: Came = yield Query(partial(work, *args, **kwargs))
-    return came
 
 
 @dataclass(frozen=True)
@@ -67,8 +76,6 @@ class Pause:
 
 @dataclass(frozen=True)
 class Obtain:
-    """A token from AIRisk, by the code flow that this server runs by itself. Errors: :func:`flow.obtain_silently`."""
-
     deployment: Deployment
     userid: str | None
 
@@ -88,8 +95,6 @@ class Obtain:
 
 @dataclass(frozen=True)
 class Apart:
-    """Steps that have to commit whatever becomes of the caller's transaction; see :func:`on_own_connection`."""
-
     steps: Steps[Any]
     pk: Any
 
@@ -101,20 +106,34 @@ class Apart:
         return await arun(self.steps)
 
 
+def query(work: Callable[Arguments, Value], *args: Arguments.args, **kwargs: Arguments.kwargs) -> Steps[Value]:
+    """Come to what this work brings, which may need the database."""
+    return cast("Value", (yield Query(partial(work, *args, **kwargs))).result())
+
+
+def pause(seconds: float) -> Steps[None]:
+    """Let this time pass."""
+    (yield Pause(seconds)).result()
+
+
+def obtain(deployment: Deployment, userid: str | None) -> Steps[TokenGrant]:
+    """Come to a token that AIRisk gives to this server without a browser. Errors: :func:`flow.obtain_silently`."""
+    return cast("TokenGrant", (yield Obtain(deployment, userid)).result())
+
+
+def apart(steps: Steps[Value], pk: Any) -> Steps[Value]:
+    """Take steps that have to commit whatever becomes of the caller's transaction; see :func:`on_own_connection`."""
+    return cast("Value", (yield Apart(steps, pk)).result())
+
+
 def run(steps: Steps[Result]) -> Result:
     """Take these steps, blocking, and return what they come to. Errors: the steps' own."""
     try:
         effect = next(steps)
         while True:
-            try:
-                came = effect.do()
-            except BaseException as error:  # noqa: BLE001 - a rule has to know how it ends, too
-                effect = steps.throw(error)
-            else:
-                effect = steps.send(came)
+            effect = steps.send(_attempt(effect))
     except StopIteration as end:
-        result: Result = end.value
-        return result
+        return cast("Result", end.value)
 
 
 async def arun(steps: Steps[Result]) -> Result:
@@ -122,15 +141,23 @@ async def arun(steps: Steps[Result]) -> Result:
     try:
         effect = next(steps)
         while True:
-            try:
-                came = await effect.do_async()
-            except BaseException as error:  # noqa: BLE001 - a rule has to know how it ends, cancelled ones too
-                effect = steps.throw(error)
-            else:
-                effect = steps.send(came)
+            effect = steps.send(await _attempt_async(effect))
     except StopIteration as end:
-        result: Result = end.value
-        return result
+        return cast("Result", end.value)
+
+
+def _attempt(effect: Effect) -> Came:
+    try:
+        return Came(effect.do())
+    except BaseException as error:  # noqa: BLE001 - the rule raises it
+        return Came(error=error)
+
+
+async def _attempt_async(effect: Effect) -> Came:
+    try:
+        return Came(await effect.do_async())
+    except BaseException as error:  # noqa: BLE001 - the rule raises it, a cancellation too
+        return Came(error=error)
 
 
 def on_own_connection(work: Callable[[], Result], pk: Any) -> Result:

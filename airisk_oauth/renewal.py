@@ -18,7 +18,7 @@ from django.utils import timezone
 
 from . import flow
 from .conf import Deployment
-from .effects import Apart, Obtain, Pause, Steps, on_own_connection, query, run
+from .effects import Steps, apart, obtain, on_own_connection, pause, query, run
 from .events import log
 from .exceptions import AIRiskError, AIRiskRefused, AIRiskUnavailable, ConnectionRequired
 from .models import SKEW, AIRiskToken
@@ -81,7 +81,7 @@ class TokenKeeper:
         token, serves = yield from query(self._look, refused)
         now = timezone.now()
         if not serves:
-            token = yield Apart(self._renew_or_wait(refused), token.pk)
+            token = yield from apart(self._renew_or_wait(refused), token.pk)
         elif self._is_due(token, now):
             token = yield from self._renew_early(token)
         secret = yield from query(self._take, token)
@@ -183,7 +183,7 @@ class TokenKeeper:
     def _renew_or_wait(self, refused: str | None) -> Steps[AIRiskToken]:
         """Renew the token, or wait for whoever is at it and return what that brought."""
         give_up = time.monotonic() + lease_seconds(self.deployment)
-        pause = 0.05
+        delay = 0.05
         while time.monotonic() < give_up:
             token, serves = yield from query(self._look, refused)
             if serves:
@@ -197,8 +197,8 @@ class TokenKeeper:
                 renewed = yield from self._claim_and_renew(token)
                 if renewed is not None:
                     return renewed
-            yield Pause(pause)
-            pause = min(pause * 1.5, 0.25)
+            yield from pause(delay)
+            delay = min(delay * 1.5, 0.25)
         raise AIRiskUnavailable("Another process is renewing this token and has not finished in time.")
 
     def _claim_and_renew(self, token: AIRiskToken) -> Steps[AIRiskToken | None]:
@@ -233,11 +233,10 @@ class TokenKeeper:
             # A host with a wrong key must not replace what the others can still open.
             yield from query(self._open, token)
         try:
-            grant: TokenGrant = yield Obtain(self.deployment, token.userid or None)
+            return (yield from obtain(self.deployment, token.userid or None))
         except AIRiskError as error:
             # Returned, to be noted on the row before it is raised.
             return error
-        return grant
 
     def _take(self, token: AIRiskToken) -> Secret:
         """Open a token that is about to be used, and note once in a while that it is."""

@@ -21,7 +21,7 @@ from django.test import AsyncRequestFactory
 from django.test.utils import CaptureQueriesContext
 
 from airisk_oauth import AIRiskSession, AsyncAIRiskClient
-from airisk_oauth.effects import Obtain
+from airisk_oauth.effects import Came, Obtain
 from airisk_oauth.exceptions import AIRiskInvalidResponse, AIRiskUnavailable
 from airisk_oauth.sandbox.world import World
 from tests import pages
@@ -117,7 +117,7 @@ def test_steps_that_nobody_takes_to_their_end_leave_a_lease_to_lapse(mia: User) 
     steps = keeper(mia)._renew_or_wait(None)
     effect = next(steps)
     while not isinstance(effect, Obtain):
-        effect = steps.send(effect.do())
+        effect = steps.send(Came(effect.do()))
     steps.close()
     assert stored(mia).lease_until is not None
 
