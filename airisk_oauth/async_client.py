@@ -3,6 +3,7 @@
 What :mod:`airisk_oauth.sessions` is to ``requests``, by the same rules.
 """
 
+import asyncio
 from collections.abc import AsyncGenerator
 from typing import Any, Final, NoReturn, Self
 
@@ -91,6 +92,9 @@ class AsyncAIRiskClient(httpx2.AsyncClient):
             return await super().send(request, follow_redirects=False, **options)
         except (OSError, httpx2.TransportError, httpx2.DecodingError) as error:
             failure = type(error).__name__
+        except asyncio.CancelledError as error:
+            # Crash reports show frames, and those of the call hold the bearer.
+            raise error.with_traceback(None) from None
         # Here, where the caught exception and the request that it carries are gone, not only hidden.
         raise AIRiskUnavailable(f"AIRisk could not be reached ({failure}).") from None
 

@@ -21,6 +21,11 @@ def conversations(request: HttpRequest) -> HttpResponse:
     return JsonResponse({"status": answer.status_code, "body": answer.text})
 
 
+async def conversations_async(request: HttpRequest) -> HttpResponse:
+    answer = await request.airisk.aclient.get("/api/GetConversations")  # type: ignore[attr-defined]
+    return JsonResponse({"status": answer.status_code, "body": answer.text})
+
+
 def application(request: HttpRequest) -> HttpResponse:
     with AIRiskSession.for_application() as airisk:
         return JsonResponse({"status": airisk.get("/api/GetModels").status_code})
@@ -56,6 +61,7 @@ class NeedsConnectionAsync(AIRiskRequiredMixin, View):
 urlpatterns = [
     path("", home, name="home"),
     path("conversations/", conversations, name="conversations"),
+    path("conversations-async/", conversations_async, name="conversations-async"),
     path("application/", application, name="application"),
     path("streamed/", streamed, name="streamed"),
     path("needs/", needs_connection, name="needs"),

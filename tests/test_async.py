@@ -79,13 +79,14 @@ def test_the_applications_first_token_takes_one_request_for_forty_calls_at_once(
     assert len(token_requests(airisk)) == 1
 
 
+@pytest.mark.parametrize("ends_in", [-60, 3600])
 def test_a_cancelled_call_gives_the_lease_up_keeps_the_token_and_shows_nothing(
-    airisk: World, mia: User, settings: Any
+    airisk: World, mia: User, settings: Any, ends_in: float
 ) -> None:
+    """In the middle of a renewal, or of the call itself."""
     set_option(settings, CLIENT_SECRET="canary-secret")
-    give_token(mia, ends_in=-60)
+    give_token(mia, ends_in=ends_in)
     airisk.switches.latency = 0.5
-
     caught: list[BaseException] = []
 
     async def use(client: AsyncAIRiskClient) -> None:
@@ -96,9 +97,9 @@ def test_a_cancelled_call_gives_the_lease_up_keeps_the_token_and_shows_nothing(
                 caught.append(error)
 
         task = asyncio.ensure_future(call())
-        while not await mia.airisk_tokens.values_list("lease", flat=True).aget():
+        while ends_in < 0 and not await mia.airisk_tokens.values_list("lease", flat=True).aget():
             await asyncio.sleep(0.01)
-        # Time for it to be in the middle of a call, and not yet at its end.
+        # Time for it to be in the middle, and not yet at its end.
         await asyncio.sleep(0.1)
         task.cancel()
         await task

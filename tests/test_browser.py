@@ -145,6 +145,7 @@ def test_from_airisks_outage_the_back_button_leads_back(page: Page, airisk: Worl
     page.goto("/airisk/")
     click(page, "Connect")
     assert page.url.startswith(airisk_url)
+    expect(page.get_by_role("heading")).to_be_visible()
     airisk.switches.outage = False
     page.go_back()
     click(page, "Connect")

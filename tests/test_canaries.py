@@ -10,13 +10,17 @@ import re
 import secrets
 import signal
 import sys
+import unittest.mock
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from itertools import product
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qs, urlencode
 
 import django
+import httpx2
 import pytest
 import requests
 import responses
@@ -48,6 +52,14 @@ LIST = "admin:airisk_oauth_airisktoken_changelist"
 Answer = tuple[int, dict[str, str], str]
 #: What an endpoint answers to a request instead of what it usually does.
 Answers = dict[str, Callable[[Any], Answer]]
+
+
+ENDPOINTS = {
+    ("GET", "/api/oauth2"): "the authorization endpoint",
+    ("POST", "/api/oauth2/Token"): "the token endpoint",
+    ("GET", "/api/GetConversations"): "the API",
+    ("GET", "/api/GetModels"): "the API",
+}
 
 
 class Crash(Exception):
@@ -88,13 +100,22 @@ def wired(broken: str = "nothing", answers: Answers | None = None) -> Iterator[W
             raise Crash
         return execute(sql, *args)
 
-    with responses.RequestsMock(assert_all_requests_are_fired=False) as mock, connection.execute_wrapper(execute):
-        for method, path, endpoint in (
-            (responses.GET, "/api/oauth2", "the authorization endpoint"),
-            (responses.POST, "/api/oauth2/Token", "the token endpoint"),
-            (responses.GET, "/api/GetConversations", "the API"),
-            (responses.GET, "/api/GetModels", "the API"),
-        ):
+    async def answer_async(_transport: Any, request: httpx2.Request) -> httpx2.Response:
+        seen = SimpleNamespace(
+            url=str(request.url),
+            params=dict(request.url.params),
+            body=request.content.decode(),
+            headers=request.headers,
+        )
+        status, headers, body = wire.answer(ENDPOINTS[request.method, request.url.path], seen)
+        return httpx2.Response(status, headers=headers, stream=httpx2.ByteStream(body.encode()))
+
+    with (
+        responses.RequestsMock(assert_all_requests_are_fired=False) as mock,
+        unittest.mock.patch.object(httpx2.AsyncHTTPTransport, "handle_async_request", answer_async),
+        connection.execute_wrapper(execute),
+    ):
+        for (method, path), endpoint in ENDPOINTS.items():
 
             def callback(request: Any, endpoint: str = endpoint) -> Any:
                 return wire.answer(endpoint, request)
@@ -109,6 +130,11 @@ Visit = Callable[[Client, User], Any]
 def call_with_an_ended_token(browser: Client, mia: User) -> Any:
     give_token(mia, access_token=STORED, ends_in=-60)
     return lambda: browser.get("/conversations/")
+
+
+def call_asynchronously_with_an_ended_token(browser: Client, mia: User) -> Any:
+    give_token(mia, access_token=STORED, ends_in=-60)
+    return lambda: browser.get("/conversations-async/")
 
 
 def call_that_gets_a_401(browser: Client, mia: User) -> Any:
@@ -149,6 +175,10 @@ CLAIMING = 'SET "lease"'
         (call_with_an_ended_token, "the API"),
         (call_with_an_ended_token, CLAIMING),
         (call_with_an_ended_token, SAVING),
+        (call_asynchronously_with_an_ended_token, "the authorization endpoint"),
+        (call_asynchronously_with_an_ended_token, "the token endpoint"),
+        (call_asynchronously_with_an_ended_token, "the API"),
+        (call_asynchronously_with_an_ended_token, SAVING),
         (call_that_gets_a_401, "the token endpoint"),
         (call_that_gets_a_401, SAVING),
         (call_as_the_application, "the token endpoint"),
@@ -311,10 +341,10 @@ def every_way(browser: Client, mia: User, states: list[str]) -> Iterator[Callabl
     yield lambda: browser.get(connection_page)
     yield begin
     yield lambda: come_back_with(error="access_denied", error_description=CODE)
-    for values in ({"ends_in": -60}, {"ends_in": 60}, {"ends_in": 3600}):
+    for ends_in, page in product((-60, 60, 3600), ("/conversations/", "/conversations-async/")):
         AIRiskToken.objects.all().delete()
-        token = give_token(mia, access_token=STORED, **values)
-        yield lambda: browser.get("/conversations/")
+        token = give_token(mia, access_token=STORED, ends_in=ends_in)
+        yield partial(browser.get, page)
         yield lambda: browser.get("/application/")
     for page in ("change", "delete", "history"):
         yield partial(browser.get, reverse(f"admin:airisk_oauth_airisktoken_{page}", args=[token.pk]))
