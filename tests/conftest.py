@@ -9,6 +9,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.core.handlers.wsgi import WSGIHandler
 from django.core.servers.basehttp import ThreadedWSGIServer
+from django.db import connection
 from django.test import Client
 from django.test.testcases import QuietWSGIRequestHandler
 
@@ -20,6 +21,19 @@ def pytest_configure(config: pytest.Config) -> None:
     """Let mutmut run whole tests: it names every variation, and pytest finds none that has a backslash in its name."""
     if "MUTANT_UNDER_TEST" in os.environ:
         config.args = sorted({arg.partition("[")[0] for arg in config.args})
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave to SQLite's run what never meets the database that ``DATABASE_URL`` names."""
+    if connection.vendor == "sqlite":
+        return
+    kept: list[pytest.Item] = []
+    left: list[pytest.Item] = []
+    for item in items:
+        meets = item.get_closest_marker("django_db") or "db" in getattr(item, "fixturenames", ())
+        (kept if meets else left).append(item)
+    config.hook.pytest_deselected(items=left)
+    items[:] = kept
 
 
 class PromptHandler(QuietWSGIRequestHandler):
