@@ -5,7 +5,7 @@ What :mod:`airisk_oauth.sessions` is to ``requests``, by the same rules.
 
 import asyncio
 from collections.abc import AsyncGenerator
-from typing import Any, Final, NoReturn, Self
+from typing import Any, NoReturn, Self
 
 from . import bearer, conf
 from .async_transport import EnvironmentTransport, httpx2
@@ -14,8 +14,6 @@ from .effects import arun
 from .exceptions import AIRiskInvalidResponse, AIRiskUnavailable
 from .protocol import Secret
 from .transport import USER_AGENT
-
-_NONE_KEPT: Final = httpx2.Limits(max_keepalive_connections=0)
 
 
 class AsyncAIRiskClient(httpx2.AsyncClient):
@@ -38,7 +36,7 @@ class AsyncAIRiskClient(httpx2.AsyncClient):
             auth=_BearerAuth(bearer),
             headers={"Accept": "application/json", "User-Agent": USER_AGENT},
             timeout=httpx2.Timeout(read, connect=connect),
-            transport=EnvironmentTransport(deployment.base_url, None if keep_alive else _NONE_KEPT),
+            transport=EnvironmentTransport(deployment.base_url, keep_alive=keep_alive),
             trust_env=False,
         )
         self.deployment = deployment

@@ -85,11 +85,11 @@ class AsyncOAuthClient(AbstractAsyncContextManager["AsyncOAuthClient"]):
 class EnvironmentTransport(httpx2.AsyncBaseTransport):
     """Connects through the proxy and trusts the CA bundle that :func:`environment_for` names; made when first used."""
 
-    def __init__(self, base_url: str, limits: httpx2.Limits | None = None) -> None:
+    def __init__(self, base_url: str, *, keep_alive: bool = True) -> None:
         environment = environment_for(base_url)
         self._proxy: Any = select_proxy(base_url, environment["proxies"])
         self._bundle = DEFAULT_CA_BUNDLE_PATH if environment["verify"] is True else environment["verify"]
-        self._limits = limits or httpx2.Limits()
+        self._limits = httpx2.Limits(max_connections=100, max_keepalive_connections=20 if keep_alive else 0)
         self._inner: httpx2.AsyncHTTPTransport | None = None
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
