@@ -68,7 +68,7 @@ LOGIN_REDIRECT_URL = LOGOUT_REDIRECT_URL = "home"
 STATIC_URL = "static/"
 USE_TZ = True
 TIME_ZONE = "UTC"
-#: Those that the package's pages speak; the browser chooses.
+#: Those that the package's pages and this site's own speak; the browser chooses.
 LANGUAGES = [
     ("en", "English"),
     ("de", "Deutsch"),

@@ -1,11 +1,13 @@
 """The demo's own tests, written as those of any site: with the fixture ``airisk`` that comes with the package."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
 from django.http import HttpResponse
 from django.test import Client
+from django.utils.translation import to_language
 
 from airisk_oauth.models import AIRiskIdentity
 from airisk_oauth.testing import FakeAIRisk
@@ -89,6 +91,11 @@ def test_without_the_sandbox_no_page_speaks_of_it(client: Client, demo: User, se
     settings.DEBUG = True
     assert "sandbox" not in client.get("/").text.lower()
     assert client.get("/sandbox/control/").status_code == 404
+
+
+def test_a_browser_can_choose_every_language_that_the_texts_are_in(settings: Any) -> None:
+    folders = (Path(__file__).parent / "locale").iterdir()
+    assert {"en", *(to_language(folder.name) for folder in folders)} == {code for code, _name in settings.LANGUAGES}
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,10 @@
-"""The catalogues of the package's texts: taken from the sources, brought up to date, compiled.
+"""The catalogues of the package's texts and of the demo's: taken from the sources, brought up to date, compiled.
 
 Usage: python -m tests.messages [LANGUAGE …]; a language that has none, such as ``it`` or ``pt_BR``, gets one to fill.
 """
 
 import sys
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Final
@@ -14,10 +15,13 @@ from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po, write_po
 from django.utils.translation.template import templatize
 
-PACKAGE: Final = Path(__file__).resolve().parent.parent / "airisk_oauth"
-LOCALE: Final = PACKAGE / "locale"
+ROOT: Final = Path(__file__).resolve().parent.parent
+PACKAGE: Final = ROOT / "airisk_oauth"
+DEMO: Final = ROOT / "demo_project"
 #: What Django's admin says too, shown where the admin is: Django translates these, into more languages than we do.
-OF_DJANGO: Final = frozenset({"Home", "No, take me back", "Yes, I’m sure", "user"})  # noqa: RUF001 - as Django writes it
+OF_DJANGO: Final = frozenset(
+    {"Home", "Log out", "No, take me back", "Password", "Yes, I’m sure", "user"}  # noqa: RUF001 - as Django writes it
+)
 _KEYWORDS: Final = {**DEFAULT_KEYWORDS, "gettext_lazy": None, "gettext_noop": None, "ngettext_lazy": (1, 2)}
 
 
@@ -40,40 +44,42 @@ class Catalogue(Catalog):
         ]
 
 
-def languages() -> list[str]:
-    return sorted(folder.name for folder in LOCALE.iterdir() if folder.is_dir())
+def languages(root: Path = PACKAGE) -> list[str]:
+    return sorted(folder.name for folder in (root / "locale").iterdir() if folder.is_dir())
 
 
-def po_file(language: str) -> Path:
-    return LOCALE / language / "LC_MESSAGES" / "django.po"
+def po_file(language: str, root: Path = PACKAGE) -> Path:
+    return root / "locale" / language / "LC_MESSAGES" / "django.po"
 
 
-def extracted() -> Catalogue:
-    """Return what the sources mark as to be translated, but for what Django itself translates."""
+@cache
+def extracted(root: Path = PACKAGE) -> Catalogue:
+    """Return what the sources mark as to be translated, but for what Django itself or the package translates there."""
     found = Catalogue()
-    for source in (*sorted(PACKAGE.rglob("*.py")), *sorted(PACKAGE.rglob("*.html"))):
+    elsewhere = {message.id for message in extracted()} if root == DEMO else set()
+    for source in (*sorted(root.rglob("*.py")), *sorted(root.rglob("*.html"))):
         text = source.read_text(encoding="utf-8")
         if source.suffix == ".html":
             # Each line by itself: what stands before a tag is no indentation of Python's.
             text = "\n".join(line.strip() for line in templatize(text).splitlines())
         for _line, words, comments, context in extract("python", BytesIO(text.encode()), _KEYWORDS, ["Translators:"]):
-            if words not in OF_DJANGO:
+            if words not in OF_DJANGO | elsewhere:
                 found.add(words, context=context, auto_comments=comments)
     return found
 
 
-def stored(language: str) -> Catalog:
-    path = po_file(language)
+def stored(language: str, root: Path = PACKAGE) -> Catalog:
+    path = po_file(language, root)
     if not path.exists():
         return Catalogue(language)
     with path.open("rb") as file:
         return read_po(file, locale=language)
 
 
-def updated(language: str) -> Catalogue:
+def updated(language: str, root: Path = PACKAGE) -> Catalogue:
     """Return what the sources say now with the translations there are; a changed text has to be translated anew."""
-    before, now = stored(language), Catalogue(language)
-    for message in extracted():
+    before, now = stored(language, root), Catalogue(language)
+    for message in extracted(root):
         if message.id:
             known: Any = before.get(message.id, message.context)
             usable = isinstance(known, Message) and known.id == message.id and not known.fuzzy
@@ -87,8 +93,8 @@ def updated(language: str) -> Catalogue:
     return now
 
 
-def write(language: str) -> None:
-    catalogue, path = updated(language), po_file(language)
+def write(language: str, root: Path) -> None:
+    catalogue, path = updated(language, root), po_file(language, root)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
         write_po(file, catalogue, width=0, sort_output=True)
@@ -98,4 +104,5 @@ def write(language: str) -> None:
 
 if __name__ == "__main__":
     for name in sorted({*languages(), *sys.argv[1:]}):
-        write(name)
+        for root in (PACKAGE, DEMO):
+            write(name, root)

@@ -18,6 +18,7 @@ import requests
 
 from demo_project.conversations import Conversation, read_conversations
 from tests.test_browser import assert_no_barrier, assert_said, chromium, click, needs_chromium, once  # noqa: F401
+from tests.test_words import Shown
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -39,6 +40,7 @@ class Browser(requests.Session):
 
     def _text(self, response: requests.Response, status: int) -> str:
         assert response.status_code == status, response.text
+        self.page = response.text
         match = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', response.text)
         self.csrf_token = match[1] if match else ""
         self.address = response.url.removeprefix(self.site)
@@ -252,21 +254,69 @@ def test_a_browser_at_localhost_is_sent_where_airisk_will_send_it_back_to(site: 
 
 
 @pytest.mark.parametrize(
-    ("preferred", "title"),
+    ("preferred", "of_the_package", "of_the_demo"),
     [
-        ("de-CH", "Ihre AIRisk-Verbindung"),
-        ("es-MX", "Su conexión con AIRisk"),
-        ("fr", "Votre connexion à AIRisk"),
-        ("it", "Your AIRisk connection"),
-        ("ja", "AIRisk との接続"),
-        ("zh-CN", "您的 AIRisk 连接"),
+        ("de-CH", "Ihre AIRisk-Verbindung", "AIRisk-Demo"),
+        ("es-MX", "Su conexión con AIRisk", "Demo AIRisk"),
+        ("fr", "Votre connexion à AIRisk", "Démo AIRisk"),
+        ("it", "Your AIRisk connection", "AIRisk demo"),
+        ("ja", "AIRisk との接続", "AIRisk デモ"),
+        ("zh-CN", "您的 AIRisk 连接", "AIRisk 演示"),
     ],
 )
-def test_the_pages_of_the_package_are_in_the_language_that_a_browser_asks_for(
-    preferred: str, title: str, browser: Browser
+def test_the_pages_are_in_the_language_that_a_browser_asks_for(
+    preferred: str, of_the_package: str, of_the_demo: str, browser: Browser
 ) -> None:
     page = browser.get(f"{browser.site}/airisk/", headers={"Accept-Language": preferred}, timeout=10).text
-    assert f"<h1>{title}</h1>" in page
+    assert f"<h1>{of_the_package}</h1>" in page
+    assert f">{of_the_demo}</a>" in page
+
+
+def in_many_a_state(browser: Browser) -> Iterator[set[str]]:
+    """Yield what the demo's pages show, but for AIRisk's own words, and leave everything as it was."""
+
+    def shown() -> set[str]:
+        return Shown(re.sub(r"<article.*?</article>", "", browser.page, flags=re.DOTALL)).found - {"demo"}
+
+    browser.switch()
+    browser.submit("/airisk/disconnect/")
+    browser.see("/")
+    yield shown()
+    browser.submit("/airisk/connect/", next="/conversations/")
+    yield shown()
+    for name, status in (("down", 503), ("short", 200), ("login", 200)):
+        browser.submit(f"/trials/{name}/", status)
+        yield shown()
+        browser.see("/")
+        yield shown()
+    browser.switch()
+    browser.submit("/airisk/connect/", next="/")
+    browser.switch(malformed="on")
+    browser.switch("end_all_tokens")
+    browser.see("/conversations/", 502)
+    yield shown()
+    browser.see("/")
+    yield shown()
+    browser.switch(latency="3")
+    with Browser(browser.site) as nobody:
+        nobody.headers.update(browser.headers)
+        for path in ("/", "/accounts/login/"):
+            nobody.see(path)
+            yield Shown(nobody.page).found
+    browser.switch()
+
+
+def test_a_page_in_another_language_has_no_english_left(browser: Browser) -> None:
+    """In Japanese, which writes no word as English does; that no language lacks a text is seen in its catalogue."""
+    english = list(in_many_a_state(browser))
+    browser.headers["Accept-Language"] = "ja"
+    try:
+        japanese = list(in_many_a_state(browser))
+    finally:
+        del browser.headers["Accept-Language"]
+    for before, after in zip(english, japanese, strict=True):
+        assert len(before) >= 8
+        assert before & after == set()
 
 
 def test_the_demo_passes_its_own_tests_without_the_sandbox(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The package's words: every text is marked, each language has all of them, and a page in one holds no other's."""
+"""The package's words and the demo's: all are marked, each language has them, a page in one holds no other's."""
 
 import re
 from collections.abc import Iterator
@@ -31,12 +31,15 @@ from .flows import authorize, give_token, start
 from .test_admin import ask_for, confirm, identities, obtain, tokens
 
 LANGUAGES = messages.languages()
-PLACEHOLDER = r"%\(\w+\)[a-z]|%[a-z%]"
+ROOTS = (messages.PACKAGE, messages.DEMO)
+#: A tag, what is filled in, or a percent sign.
+PLACE = r"<[^>]+>|%\(\w+\)[a-z]|%[a-z%]"
 #: Names, which are the same in every language, and what the tests themselves put on a page.
 NAMES = {"AIRisk", "userid", "Userid", "traceId", "expires_in", "Retry-After", "refresh_airisk_tokens", "UTC"}
 OURS = {"admin", "mia", "user_42", "user_1", "default", "second", "journal.json"}
 
 of_each_language = pytest.mark.parametrize("language", LANGUAGES)
+of_each_root = pytest.mark.parametrize("root", ROOTS, ids=[root.name for root in ROOTS])
 
 
 def texts(catalogue: Catalog) -> dict[Any, tuple[str, ...]]:
@@ -48,22 +51,25 @@ def forms(text: Any) -> tuple[str, ...]:
 
 
 def test_there_are_the_languages_that_the_readme_names() -> None:
-    readme = " ".join((messages.PACKAGE.parent / "README.md").read_text(encoding="utf-8").split())
+    readme = " ".join((messages.ROOT / "README.md").read_text(encoding="utf-8").split())
     [named] = re.findall(r"The pages speak ([^;]+);", readme)
     assert {"English", *(Locale.parse(name).english_name for name in LANGUAGES)} == {*re.split(r", | and ", named)}
+    assert messages.languages(messages.DEMO) == LANGUAGES
 
 
+@of_each_root
 @of_each_language
-def test_a_catalogue_has_the_texts_of_the_sources_and_no_others(language: str) -> None:
+def test_a_catalogue_has_the_texts_of_the_sources_and_no_others(language: str, root: Path) -> None:
     """Where this fails, run ``make messages`` and translate what it leaves empty."""
-    stored = messages.stored(language)
-    assert texts(stored) == texts(messages.updated(language))
+    stored = messages.stored(language, root)
+    assert texts(stored) == texts(messages.updated(language, root))
     assert not stored.obsolete
 
 
+@of_each_root
 @of_each_language
-def test_a_translation_is_whole_and_has_the_places_of_the_original(language: str) -> None:
-    stored = messages.stored(language)
+def test_a_translation_is_whole_and_has_the_places_of_the_original(language: str, root: Path) -> None:
+    stored = messages.stored(language, root)
     assert stored.plural_forms == messages.Catalogue(language).plural_forms
     for message in stored:
         if message.id:
@@ -71,13 +77,14 @@ def test_a_translation_is_whole_and_has_the_places_of_the_original(language: str
             assert len(translated) == (stored.num_plurals if message.pluralizable else 1), message.id
             for text in translated:
                 assert text.strip(), message.id
-                assert {*re.findall(PLACEHOLDER, text)} == {*re.findall(PLACEHOLDER, forms(message.id)[-1])}, text
+                assert {*re.findall(PLACE, text)} == {*re.findall(PLACE, forms(message.id)[-1])}, text
 
 
+@of_each_root
 @of_each_language
-def test_what_is_compiled_is_what_is_written(language: str) -> None:
-    with messages.po_file(language).with_suffix(".mo").open("rb") as file:
-        assert texts(read_mo(file)) == texts(messages.stored(language))
+def test_what_is_compiled_is_what_is_written(language: str, root: Path) -> None:
+    with messages.po_file(language, root).with_suffix(".mo").open("rb") as file:
+        assert texts(read_mo(file)) == texts(messages.stored(language, root))
 
 
 def test_what_python_keeps_to_be_said_later_is_marked() -> None:
@@ -105,9 +112,10 @@ def test_no_word_takes_the_place_of_djangos_or_is_missing_there(language: str) -
     """All catalogues of a site become one: a text that is Django's too would change Django's own pages."""
     with override(to_language(language)):
         assert not [text for text in messages.OF_DJANGO if gettext(text) == text]
-    ours = {form for message in messages.extracted() if message.id for form in forms(message.id)}
-    assert ours
-    assert not ours & words_of_django()
+    for root in ROOTS:
+        ours = {form for message in messages.extracted(root) if message.id for form in forms(message.id)}
+        assert ours
+        assert not ours & words_of_django()
 
 
 @pytest.mark.parametrize(
@@ -170,10 +178,10 @@ def has_words(text: str) -> bool:
     return re.search(r"[^\W\d_]", text) is not None
 
 
-TEMPLATES = sorted(messages.PACKAGE.rglob("*.html"))
+TEMPLATES = [path for root in ROOTS for path in sorted(root.rglob("*.html"))]
 
 
-@pytest.mark.parametrize("path", TEMPLATES, ids=[path.name for path in TEMPLATES])
+@pytest.mark.parametrize("path", TEMPLATES, ids=[str(path.relative_to(messages.ROOT)) for path in TEMPLATES])
 def test_a_template_has_no_words_outside_of_its_translate_tags(path: Path) -> None:
     page, translated = "", False
     for token in Lexer(path.read_text(encoding="utf-8")).tokenize():
