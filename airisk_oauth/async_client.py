@@ -4,8 +4,8 @@ What :mod:`airisk_oauth.sessions` is to ``requests``, by the same rules.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator
-from typing import Any, NoReturn, Self
+from collections.abc import AsyncGenerator, Awaitable
+from typing import Any, NoReturn, Self, TypeVar
 
 from . import bearer, conf
 from .async_transport import EnvironmentTransport, httpx2
@@ -14,6 +14,8 @@ from .effects import arun
 from .exceptions import AIRiskInvalidResponse, AIRiskUnavailable
 from .protocol import Secret
 from .transport import USER_AGENT
+
+Came = TypeVar("Came")
 
 
 class AsyncAIRiskClient(httpx2.AsyncClient):
@@ -74,27 +76,22 @@ class AsyncAIRiskClient(httpx2.AsyncClient):
             response = await self._send_once(request, stream=stream, auth=auth)
             response.history = [*history, *response.history]
             following = response.next_request
-            if not follows or following is None or not self._bearer.is_ours(_address(following)):
+            if not follows or following is None or not self._may_follow(following):
                 return response
             if len(history) == self.max_redirects:
                 await response.aclose()
                 raise AIRiskInvalidResponse(bearer.ENDLESS)
             history.append(response)
-            await response.aread()
+            await _answered(response.aread())
             request = following
 
     async def _send_once(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
         if not self._bearer.is_ours(_address(request)):
             raise httpx2.InvalidURL(bearer.NOT_OURS)
-        try:
-            return await super().send(request, follow_redirects=False, **options)
-        except (OSError, httpx2.TransportError, httpx2.DecodingError) as error:
-            failure = type(error).__name__
-        except asyncio.CancelledError as error:
-            # Crash reports show frames, and those of the call hold the bearer.
-            raise error.with_traceback(None) from None
-        # Here, where the caught exception and the request that it carries are gone, not only hidden.
-        raise AIRiskUnavailable(f"AIRisk could not be reached ({failure}).") from None
+        return await _answered(super().send(request, follow_redirects=False, **options))
+
+    def _may_follow(self, request: httpx2.Request) -> bool:
+        return self._bearer.is_ours(_address(request)) and _can_be_sent_again(request)
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(bearer.NO_PICKLES)
@@ -111,11 +108,28 @@ class _BearerAuth(httpx2.Auth):
         if response.status_code != 401:
             return
         another = await arun(self._bearer.replacing(Secret(access.token)))
-        if another is None or not isinstance(request.stream, httpx2.ByteStream):
+        if another is None or not _can_be_sent_again(request):
             return
         request.headers["Authorization"] = another.header
         response = yield request
         await arun(self._bearer.noting(response.status_code, another))
+
+
+async def _answered(work: Awaitable[Came]) -> Came:
+    """Await what a call brings; where the transport fails, that is ``AIRiskUnavailable``."""
+    try:
+        return await work
+    except (OSError, httpx2.TransportError, httpx2.DecodingError) as error:
+        failure = type(error).__name__
+    except asyncio.CancelledError as error:
+        # Crash reports show frames, and those of the call hold the bearer.
+        raise error.with_traceback(None) from None
+    # Here, where the caught exception and the request that it carries are gone, not only hidden.
+    raise AIRiskUnavailable(f"AIRisk could not be reached ({failure}).") from None
+
+
+def _can_be_sent_again(request: httpx2.Request) -> bool:
+    return isinstance(request.stream, httpx2.ByteStream)
 
 
 def _address(request: httpx2.Request) -> str:

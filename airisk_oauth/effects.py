@@ -60,7 +60,13 @@ class Query:
         return self.work()
 
     async def do_async(self) -> Any:
-        return await sync_to_async(self.work)()
+        work = asyncio.ensure_future(sync_to_async(self.work)())
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            # What is on its way to the database is done all the same: a token that was granted is saved.
+            await asyncio.wait([work])
+            raise
 
 
 @dataclass(frozen=True)
@@ -102,7 +108,7 @@ class Apart:
         return on_own_connection(lambda: run(self.steps), self.pk)
 
     async def do_async(self) -> Any:
-        # No transaction spans an await: each query has committed when its turn is over.
+        # Asynchronous code has no transaction of its own; one around async_to_sync() is what it commits with.
         return await arun(self.steps)
 
 

@@ -53,7 +53,12 @@ class AIRiskMiddleware:
         return _closing(self.get_response(request), sessions)
 
     async def _respond_async(self, request: HttpRequest, sessions: "list[AIRiskSession]") -> HttpResponseBase:
-        response = _closing(await self.get_response(request), sessions)
+        try:
+            response = _closing(await self.get_response(request), sessions)
+        except BaseException:
+            # A client that went away: there will be no response to close them with.
+            await _close_async(sessions)
+            raise
         if isinstance(response, StreamingHttpResponse) and response.is_async:
             parts: Any = response.streaming_content
             response.streaming_content = _then_close(parts, sessions)

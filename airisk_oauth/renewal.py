@@ -204,18 +204,18 @@ class TokenKeeper:
     def _claim_and_renew(self, token: AIRiskToken) -> Steps[AIRiskToken | None]:
         """Come to the renewed token, or to ``None`` where somebody else is at it or was faster."""
         lease = uuid4()
-        mine = yield from query(self._claim, token, lease)
-        if mine is None:
-            return None
         try:
+            mine = yield from query(self._claim, token, lease)
+            if mine is None:
+                return None
             outcome = yield from self._obtain(mine)
+            saved = yield from query(save_outcomes, [(mine, outcome)], lease)
         except GeneratorExit:
             # Nobody is left to give the lease back; it lapses by itself.
             raise
         except BaseException:
-            yield from query(AIRiskToken.objects.settle, [mine], lease)
+            yield from query(AIRiskToken.objects.settle, [token], lease)
             raise
-        saved = yield from query(save_outcomes, [(mine, outcome)], lease)
         if isinstance(outcome, AIRiskError):
             raise self._as_seen_by_caller(outcome)
         return mine if saved else None

@@ -7,12 +7,15 @@ import json
 import pickle
 import re
 import sys
+import threading
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
+import httpx2
 import pytest
 from asgiref.sync import async_to_sync
 from django.contrib.auth.models import User
@@ -113,6 +116,36 @@ def test_a_cancelled_call_gives_the_lease_up_keeps_the_token_and_shows_nothing(
     until(lambda: airisk.journal)
 
 
+@committing
+@pytest.mark.parametrize("during", ["the claim", "the save"])
+def test_a_call_cancelled_while_the_database_works_leaves_no_lease_and_loses_no_token(
+    airisk: World, mia: User, during: str
+) -> None:
+    give_token(mia, ends_in=-60)
+    began = threading.Event()
+
+    def slowly(execute: Any, sql: str, *args: Any) -> Any:
+        changed = sql.partition("WHERE")[0]
+        if "lease" in changed and changed.startswith("UPDATE") and ("sealed" in changed) == (during == "the save"):
+            began.set()
+            time.sleep(0.3)
+        return execute(sql, *args)
+
+    async def use(client: AsyncAIRiskClient) -> None:
+        task = asyncio.ensure_future(client.get("/api/GetModels"))
+        while not began.is_set():
+            await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    with connection.execute_wrapper(slowly):
+        using(mia, use)
+    assert stored(mia).lease is None
+    assert (stored(mia).access_token == "stored-token") is (during == "the claim")
+    assert len(token_requests(airisk)) == (during == "the save")
+
+
 def test_steps_that_nobody_takes_to_their_end_leave_a_lease_to_lapse(mia: User) -> None:
     give_token(mia, ends_in=-60)
     steps = keeper(mia)._renew_or_wait(None)
@@ -130,7 +163,7 @@ def test_steps_that_nobody_takes_to_their_end_leave_a_lease_to_lapse(mia: User) 
 async def airisk_on_this_loop(settings: Any) -> AsyncIterator[list[str]]:
     """AIRisk served by the very loop that calls it, which waits for ever for an answer if it is held up.
 
-    What is posted to it leads on to ``/api/GetModels``, and only a renewed token may get that.
+    What is posted to it leads on to ``/api/GetModels``, and only a renewed token may get that. One redirect breaks off.
     """
     seen: list[str] = []
 
@@ -146,11 +179,16 @@ async def airisk_on_this_loop(settings: Any) -> AsyncIterator[list[str]]:
             status = f"302 Found\r\nLocation: {query['redirect_uri'][0]}?{back}"
         elif call == "POST /api/oauth2/Token":
             body = json.dumps({"access_token": "renewed", "expires_in": 3600}).encode()
-        elif call.startswith("POST"):
+        elif call == "POST /api/Act":
             status = "303 See Other\r\nLocation: /api/GetModels"
+        elif call == "POST /api/ActThere":
+            status = "307 Temporary Redirect\r\nLocation: /api/GetModels"
+        elif call == "GET /api/CutShort":
+            status, body = "302 Found\r\nLocation: /api/GetModels\r\nContent-Length: 99", b""
         elif "Bearer renewed" not in head:
             status = "401 Unauthorized"
-        writer.write(f"HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+        length = "" if "Content-Length" in status else f"Content-Length: {len(body)}\r\n"
+        writer.write(f"HTTP/1.1 {status}\r\nConnection: close\r\n{length}\r\n".encode() + body)
         await writer.drain()
         writer.close()
 
@@ -197,6 +235,30 @@ def test_a_401_on_the_way_of_a_redirect_repeats_no_more_than_the_call_that_got_i
     assert answer.status_code == 200
     renewal = ["GET /api/oauth2", "POST /api/oauth2/Token"]
     assert seen == ["POST /api/Act", "GET /api/GetModels", *renewal, "GET /api/GetModels"]
+
+
+def test_a_redirect_that_would_need_a_stream_again_is_handed_back(settings: Any, mia: User) -> None:
+    give_token(mia)
+
+    async def parts() -> AsyncIterator[bytes]:
+        yield b"once"
+
+    answer, seen = on_this_loop(
+        settings, mia, lambda client: client.post("/api/ActThere", content=parts(), follow_redirects=True)
+    )
+    assert answer.status_code == 307
+    assert seen == ["POST /api/ActThere"]
+
+
+def test_a_redirect_that_breaks_off_is_unavailable(settings: Any, mia: User) -> None:
+    give_token(mia)
+
+    async def use(client: AsyncAIRiskClient) -> None:
+        async with client.stream("GET", "/api/CutShort", follow_redirects=True):
+            pass
+
+    with pytest.raises(AIRiskUnavailable):
+        on_this_loop(settings, mia, use)
 
 
 def test_redirects_without_end_are_an_invalid_response(airisk: World, mia: User) -> None:
@@ -264,6 +326,7 @@ def test_calls_have_the_deployments_timeout(airisk: World, mia: User, settings: 
         using(mia, lambda client: client.get("/api/GetModels"))
     assert caught.value.__suppress_context__
     assert caught.value.__context__ is None
+    assert AsyncAIRiskClient.for_user(mia).timeout == httpx2.Timeout(0.1, connect=5)
     until(lambda: airisk.journal)
 
 

@@ -1,5 +1,6 @@
 """``request.airisk``, ``ConnectionRequired`` on its way to a browser, views that need a connection; in both stacks."""
 
+import asyncio
 import subprocess
 import sys
 import textwrap
@@ -9,11 +10,13 @@ from urllib.parse import urlencode
 
 import pytest
 from asgiref.sync import async_to_sync, iscoroutinefunction, sync_to_async
+from asgiref.testing import ApplicationCommunicator
 from cryptography.fernet import Fernet
 from django.contrib.auth.models import User
 from django.core.exceptions import ImproperlyConfigured
+from django.core.handlers.asgi import ASGIHandler
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
-from django.test import AsyncClient, Client
+from django.test import AsyncClient, AsyncRequestFactory, Client
 from django.urls import include, path
 
 from airisk_oauth import AIRiskSession
@@ -87,6 +90,13 @@ async def hold_aclient(request: Any) -> HttpResponse:
     return HttpResponse((await request.airisk.aclient.get("/api/GetConversations")).content)
 
 
+async def hold_aclient_and_wait(request: Any) -> HttpResponse:
+    answer = await request.airisk.aclient.get("/api/GetConversations")
+    held[:] = [request.airisk]
+    await asyncio.Event().wait()
+    return HttpResponse(answer.content)
+
+
 async def hold_aclient_streamed(request: Any) -> StreamingHttpResponse:
     async def lines() -> AsyncIterator[bytes]:
         async with request.airisk.aclient.stream("GET", "/api/StreamAnswer") as answer:
@@ -120,6 +130,7 @@ urlpatterns = [
     path("hold-streamed/", hold_streamed),
     path("hold-streamed-async/", hold_streamed_async),
     path("hold-aclient/", hold_aclient),
+    path("hold-aclient-and-wait/", hold_aclient_and_wait),
     path("hold-aclient-streamed/", hold_aclient_streamed),
     path("hold-and-fail/", hold_and_fail),
     path("call-second/", call_second),
@@ -265,6 +276,33 @@ def test_the_other_side_is_closed_after_the_last_byte_of_a_stream(
         return first + rest
 
     assert b"Answer for user_42:" in read()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_nothing_is_left_open_where_the_browser_goes_away_in_the_middle_of_a_view(
+    browser: Client, airisk: World, settings: "Settings"
+) -> None:
+    settings.ROOT_URLCONF = __name__
+    connect(browser)
+    held.clear()
+    cookies = "; ".join(f"{name}={cookie.value}" for name, cookie in browser.cookies.items())
+    scope: Any = {
+        **AsyncRequestFactory()._base_scope(path="/hold-aclient-and-wait/"),  # type: ignore[attr-defined]
+        "headers": [(b"host", b"testserver"), (b"cookie", cookies.encode())],
+    }
+
+    @async_to_sync
+    async def go_away() -> None:
+        site: Any = ApplicationCommunicator(ASGIHandler(), scope)  # type: ignore[no-untyped-call]
+        await site.send_input({"type": "http.request", "body": b""})
+        async with asyncio.timeout(10):
+            while not held:
+                await asyncio.sleep(0.01)
+            await site.send_input({"type": "http.disconnect"})
+            await site.future
+
+    go_away()
+    assert held[0].aclient.is_closed
 
 
 def test_an_error_of_the_responses_own_close_leaves_no_session_open(
