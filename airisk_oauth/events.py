@@ -55,4 +55,10 @@ def log(
         fields |= {"airisk_status": why.status, "airisk_reason": why.reason, "airisk_trace_id": why.trace_id}
     # A log service takes nothing else; and what was read from AIRisk is a string that hides itself in a repr.
     plain = {name: value if isinstance(value, int | float | None) else str(value) for name, value in fields.items()}
-    logger.log(level, message, {**plain, "why": str(why)}, extra={"event": event, **plain}, stacklevel=2)
+    if logger.isEnabledFor(level):
+        path, line, function, _stack = logger.findCaller(stacklevel=2)
+        args = ({**plain, "why": str(why)},)
+        record = logger.makeRecord(logger.name, level, path, line, message, args, None, function)
+        # Not as `extra`, which raises where a record factory of the site's has set a field of the same name.
+        vars(record).update(plain, event=event)
+        logger.handle(record)

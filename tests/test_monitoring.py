@@ -370,3 +370,26 @@ def test_sentry_keeps_no_query(airisk: World, airisk_url: str, tmp_path: Path) -
     assert "ImproperlyConfigured" in kept
     for canary in ("state=", "code=", "user_42", "secret-1"):
         assert canary not in kept
+
+
+def test_a_field_that_a_site_puts_on_every_record_is_in_nobodys_way(
+    mia: User, airisk: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    token = give_token(mia, ends_in=-60)
+    make = logging.getLogRecordFactory()
+
+    def make_with_user(*args: Any, **kwargs: Any) -> logging.LogRecord:
+        record = make(*args, **kwargs)
+        record.user_id = record.event = "the site's"
+        return record
+
+    logging.setLogRecordFactory(make_with_user)
+    try:
+        with caplog.at_level(logging.INFO, "airisk_oauth"), AIRiskSession.for_user(mia) as session:
+            assert session.get("/api/GetModels").status_code == 200
+    finally:
+        logging.setLogRecordFactory(make)
+    [record] = [record for record in caplog.records if record.name == "airisk_oauth.renewal"]
+    assert (vars(record)["event"], vars(record)["user_id"]) == ("token.renewed", mia.pk)
+    assert record.funcName == "save_outcomes"
+    assert record.getMessage() == f"AIRisk token {token.pk} of deployment default was renewed"
