@@ -1,4 +1,7 @@
-"""Connect the users of a Django site to AIRisk."""
+"""Connect the users of a Django site to AIRisk.
+
+PYTEST_DONT_REWRITE: our pytest plugin has no assertion to rewrite, and pytest would warn of what is imported before it.
+"""
 
 from typing import TYPE_CHECKING, Any
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.contrib.admin.utils import quote
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ImproperlyConfigured, PermissionDenied
 from django.http import HttpRequest, HttpResponse
@@ -137,7 +138,9 @@ class AIRiskTokenAdmin(_SearchedByUser, _TokenAdmin):
         if token.user is None or not self.admin_site.is_registered(type(token.user)):
             return str(token.user or _("the application"))
         options = token.user._meta
-        url = reverse(f"{self.admin_site.name}:{options.app_label}_{options.model_name}_change", args=[token.user.pk])
+        url = reverse(
+            f"{self.admin_site.name}:{options.app_label}_{options.model_name}_change", args=[quote(token.user.pk)]
+        )
         return format_html('<a href="{}">{}</a>', url, token.user)
 
     @admin.display(description=_("state"))

@@ -16,7 +16,7 @@ from . import conf, flow, protocol, sealing
 from .conf import Deployment
 from .exceptions import AIRiskError, AIRiskRefused, AIRiskUnavailable
 from .models import SKEW
-from .protocol import Secret, TokenGrant
+from .protocol import Call, Calls, Reply, Secret, TokenGrant
 from .transport import USER_AGENT, OAuthClient, environment_for
 
 #: A token that lives no longer than this is renewed all the time.
@@ -142,12 +142,11 @@ class _Examination:
             f"{_SITE} if Connect leads to a page of AIRisk's, set SILENT_RENEWAL to False. "
             f"{_NETWORK} if the page is a proxy's, let this server through."
         )
-        url = flow.authorization_url(self.deployment, state=flow.new_state(), userid=self.userid)
-        try:
-            response = _get(url, self.deployment.timeout, {"User-Agent": USER_AGENT})
-            location = Secret(response.headers.get("Location", ""))
-        except OSError:
-            location = Secret("")
+        with OAuthClient(self.deployment) as client:
+            try:
+                location = Secret(client.run(self._look()).location or "")
+            except AIRiskError:
+                location = Secret("")
         origin = protocol.origin_of(location)
         if origin is None:
             return _Fault("A page came where AIRisk redirects at once.", remedy)
@@ -158,6 +157,10 @@ class _Examination:
                 f"{_SITE} make REDIRECT_URI the same, letter for letter, here and on the APIUser.",
             )
         return _Fault(f"A redirect to {origin[1]} came where AIRisk redirects to REDIRECT_URI.", remedy)
+
+    def _look(self) -> Calls[Reply]:
+        url = flow.authorization_url(self.deployment, state=flow.new_state(), userid=self.userid)
+        return (yield Call("GET", url))
 
     def token(self) -> str:
         with OAuthClient(self.deployment) as client:

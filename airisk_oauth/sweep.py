@@ -170,9 +170,9 @@ class _Run:
                 self._work(pool, self._pages(expected))
             except BaseException:
                 # What AIRisk has granted is saved all the same, and what was claimed is free for the next sweep. A
-                # signal's handler may raise anywhere: what it took out of the queue has to be in it again.
-                for future in filter(Future.done, self.in_flight):
-                    self.done.put(future)
+                # signal's handler may raise anywhere: what was not yet, or no longer, to come by the queue has to.
+                for future in self.in_flight:
+                    future.add_done_callback(self.done.put)
                 self._withdraw()
                 while self.in_flight:
                     with suppress(Exception):

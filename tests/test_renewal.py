@@ -17,6 +17,7 @@ import requests
 import responses
 from cryptography.fernet import Fernet
 from django.contrib.auth.models import User
+from django.core.signals import request_started
 from django.db import InterfaceError, OperationalError, connection, connections, transaction
 from django.utils import timezone
 
@@ -375,9 +376,15 @@ def test_a_lapsed_lease_is_taken_over_and_a_held_one_is_waited_for_but_not_for_e
 def test_a_late_finisher_overwrites_nothing_newer_and_revives_nothing(airisk: World, mia: User, meanwhile: str) -> None:
     give_token(mia, ends_in=-60)
     airisk.switches.latency = 0.3
+    asked = threading.Event()
+
+    def note(**_kwargs: Any) -> None:
+        asked.set()
+
+    request_started.connect(note)
     with ThreadPoolExecutor(1) as pool, heard() as told:
         late = pool.submit(attempt, keeper(mia).access)
-        until(lambda: stored(mia).lease)
+        assert asked.wait(60)
         if meanwhile == "disconnected":
             flow.disconnect(stored(mia))
         elif meanwhile == "reconnected":
