@@ -1,11 +1,15 @@
-"""What a browser does between the site and AIRisk, in one line."""
+"""What goes on between browser, site and AIRisk, in one line."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
 import requests
 from django.contrib.auth.models import User
+from django.core.handlers.wsgi import WSGIHandler
+from django.core.signals import request_started
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
@@ -31,6 +35,22 @@ def authorize(url: str) -> str:
 def connect(browser: Client, alias: str = "default", **data: str) -> Any:
     """Go the whole way, and return the site's answer to the callback."""
     return browser.get(authorize(start(browser, alias, **data)))
+
+
+@contextmanager
+def at_each_request(path: str, work: Callable[[], object]) -> Iterator[None]:
+    """Do this, in the sandbox's thread, when a request for this path has reached it and nobody answers it yet."""
+
+    def begin(environ: dict[str, Any], **_kwargs: Any) -> None:
+        if environ["PATH_INFO"] == f"/sandbox{path}":
+            work()
+
+    # The test client sends the same signal for the site.
+    request_started.connect(begin, sender=WSGIHandler)
+    try:
+        yield
+    finally:
+        request_started.disconnect(begin, sender=WSGIHandler)
 
 
 def give_token(user: User | None, *, ends_in: float | None = 3600, **values: Any) -> AIRiskToken:

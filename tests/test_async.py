@@ -8,7 +8,6 @@ import pickle
 import re
 import sys
 import threading
-import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -28,7 +27,7 @@ from airisk_oauth.effects import Came, Obtain
 from airisk_oauth.exceptions import AIRiskInvalidResponse, AIRiskUnavailable
 from airisk_oauth.sandbox.world import World
 from tests import pages
-from tests.flows import give_token
+from tests.flows import at_each_request, give_token
 from tests.test_renewal import attempt, committing, keeper, live_token, set_option, stored, token_requests, until
 from tests.test_sessions import api_statuses, shown_variables
 
@@ -82,9 +81,9 @@ def test_the_applications_first_token_takes_one_request_for_forty_calls_at_once(
     assert len(token_requests(airisk)) == 1
 
 
-@pytest.mark.parametrize("ends_in", [-60, 3600])
+@pytest.mark.parametrize(("ends_in", "path"), [(-60, "/api/oauth2"), (3600, "/api/GetModels")])
 def test_a_cancelled_call_gives_the_lease_up_keeps_the_token_and_shows_nothing(
-    airisk: World, mia: User, settings: Any, ends_in: float
+    airisk: World, mia: User, settings: Any, ends_in: float, path: str
 ) -> None:
     """In the middle of a renewal, or of the call itself."""
     set_option(settings, CLIENT_SECRET="canary-secret")
@@ -99,13 +98,13 @@ def test_a_cancelled_call_gives_the_lease_up_keeps_the_token_and_shows_nothing(
             except asyncio.CancelledError as error:
                 caught.append(error)
 
-        task = asyncio.ensure_future(call())
-        while ends_in < 0 and not await mia.airisk_tokens.values_list("lease", flat=True).aget():
-            await asyncio.sleep(0.01)
-        # Time for it to be in the middle, and not yet at its end.
-        await asyncio.sleep(0.1)
-        task.cancel()
-        await task
+        loop = asyncio.get_running_loop()
+        began = asyncio.Event()
+        with at_each_request(path, lambda: loop.call_soon_threadsafe(began.set)):
+            task = asyncio.ensure_future(call())
+            await asyncio.wait_for(began.wait(), 60)
+            task.cancel()
+            await task
 
     using(mia, use)
     [error] = caught
@@ -122,20 +121,20 @@ def test_a_call_cancelled_while_the_database_works_leaves_no_lease_and_loses_no_
     airisk: World, mia: User, during: str
 ) -> None:
     give_token(mia, ends_in=-60)
-    began = threading.Event()
+    began, cancelled = threading.Event(), threading.Event()
 
     def slowly(execute: Any, sql: str, *args: Any) -> Any:
         changed = sql.partition("WHERE")[0]
         if "lease" in changed and changed.startswith("UPDATE") and ("sealed" in changed) == (during == "the save"):
             began.set()
-            time.sleep(0.3)
+            assert cancelled.wait(60)
         return execute(sql, *args)
 
     async def use(client: AsyncAIRiskClient) -> None:
         task = asyncio.ensure_future(client.get("/api/GetModels"))
-        while not began.is_set():
-            await asyncio.sleep(0.01)
+        assert await asyncio.to_thread(began.wait, 60)
         task.cancel()
+        cancelled.set()
         with pytest.raises(asyncio.CancelledError):
             await task
 
@@ -321,9 +320,10 @@ def test_an_answer_can_be_streamed_after_a_401(airisk: World, mia: User) -> None
 def test_calls_have_the_deployments_timeout(airisk: World, mia: User, settings: Any) -> None:
     live_token(airisk, mia)
     set_option(settings, API_TIMEOUT=(5, 0.1))
-    airisk.switches.latency = 0.5
-    with pytest.raises(AIRiskUnavailable) as caught:
+    given_up = threading.Event()
+    with at_each_request("/api/GetModels", given_up.wait), pytest.raises(AIRiskUnavailable) as caught:
         using(mia, lambda client: client.get("/api/GetModels"))
+    given_up.set()
     assert caught.value.__suppress_context__
     assert caught.value.__context__ is None
     assert AsyncAIRiskClient.for_user(mia).timeout == httpx2.Timeout(0.1, connect=5)

@@ -5,6 +5,7 @@ import hashlib
 import io
 import pickle
 import socket
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -36,7 +37,7 @@ from airisk_oauth.protocol import Secret, TokenGrant
 from airisk_oauth.sandbox.answers import problem
 from airisk_oauth.sandbox.endpoint import Call, endpoint
 from airisk_oauth.sandbox.world import Caller, World
-from tests.flows import give_token
+from tests.flows import at_each_request, give_token
 from tests.test_renewal import (
     BASE_URL,
     committing,
@@ -350,13 +351,15 @@ def test_calls_have_the_deployments_timeouts_or_their_own(
     if api_timeout is not None:
         set_option(settings, API_TIMEOUT=api_timeout)
     live_token(airisk, mia)
-    airisk.switches.latency = 0.3
+    given_up = threading.Event()
     with AIRiskSession.for_user(mia) as session:
         if is_late:
-            with pytest.raises(AIRiskUnavailable):
+            with at_each_request("/api/GetModels", given_up.wait), pytest.raises(AIRiskUnavailable):
                 session.get("/api/GetModels", timeout=own)
+            given_up.set()
             until(lambda: airisk.journal)
         else:
+            airisk.switches.latency = 0.3
             assert session.get("/api/GetModels", timeout=own).status_code == 200
 
 

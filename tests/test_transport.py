@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 CODE, STATE, SECRET, TOKEN = (Secret(f"canary-{name}/+=&") for name in ("code", "state", "secret", "token"))
 REDIRECT_URI = "https://app.example.com/airisk/callback/"
 GRANT = json.dumps({"access_token": "a-token"}).encode()
-#: Long enough that nothing but a deadline that does not hold makes a test wait for it, and short enough to fail soon.
-TOO_LONG = 3.0
+#: Seconds, and none that anybody waits: only a deadline that does not hold makes a test last longer than half of them.
+TOO_LONG = 10.0
 
 Script = Callable[[socket.socket], None]
 
@@ -213,12 +213,22 @@ def authorize(client: AnyClient) -> Any:
 both = pytest.mark.parametrize("call", [exchange, authorize])
 
 
+def assert_over_within(seconds: float, work: Callable[[], object]) -> None:
+    """A busy machine needs more time now and then; a deadline that does not hold needs it every time."""
+    for _try in range(5):
+        began = time.monotonic()
+        work()
+        if time.monotonic() - began < seconds:
+            return
+    pytest.fail(f"This never took less than {seconds} s.")
+
+
 def failure(call: Callable[[AnyClient], Any], client: AnyClient) -> Exception:
     """The error that a call ends with: one of ours, in time, with no secret in its words, traceback or locals."""
     began = time.monotonic()
     with pytest.raises((AIRiskError, PageShown)) as raised:
         call(client)
-    assert time.monotonic() - began < min(TOO_LONG, client.deployment.timeout[1] + 1.0)
+    assert time.monotonic() - began < TOO_LONG / 2
     error: Exception = raised.value
     assert error.__cause__ is None
     assert error.__suppress_context__ or error.__context__ is None
@@ -516,9 +526,8 @@ def test_a_server_that_falls_silent_late_gets_no_time_on_top(serve: Serve, clien
         sock.sendall(b"HTTP/1.1 200 OK\r\n")
         silent(sock)
 
-    began = time.monotonic()
-    assert isinstance(failure(exchange, client(serve(script).url, TIMEOUT=(0.8, 0.8))), AIRiskUnavailable)
-    assert time.monotonic() - began < 1.3
+    airisk = client(serve(script).url, TIMEOUT=(0.8, 0.8))
+    assert_over_within(1.3, lambda: failure(exchange, airisk))
 
 
 BOMB = gzip.compress(b'{"access_token": "canary-token", "x": "' + b"x" * 30_000_000)
@@ -684,7 +693,7 @@ def test_an_unusable_token_shows_in_no_traceback(serve: Serve, client: ClientOf,
 
 def test_a_flow_has_one_deadline_for_all_its_calls_and_the_next_one_has_its_own(serve: Serve, client: ClientOf) -> None:
     def script(sock: socket.socket) -> None:
-        time.sleep(0.4)
+        time.sleep(0.6 if len(server.seen) <= 2 else 0)
         sock.sendall(http(GRANT))
 
     def exchange_twice(client: AnyClient) -> Any:
@@ -694,7 +703,8 @@ def test_a_flow_has_one_deadline_for_all_its_calls_and_the_next_one_has_its_own(
 
         return client.run(calls())
 
-    airisk = client(serve(script).url, TIMEOUT=(0.6, 0.6))
+    server = serve(script)
+    airisk = client(server.url, TIMEOUT=(1, 1))
     assert isinstance(failure(exchange_twice, airisk), AIRiskUnavailable)
     assert exchange(airisk).access_token == "a-token"
 
@@ -726,6 +736,5 @@ def test_a_name_that_takes_long_to_resolve_does_not_give_the_server_more_time(
 
     server = serve(dripping(b"HTTP/1.1 200 OK\r\nX: ", b"x"))
     monkeypatch.setattr(socket, "getaddrinfo", slowly)
-    began = time.monotonic()
-    assert isinstance(failure(exchange, client(server.url, TIMEOUT=(0.25, 0.25))), AIRiskUnavailable)
-    assert time.monotonic() - began < 0.5
+    airisk = client(server.url, TIMEOUT=(0.25, 0.25))
+    assert_over_within(0.5, lambda: failure(exchange, airisk))
