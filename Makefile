@@ -3,7 +3,7 @@ PYTHON ?= python3
 PORT ?= 8000
 BIN := .venv/bin
 
-.PHONY: demo test test-sqlite test-postgresql matrix dist bench bench-docs messages mutants screenshots
+.PHONY: demo test coverage matrix dist bench bench-docs messages mutants screenshots
 .PHONY: lint format clean
 
 demo: .venv/demo
@@ -11,17 +11,30 @@ demo: .venv/demo
 	DEBUG=true PORT=$(PORT) $(BIN)/python manage.py seed_demo
 	DEBUG=true PORT=$(PORT) $(BIN)/python manage.py runserver 127.0.0.1:$(PORT)
 
+# Most tests wait as long as they compute: those that start browsers, or servers and processes, run beside the others.
+PYTEST := pytest
+browsers := $(patsubst %,tests/test_%.py,browser demo readme scheduling)
+servers := $(patsubst %,tests/test_%.py,canaries machine processes renewal sweep testing transport)
+others := $(filter-out $(browsers) $(servers),$(wildcard tests/test_*.py))
+
+# Every process would compile the sources anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 test: .venv/test
+	$(MAKE) --jobs=5 --output-sync=target \
+		postgresql-servers postgresql-others sqlite-browsers sqlite-servers sqlite-others
+
+coverage: .venv/test
 	$(BIN)/coverage erase
-	$(MAKE) --jobs=2 --output-sync=target test-sqlite test-postgresql
+	$(MAKE) test PYTEST='coverage run -m pytest'
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-test-sqlite: .venv/test
-	$(BIN)/coverage run -m pytest
+postgresql-%: .venv/test
+	$(BIN)/python -m tests.with_postgresql $(BIN)/$(PYTEST) $($*)
 
-test-postgresql: .venv/test
-	$(BIN)/python -m tests.with_postgresql $(BIN)/coverage run -m pytest
+sqlite-%: .venv/test
+	$(BIN)/$(PYTEST) $($*)
 
 # NOX chooses, such as NOX='-s oldest' or NOX='-p 3.13'; `.venv/bin/nox -l` lists what there is.
 matrix: .venv/matrix

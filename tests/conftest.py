@@ -24,14 +24,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave to SQLite's run what never meets the database that ``DATABASE_URL`` names."""
+    """Leave to SQLite's run what never meets the database that ``DATABASE_URL`` names, or does not mind which it is."""
     if connection.vendor == "sqlite":
         return
     kept: list[pytest.Item] = []
     left: list[pytest.Item] = []
     for item in items:
         meets = item.get_closest_marker("django_db") or "db" in getattr(item, "fixturenames", ())
-        (kept if meets else left).append(item)
+        (kept if meets and not item.get_closest_marker("once") else left).append(item)
     config.hook.pytest_deselected(items=left)
     items[:] = kept
 

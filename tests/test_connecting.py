@@ -502,6 +502,7 @@ def test_a_next_that_is_too_long_to_keep_is_ignored(length: int, browser: Client
     assert PendingAuthorization.objects.get().next == ""
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("url", BAD_NEXT, ids=lambda url: repr(url[:40]))
 def test_an_unsafe_next_is_ignored(url: str, browser: Client, airisk: World) -> None:
     page = browser.get(reverse("airisk_oauth:connect"), {"next": url})
@@ -807,6 +808,7 @@ def test_a_thousand_callbacks_in_vain_cost_no_call_and_leave_no_row(browser: Cli
 anything = st.binary(max_size=40) | st.sampled_from([b"&", b"=", b"%", b"%00", b"%ff", b"&code=", b"&state=", b"&iss="])
 
 
+@pytest.mark.once
 @hypothesis_settings(
     max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )

@@ -17,7 +17,7 @@ import pytest
 import requests
 
 from demo_project.conversations import Conversation, read_conversations
-from tests.test_browser import assert_no_barrier, assert_said, chromium, click, needs_chromium, once  # noqa: F401
+from tests.test_browser import assert_no_barrier, assert_said, chromium, click, needs_chromium  # noqa: F401
 from tests.test_words import Shown
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -200,7 +200,6 @@ def test_switches_set_by_hand_are_told_too(browser: Browser) -> None:
 
 
 @needs_chromium
-@once
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (360, "dark")])
 @pytest.mark.usefixtures("browser")
 def test_no_page_has_a_barrier(chromium: Any, site: str, width: int, scheme: Any) -> None:  # noqa: F811

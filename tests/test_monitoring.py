@@ -362,6 +362,7 @@ crash.close()
 """
 
 
+@pytest.mark.once
 def test_sentry_keeps_no_query(airisk: World, airisk_url: str, tmp_path: Path) -> None:
     environment = {"DJANGO_SETTINGS_MODULE": "tests.settings", "AIRISK_BASE_URL": f"{airisk_url}/sandbox"}
     kept = run_script(tmp_path, snippet("sentry_sdk.init") + SENTRY, **environment)

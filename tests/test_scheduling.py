@@ -35,7 +35,7 @@ from tests.test_refresh_command import COUNTED, refresh_json
 from tests.test_renewal import committing, set_option, token_requests, until
 from tests.test_sweep import crowd, renewed_of
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.once]
 PAGE = "docs/scheduling.md"
 snippet = partial(pages.snippet, PAGE)
 ON_TIME = "*/5 * * * *"

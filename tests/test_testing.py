@@ -37,7 +37,7 @@ CONVERSATIONS = "/api/GetConversations"
 airisk = pytest_plugin.airisk
 
 pytest_plugins = ["pytester"]
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.once]
 
 
 def somebody(user: Any, deployment: str) -> str:
