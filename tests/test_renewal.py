@@ -236,6 +236,20 @@ def test_a_token_without_an_end_is_used_until_a_401(airisk: World, mia: User, mo
     assert stored(mia).expires_at is None
 
 
+@pytest.mark.parametrize(
+    ("ends_in", "is_cooling", "seconds"),
+    [(None, False, 60), (3600, False, 60), (330, False, 30), (200, True, 5), (13, True, 3)],
+)
+def test_a_token_is_not_trusted_for_long_nor_beyond_what_is_known_of_it(
+    mia: User, ends_in: float | None, is_cooling: bool, seconds: float
+) -> None:
+    """A minute, or until it is due; a few seconds while it is, or until shortly before its end."""
+    before = timezone.now()
+    give_token(mia, ends_in=ends_in, retry_at=before + timedelta(hours=1) if is_cooling else None)
+    trusted_until = keeper(mia).access().good_until
+    assert before <= trusted_until - timedelta(seconds=seconds) <= timezone.now()
+
+
 @pytest.mark.parametrize("alive", [True, False])
 def test_without_silent_renewal_a_token_is_used_to_its_end(
     airisk: World, settings: Any, mia: User, alive: bool
@@ -299,6 +313,7 @@ def test_a_failure_is_noted_the_token_kept_and_the_error_repeated_for_5_s(
         if isinstance(error, ConnectionRequired):
             assert error.deployment == "default"
             assert error.connect_url == ("/airisk/connect/" if is_user else None)
+            assert isinstance(error.__cause__, AIRiskRefused) == (noted[0] == "refused")
         messages.append(str(error))
         if len(messages) == 2:
             travel(monkeypatch, 6)
@@ -421,6 +436,29 @@ def test_a_crash_gives_the_lease_up_and_keeps_the_token(mia: User, crash: type[B
     assert row.access_token == "stored-token"
 
 
+def test_a_renewal_that_somebody_else_has_just_finished_is_not_repeated_and_leaves_no_lease(
+    airisk: World, mia: User
+) -> None:
+    token = give_token(mia, ends_in=60)
+    faster = [timezone.now()]
+
+    def execute(execute: Any, sql: str, *args: Any) -> Any:
+        if faster and ("FOR UPDATE" in sql or 'SET "lease"' in sql):
+            AIRiskToken.objects.filter(pk=token.pk).update(failed_at=faster.pop())
+        return execute(sql, *args)
+
+    with connection.execute_wrapper(execute):
+        assert keeper(mia).renew() is False
+    assert not faster
+    assert stored(mia).lease is None
+    assert not airisk.journal
+
+
+def test_the_applications_first_token_is_the_deployments_own(airisk: World) -> None:
+    token = TokenKeeper(conf.deployment("second")).access().token
+    assert (AIRiskToken.objects.get().deployment, AIRiskToken.objects.get().access_token) == ("second", token)
+
+
 @committing
 @pytest.mark.parametrize("ends_in", [-60, 60, 3600])
 def test_a_host_with_a_wrong_key_replaces_nothing(airisk: World, settings: Any, mia: User, ends_in: float) -> None:
@@ -538,9 +576,11 @@ def test_use_is_noted_once_an_hour_at_most(airisk: World, mia: User, monkeypatch
 
 
 @committing
-def test_signals_tell_what_became_of_a_token(airisk: World, mia: User, monkeypatch: pytest.MonkeyPatch) -> None:
-    give_token(mia, ends_in=-60)
-    with heard() as told:
+def test_signals_and_the_log_tell_what_became_of_a_token(
+    airisk: World, mia: User, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    users = give_token(mia, ends_in=-60)
+    with heard() as told, caplog.at_level(logging.INFO, "airisk_oauth.renewal"):
         keeper().access()
         keeper(mia).access()
         airisk.switches.refuse = True
@@ -553,6 +593,13 @@ def test_signals_tell_what_became_of_a_token(airisk: World, mia: User, monkeypat
         ("obtained", {"sender": AIRiskToken, "user_id": None, "deployment": "default"}),
         ("renewed", {"sender": AIRiskToken, "user_id": mia.pk, "deployment": "default"}),
         ("failed", {"sender": AIRiskToken, "user_id": mia.pk, "deployment": "default"}),
+    ]
+    lived_on = f"AIRisk token {users.pk} lives on without its early renewal: The stored token could not be renewed."
+    assert [(record.event, record.getMessage()) for record in caplog.records] == [  # type: ignore[attr-defined]
+        ("token.obtained", f"AIRisk token {stored().pk} of deployment default was renewed"),
+        ("token.renewed", f"AIRisk token {users.pk} of deployment default was renewed"),
+        ("token.renewal_failed", f"AIRisk token {users.pk} of deployment default was not renewed: {error}"),
+        ("token.early_renewal_failed", f"{lived_on} {error}"),
     ]
 
 
