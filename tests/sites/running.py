@@ -1,0 +1,137 @@
+"""What a site of these needs to run: settings, a database, people at the same moment, and a line for each promise."""
+
+import logging
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import django
+import environ
+import psycopg
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse
+
+Result = TypeVar("Result")
+Work = Callable[[], Result]
+
+HOST = "app.example.com"
+APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "airisk_oauth",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "airisk_oauth.middleware.AIRiskMiddleware",
+]
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+
+
+def deployments(url: str) -> dict[str, dict[str, str]]:
+    """Return the setting ``AIRISK_OAUTH`` for an AIRisk at this URL."""
+    options = {"BASE_URL": url, "CLIENT_ID": "client-1", "CLIENT_SECRET": "secret-1"}
+    return {"default": {**options, "REDIRECT_URI": f"https://{HOST}/airisk/callback/"}}
+
+
+def configure(airisk_url: str, **special: Any) -> None:
+    """Set Django up with what most sites have, and what is special about this one."""
+    ordinary = {
+        "SECRET_KEY": "a key for the tests, and long enough for Django's own check of it",
+        "ALLOWED_HOSTS": [".example.com"],
+        "USE_TZ": True,
+        "ROOT_URLCONF": "__main__",
+        "LOGIN_URL": "/login/",
+        "STATIC_URL": "/static/",
+        "DEFAULT_AUTO_FIELD": "django.db.models.BigAutoField",
+        "INSTALLED_APPS": APPS,
+        "MIDDLEWARE": MIDDLEWARE,
+        "TEMPLATES": TEMPLATES,
+        "AIRISK_OAUTH": deployments(airisk_url),
+    }
+    settings.configure(**ordinary, **{name: value for name, value in special.items() if name not in ordinary})
+    for name in ordinary.keys() & special.keys():
+        setattr(settings, name, special[name])
+    django.setup()
+
+
+def postgresql(name: str, **options: Any) -> dict[str, Any]:
+    """Return the settings of a new, empty database on the server that ``DATABASE_URL`` names."""
+    server = environ.Env().db("DATABASE_URL")
+    name = f"{name}_{os.getpid()}"
+    with psycopg.connect(
+        host=server["OPTIONS"]["host"], user=server["USER"], dbname="postgres", autocommit=True
+    ) as link:
+        link.execute(f"CREATE DATABASE {name}".encode())
+    folder = server["OPTIONS"]["host"]
+    return {"ENGINE": "django.db.backends.postgresql", "NAME": name, "USER": server["USER"], "HOST": folder, **options}
+
+
+def conversations(request: HttpRequest) -> HttpResponse:
+    """The view that most sites have: the conversations of whoever is signed in."""
+    return HttpResponse(request.airisk.get("/api/GetConversations"))  # type: ignore[attr-defined]
+
+
+def at_once(works: Iterable[Work[Result]]) -> list[tuple[Result, float]]:
+    """Do all of this at the same moment, each in a thread and on a connection of its own.
+
+    :returns: the results, in order, each with the seconds it took.
+    """
+    from django.db import connections
+
+    works = list(works)
+    gate = threading.Barrier(len(works))
+    connections.close_all()
+
+    def run(work: Work[Result]) -> tuple[Result, float]:
+        gate.wait(10)
+        began = time.monotonic()
+        try:
+            return work(), time.monotonic() - began
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(len(works)) as threads:
+        return list(threads.map(run, works))
+
+
+def keep(*promises: Callable[[], None]) -> None:
+    """Try every promise, print a line for each, and end the process: with 0 where all are kept."""
+    # What the site would log is told by the promise that it breaks.
+    logging.disable()
+    kept = True
+    for promise in promises:
+        try:
+            promise()
+        except Exception:  # noqa: BLE001 - whatever broke it is told
+            kept = False
+            traceback.print_exc()
+            print(f"{promise.__name__}: broken", flush=True)
+        else:
+            print(f"{promise.__name__}: kept", flush=True)
+    sys.exit(0 if kept else 1)

@@ -1,0 +1,19 @@
+"""People with a UUID, an address and a password: ``AbstractBaseUser`` alone, without staff, permissions or groups."""
+
+import uuid
+
+from django.contrib.auth.models import AbstractBaseUser, BaseUserManager
+from django.db import models
+
+
+class Members(BaseUserManager["Member"]):
+    pass
+
+
+class Member(AbstractBaseUser):
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4)
+    email = models.EmailField(unique=True)
+
+    objects = Members()
+
+    USERNAME_FIELD = "email"

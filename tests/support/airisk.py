@@ -1,0 +1,124 @@
+"""A small AIRisk on a port of its own, from its documentation; shares no code with the package or its sandbox.
+
+Source: https://docs.aicrisk.com/api-overview/airisk-api-oauth2-authentication
+"""
+
+import json
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import count
+from typing import NamedTuple
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+#: No token is good enough for this call.
+FORBIDDEN = "/api/Forbidden"
+
+
+class Call(NamedTuple):
+    """A call of the API; ``userid``: its token's, "" for the application's, ``None`` without a valid one."""
+
+    userid: str | None
+    path: str
+    headers: dict[str, str]
+
+
+class AIRisk(ThreadingHTTPServer):
+    """What AIRisk knows, and how it behaves.
+
+    :ivar latency: seconds before the token endpoint answers.
+    :ivar refuses: whether the authorization endpoint redirects with an error.
+    :ivar granted: the userid of every token given, oldest first.
+    """
+
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        self.latency = 0.0
+        self.refuses = False
+        self.granted: list[str] = []
+        self.calls: list[Call] = []
+        self.codes: dict[str, tuple[str, str]] = {}
+        self.tokens: dict[str, str] = {}
+        self._numbers = count()
+
+    def new_code(self, userid: str, redirect_uri: str) -> str:
+        """Return a code that is good for one token of this userid."""
+        code = f"code-{next(self._numbers)}"
+        self.codes[code] = userid, redirect_uri
+        return code
+
+    def new_token(self, userid: str) -> str:
+        """Return a token whose text says whose it is."""
+        token = f"token-of-{userid}-{next(self._numbers)}"
+        self.tokens[token] = userid
+        return token
+
+    def refuse_all_tokens(self) -> None:
+        """Answer 401 to every token given so far, although none has reached its expiration."""
+        self.tokens.clear()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: AIRisk
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        parts = urlsplit(self.path)
+        if parts.path == "/api/oauth2":
+            self._authorize(dict(parse_qsl(parts.query)))
+        else:
+            self._call(parts.path)
+
+    def do_POST(self) -> None:
+        form = dict(parse_qsl(self.rfile.read(int(self.headers["Content-Length"])).decode()))
+        time.sleep(self.server.latency)
+        userid = form.get("userid", "")
+        if self.server.codes.pop(form["code"], None) != (userid, form["redirect_uri"]):
+            self._answer(400, b"Invalid Code", "text/plain")
+            return
+        self.server.granted.append(userid)
+        expiration = (datetime.now(UTC) + timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
+        self._answer_json(200, {"access_token": self.server.new_token(userid), "expiration": expiration})
+
+    def _authorize(self, query: dict[str, str]) -> None:
+        back = {"state": query["state"], "error": "access_denied"}
+        if not self.server.refuses:
+            back = {
+                "state": query["state"],
+                "code": self.server.new_code(query.get("userid", ""), query["redirect_uri"]),
+            }
+        self._answer(302, b"", "text/html", Location=f"{query['redirect_uri']}?{urlencode(back)}")
+
+    def _call(self, path: str) -> None:
+        userid = self.server.tokens.get(self.headers.get("Authorization", "").removeprefix("Bearer "))
+        self.server.calls.append(Call(userid, path, dict(self.headers.items())))
+        if userid is None or path == FORBIDDEN:
+            self._answer_json(401, {"title": "Unauthorized", "status": 401, "traceId": "00-676e-01-00"})
+        else:
+            self._answer_json(200, [{"id": "1", "userID": userid}])
+
+    def _answer_json(self, status: int, content: object) -> None:
+        self._answer(status, json.dumps(content).encode(), "application/json")
+
+    def _answer(self, status: int, body: bytes, content_type: str, **headers: str) -> None:
+        self.send_response(status)
+        for name, value in {"Content-Type": content_type, "Content-Length": str(len(body)), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+
+def start() -> AIRisk:
+    """Serve an AIRisk from a thread for as long as the process lives."""
+    server = AIRisk()
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server
