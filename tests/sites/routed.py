@@ -17,7 +17,7 @@ from tests.support import airisk
 
 AIRISK = airisk.start()
 DATABASES = {name: running.postgresql(name, ATOMIC_REQUESTS=True) for name in ("default", "acme")}
-TENANTS = {"www.example.com": "default", running.HOST: "acme"}
+TENANTS = {"public.example.com": "default", running.HOST: "acme"}
 current: ContextVar[str] = ContextVar("tenant", default="default")
 
 
@@ -61,7 +61,7 @@ urlpatterns = [
 for database in DATABASES:
     call_command("migrate", database=database, verbosity=0)
 with tenant("default"):
-    ROOT = people.new_connected_person(AIRISK, "root", "root_of_default", host="www.example.com")
+    ROOT = people.new_connected_person(AIRISK, "root", "root_of_default", host="public.example.com")
 with tenant("acme"):
     MIA = people.new_person("mia", "mia_of_acme")
     MIA.tenant = lambda: tenant("acme")

@@ -33,11 +33,11 @@ urlpatterns = [
     path("conversations/", running.conversations),
 ]
 call_command("migrate_schemas", shared=True, run_syncdb=True, verbosity=0)
-for schema, host in (("public", "www.example.com"), ("acme", running.HOST)):
+for schema, host in (("public", "public.example.com"), ("acme", running.HOST)):
     company = Company(schema_name=schema, name=schema)
     company.save(verbosity=0)
     Host.objects.create(tenant=company, domain=host)
-ROOT = people.new_connected_person(AIRISK, "root", "root_of_public", host="www.example.com")
+ROOT = people.new_connected_person(AIRISK, "root", "root_of_public", host="public.example.com")
 with schema_context("acme"):
     MIA = people.new_person("mia", "mia_of_acme")
     MIA.tenant = lambda: schema_context("acme")
