@@ -72,9 +72,13 @@ def connection_required_response(request: HttpRequest, error: ConnectionRequired
 
 def is_script(request: HttpRequest) -> bool:
     """Tell a script that wants JSON from a browser that shows pages."""
-    if "X-Requested-With" in request.headers:
+    headers = request.headers
+    if "X-Requested-With" in headers or "HX-Request" in headers:
         return True
-    return request.get_preferred_type(["text/html", "application/json"]) == "application/json"
+    # fetch() and EventSource say no more than "*/*" and "text/event-stream" by themselves.
+    return headers.get("Sec-Fetch-Mode", "navigate") != "navigate" or "text/html" not in headers.get(
+        "Accept", "text/html"
+    )
 
 
 class _Visit:
