@@ -22,7 +22,12 @@ PRODUCTION = [
 ]
 TENANTS = ["mission", "nobody_gets_the_token_of_another_tenant"]
 SITES = {
-    "startproject": ["mission", "sixteen_people_connect_beside_a_sweep"],
+    "startproject": [
+        "mission",
+        "visitors_with_expired_tokens_are_answered_at_once",
+        "sixteen_people_connect_beside_a_sweep",
+    ],
+    "startproject atomic": ["mission", "visitors_with_expired_tokens_are_answered_at_once"],
     "production": PRODUCTION,
     "production pgbouncer": PRODUCTION,
     "schemas": TENANTS,

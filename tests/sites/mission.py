@@ -40,6 +40,11 @@ class Person:
         """Their row, if there is one, to be looked at within their tenant."""
         return AIRiskToken.objects.filter(user=self.user.pk)
 
+    def has_fresh_token(self) -> bool:
+        """Tell whether the stored token expires in more than half an hour."""
+        with self.tenant():
+            return bool(self.token.get().expires_at > timezone.now() + timedelta(minutes=30))
+
     def expire_in(self, seconds: float) -> None:
         """Let their stored token expire so soon, negative: so long ago."""
         with self.tenant():
@@ -155,14 +160,15 @@ def _renew(airisk: AIRisk, person: Person) -> None:
     person.expire_in(-60)
     assert_called(person)
     assert airisk.granted == [person.userid] * 2, "expired"
+    assert person.has_fresh_token()
     airisk.refuse_all_tokens()
     assert_called(person)
     assert airisk.granted == [person.userid] * 3, "401"
     person.expire_in(60)
     with person.tenant():
         call_command("refresh_airisk_tokens", stdout=StringIO())
-        assert person.token.get().expires_at > timezone.now() + timedelta(minutes=30)
     assert airisk.granted == [person.userid] * 4, "sweep"
+    assert person.has_fresh_token()
     assert_called(person)
 
 

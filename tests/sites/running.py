@@ -1,23 +1,17 @@
-"""What a site of these needs to run: settings, a database, people at the same moment, and a line for each promise."""
+"""What a site of these needs to run: settings, a database, and a line for each promise."""
 
 import logging
 import os
 import sys
-import threading
-import time
 import traceback
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import Any
 
 import django
 import environ
 import psycopg
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
-
-Result = TypeVar("Result")
-Work = Callable[[], Result]
 
 HOST = "app.example.com"
 APPS = [
@@ -95,29 +89,6 @@ def postgresql(name: str, **options: Any) -> dict[str, Any]:
 def conversations(request: HttpRequest) -> HttpResponse:
     """The view that most sites have: the conversations of whoever is signed in."""
     return HttpResponse(request.airisk.get("/api/GetConversations"))  # type: ignore[attr-defined]
-
-
-def at_once(works: Iterable[Work[Result]]) -> list[tuple[Result, float]]:
-    """Do all of this at the same moment, each in a thread and on a connection of its own.
-
-    :returns: the results, in order, each with the seconds it took.
-    """
-    from django.db import connections
-
-    works = list(works)
-    gate = threading.Barrier(len(works))
-    connections.close_all()
-
-    def run(work: Work[Result]) -> tuple[Result, float]:
-        gate.wait(10)
-        began = time.monotonic()
-        try:
-            return work(), time.monotonic() - began
-        finally:
-            connections.close_all()
-
-    with ThreadPoolExecutor(len(works)) as threads:
-        return list(threads.map(run, works))
 
 
 def keep(*promises: Callable[[], None]) -> None:
