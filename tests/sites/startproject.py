@@ -10,6 +10,7 @@ import tempfile
 import time
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import django
 from django.core.management import call_command
@@ -68,6 +69,7 @@ def sixteen_people_connect_beside_a_sweep() -> None:
         assert answer.status_code == 302, people.why(answer)
 
     sweep = partial(in_site, [sys.executable, "manage.py", "refresh_airisk_tokens"])
+    swept: Any
     swept, *_nothing = at_once(sweep, *(partial(connect, visitor) for visitor in visitors))
     assert swept.returncode == 0, swept.stderr
     for visitor in visitors:
