@@ -205,7 +205,7 @@ def _unreadable(token: AIRiskToken) -> None:
 
 
 def _held(token: AIRiskToken) -> None:
-    AIRiskToken.objects.filter(pk=token.pk).update(lease=uuid4(), lease_until=timezone.now() + HOUR)
+    AIRiskToken.objects.filter(pk=token.pk).update(lease=uuid4(), lease_until=timezone.now() + timedelta(minutes=1))
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import requests
 from django.urls import reverse
 from django.utils import timezone
 
-from .. import conf
+from .. import conf, unwritten
 from ..conf import DEFAULT_ALIAS, Deployment
 from ..models import AIRiskIdentity, AIRiskToken
 from ..protocol import Secret, TokenGrant
@@ -51,6 +51,7 @@ class FakeAIRisk(AIRiskServer):
 
     def __exit__(self, *exc: object) -> None:
         self._async_door.__exit__(None, None, None)
+        unwritten.forget_all()
         responses.stop(allow_assert=False)
         responses.reset()
 
