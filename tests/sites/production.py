@@ -66,7 +66,8 @@ from django.core.management import call_command  # noqa: E402
 from tests.sites import mission as people  # noqa: E402
 
 SHOWN = count()
-GATE = threading.Barrier(4)
+IS_CROWDED = threading.Event()
+GATE = threading.Barrier(4, action=IS_CROWDED.set)
 
 
 def home(request: HttpRequest) -> HttpResponse:
@@ -125,8 +126,7 @@ def four_visitors_with_expired_tokens_are_answered_at_once() -> None:
         visitor.page = "/crowded/"
 
     def visit_home() -> None:
-        while not GATE.n_waiting:
-            time.sleep(0.01)
+        assert IS_CROWDED.wait(10)
         assert people.new_browser().get("/?again", secure=True).status_code == 200
 
     connections.close_all()

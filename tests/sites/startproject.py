@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -59,12 +58,11 @@ def sixteen_people_connect_beside_a_sweep() -> None:
     for number in range(40):
         people.new_connected_person(AIRISK, f"away{number}", f"away_{number}", expires_in=60)
     visitors = [people.new_person(f"visitor{number}", f"user_{number}") for number in range(16)]
-    AIRISK.granted.clear()
+    AIRISK.has_granted.clear()
     AIRISK.latency = 0.1
 
     def connect(visitor: people.Person) -> None:
-        while not AIRISK.granted:
-            time.sleep(0.01)
+        assert AIRISK.has_granted.wait(30), "The sweep renews nothing."
         answer = people.connect(visitor)
         assert answer.status_code == 302, people.why(answer)
 

@@ -30,6 +30,7 @@ class AIRisk(ThreadingHTTPServer):
     :ivar latency: seconds before the token endpoint answers.
     :ivar refuses: whether the authorization endpoint redirects with an error.
     :ivar granted: the userid of every token given, oldest first.
+    :ivar has_granted: set with every token given.
     """
 
     daemon_threads = True
@@ -41,6 +42,7 @@ class AIRisk(ThreadingHTTPServer):
         self.latency = 0.0
         self.refuses = False
         self.granted: list[str] = []
+        self.has_granted = threading.Event()
         self.calls: list[Call] = []
         self.codes: dict[str, tuple[str, str]] = {}
         self.tokens: dict[str, str] = {}
@@ -86,6 +88,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(400, b"Invalid Code", "text/plain")
             return
         self.server.granted.append(userid)
+        self.server.has_granted.set()
         expiration = (datetime.now(UTC) + timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
         self._answer_json(200, {"access_token": self.server.new_token(userid), "expiration": expiration})
 
