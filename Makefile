@@ -3,7 +3,7 @@ PYTHON ?= python3
 PORT ?= 8000
 BIN := .venv/bin
 
-.PHONY: demo test coverage matrix dist bench bench-docs messages mutants screenshots
+.PHONY: demo test sites coverage matrix dist bench bench-docs messages mutants screenshots
 .PHONY: lint format clean
 
 demo: .venv/demo
@@ -15,14 +15,18 @@ demo: .venv/demo
 PYTEST := pytest
 browsers := $(patsubst %,tests/test_%.py,browser demo readme scheduling)
 servers := $(patsubst %,tests/test_%.py,canaries machine processes renewal sweep testing transport)
-others := $(filter-out $(browsers) $(servers),$(wildcard tests/test_*.py))
+others := $(filter-out $(browsers) $(servers) tests/test_sites.py,$(wildcard tests/test_*.py))
 
 # Every process would compile the sources anew.
 unexport PYTHONDONTWRITEBYTECODE
 
 test: .venv/test
-	$(MAKE) --jobs=5 --output-sync=target \
-		postgresql-servers postgresql-others sqlite-browsers sqlite-servers sqlite-others
+	$(MAKE) --jobs=6 --output-sync=target \
+		postgresql-servers postgresql-others sqlite-browsers sqlite-servers sqlite-others sites
+
+# Each is a process, with a database of its own.
+sites: .venv/test
+	$(BIN)/$(PYTEST) tests/test_sites.py
 
 coverage: .venv/test
 	$(BIN)/coverage erase
