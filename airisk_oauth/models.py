@@ -30,6 +30,12 @@ from .protocol import Secret, TokenGrant
 SKEW: Final = timedelta(seconds=10)
 COOL_DOWN: Final = timedelta(seconds=30)
 MAX_COOL_DOWN: Final = timedelta(hours=1)
+#: The same where only a person can help.
+MAX_COOL_DOWN_FOR_PERSON: Final = timedelta(days=1)
+#: A pause is up to this much longer, so that tokens that failed together are not tried again together.
+SPREAD: Final = 1.2
+LONGEST_PAUSE: Final = MAX_COOL_DOWN * SPREAD
+LONGEST_PAUSE_FOR_PERSON: Final = MAX_COOL_DOWN_FOR_PERSON * SPREAD
 #: How many flows a user may have open at once, and how long a started one is remembered.
 MAX_PENDING: Final = 10
 KEEP_SPENT: Final = timedelta(hours=1)
@@ -245,8 +251,9 @@ class AIRiskToken(models.Model):
         """Return from when on to renew; ``renew_before`` is in seconds, and a quarter of the life at the most."""
         if self.expires_at is None:
             return None
-        life = self.expires_at - self.renewed_at
-        return self.expires_at - min(timedelta(seconds=renew_before), life / 4)
+        before, life = timedelta(seconds=renew_before), self.expires_at - self.renewed_at
+        # Renewed by a host whose clock was ahead: nobody knows its life.
+        return self.expires_at - (min(before, life / 4) if life > timedelta(0) else before)
 
     def renew(self, grant: TokenGrant, now: datetime) -> None:
         """Take a new token over (without saving), and forget what failed before."""
@@ -263,10 +270,11 @@ class AIRiskToken(models.Model):
         self.failure_status = getattr(error, "status", None)
         self.failure_reason = getattr(error, "reason", "")
         self.failure_trace_id = getattr(error, "trace_id", "")
-        pause = min(COOL_DOWN * 2 ** min(self.failure_count, 20), MAX_COOL_DOWN)
+        longest = MAX_COOL_DOWN_FOR_PERSON if self.needs_person else MAX_COOL_DOWN
+        pause = min(COOL_DOWN * 2 ** min(self.failure_count, 20), longest)
         asked = timedelta(seconds=getattr(error, "retry_after", None) or 0)
         self.failure_count += 1
-        self.retry_at = now + max(pause * random.uniform(1, 1.2), asked)  # noqa: S311 - only spreads the load
+        self.retry_at = now + max(pause * random.uniform(1, SPREAD), asked)  # noqa: S311 - only spreads the load
 
     def failure(self) -> AIRiskError:
         """Return the last failure as the error it was."""

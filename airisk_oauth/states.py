@@ -48,6 +48,8 @@ def explained(token: AIRiskToken) -> str:
         return gettext("the settings name no such deployment")
     if state == State.UNREADABLE:
         return gettext("the stored token cannot be opened")
+    if token.user is not None and not getattr(token.user, "is_active", True):
+        return gettext("the user is deactivated")
     if state == State.ENDED:
         return gettext("the next call renews it")
     if state != State.RECONNECT or token.needs_person:
@@ -103,4 +105,4 @@ def _is_due(deployment: Deployment, now: datetime) -> Q:
     four_times = ExpressionWrapper(left * Value(4), output_field=DurationField())
     # The cheap condition first: SQLite asks Python for the other one.
     soon = Q(deployment=deployment.alias, expires_at__lte=now + timedelta(seconds=deployment.renew_before))
-    return soon & Q(LessThanOrEqual(four_times, life))
+    return soon & (Q(renewed_at__gte=F("expires_at")) | Q(LessThanOrEqual(four_times, life)))
