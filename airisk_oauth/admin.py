@@ -279,14 +279,14 @@ class AIRiskTokenAdmin(_SearchedByUser, _TokenAdmin):
         deployment = views.deployment_or_404(alias)
         back = reverse(_LIST, current_app=self.admin_site.name)
         try:
-            done = renewal.TokenKeeper(deployment).renew()
+            done = renewal.TokenKeeper(deployment, renewal.APPLICATION).renew()
         except ConnectionRequired:
             return views.start(request, deployment, next_url=back, for_application=True)
         except AIRiskError as error:
             self.message_user(request, views.told(request, error), messages.ERROR)
         else:
             text = _("The application's token was obtained.") if done else _("Another process is obtaining it.")
-            for token in AIRiskToken.objects.primary().owned_by(None, alias) if done else ():
+            for token in AIRiskToken.objects.primary().of_application(alias) if done else ():
                 self.log_change(request, token, gettext("Renewed by hand."))
             self.message_user(request, text, messages.SUCCESS if done else messages.INFO)
         return redirect(back)

@@ -4,6 +4,7 @@ import asyncio
 import ssl
 import time
 import zlib
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from functools import lru_cache
 from pathlib import Path
@@ -91,6 +92,8 @@ class EnvironmentTransport(httpx2.AsyncBaseTransport):
         self._bundle = DEFAULT_CA_BUNDLE_PATH if environment["verify"] is True else environment["verify"]
         self._limits = httpx2.Limits(max_connections=100, max_keepalive_connections=20 if keep_alive else 0)
         self._inner: httpx2.AsyncHTTPTransport | None = None
+        self._answers = 0
+        self._winds_down = False
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         if self._inner is None:
@@ -98,11 +101,48 @@ class EnvironmentTransport(httpx2.AsyncBaseTransport):
             self._inner = httpx2.AsyncHTTPTransport(
                 verify=context, trust_env=False, proxy=self._proxy, limits=self._limits
             )
-        return await self._inner.handle_async_request(request)
+        self._answers += 1
+        try:
+            response = await self._inner.handle_async_request(request)
+        except BaseException:
+            await self._answer_is_over()
+            raise
+        response.stream = _Watched(response.stream, self._answer_is_over)
+        return response
 
     async def aclose(self) -> None:
-        if self._inner is not None:
-            await self._inner.aclose()
+        inner, self._inner = self._inner, None
+        if inner is not None:
+            await inner.aclose()
+
+    async def wind_down(self) -> None:
+        """Close what is idle now, and everything once no answer is under way; what is called later does the same."""
+        self._winds_down = True
+        if not self._answers:
+            await self.aclose()
+
+    async def _answer_is_over(self) -> None:
+        self._answers -= 1
+        if self._winds_down and not self._answers:
+            await self.aclose()
+
+
+class _Watched(httpx2.AsyncByteStream):
+    """A response's body that tells when it has been read or left."""
+
+    def __init__(self, stream: Any, closed: Callable[[], Awaitable[None]]) -> None:
+        self._stream, self._closed, self._is_open = stream, closed, True
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self._stream.__aiter__()  # type: ignore[no-any-return]
+
+    async def aclose(self) -> None:
+        try:
+            await self._stream.aclose()
+        finally:
+            if self._is_open:
+                self._is_open = False
+                await self._closed()
 
 
 @lru_cache(maxsize=4)

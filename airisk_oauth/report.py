@@ -16,6 +16,7 @@ COUNTED: Final = (RENEWED, REFUSED, UNAVAILABLE, SKIPPED)
 HELD: Final = gettext_noop("another process is at it")
 OVERTAKEN: Final = gettext_noop("another process was faster")
 SOMEBODY_ELSE: Final = gettext_noop("the user's identity on AIRisk is gone or has changed")
+OTHER_ADDRESS: Final = gettext_noop("the token is of another address of AIRisk: the user has to connect again")
 UNRESOLVED: Final = gettext_noop("the site's USERID failed for the user")
 UNREADABLE: Final = gettext_noop("the stored token cannot be opened")
 DEACTIVATED: Final = gettext_noop("the user is deactivated")
@@ -28,7 +29,7 @@ USER_REFUSED: Final = gettext_noop("refused by AIRisk")
 PERSON_ASKED_FOR: Final = gettext_noop("AIRisk asks for a person")
 
 #: What only a person can put right; told once for each token.
-FOR_A_PERSON: Final = (SOMEBODY_ELSE, UNREADABLE)
+FOR_A_PERSON: Final = (SOMEBODY_ELSE, OTHER_ADDRESS, UNREADABLE)
 _NO_FAULT: Final = (HELD, OVERTAKEN, DEACTIVATED, *FOR_A_PERSON)
 
 

@@ -7,7 +7,8 @@ from uuid import UUID
 
 from django.db import InterfaceError, OperationalError, connections, transaction
 
-from .models import AIRiskToken, AIRiskTokenQuerySet
+from .database import retrying
+from .models import AIRiskToken
 
 Result = TypeVar("Result")
 
@@ -54,17 +55,17 @@ def settle(tokens: list[AIRiskToken], lease: UUID, fields: Iterable[str] = ()) -
     objects = AIRiskToken.objects.primary()
     if len(tokens) < 2 or not connections[objects.db].features.has_select_for_update_skip_locked:
         return AIRiskToken.objects.settle(tokens, lease, fields)
-    with transaction.atomic(using=objects.db):
-        ours = objects.filter(pk__in=[token.pk for token in tokens], lease=lease)
-        free = set(ours.select_for_update(skip_locked=True).values_list("pk", flat=True))
-        saved = AIRiskToken.objects.settle([token for token in tokens if token.pk in free], lease, fields)
+    saved = retrying(objects.db, lambda: _settle_unlocked(tokens, lease, fields))
+    done = {token.pk for token in saved}
     for token in tokens:
-        if token.pk not in free:
+        if token.pk not in done:
             saved = [*saved, *AIRiskToken.objects.settle([token], lease, fields)]
     return saved
 
 
-def free_leases(tokens: AIRiskTokenQuerySet) -> None:
-    """Give up the leases of these tokens, one by one, where they are still the same."""
-    for pk, lease in tokens.values_list("pk", "lease"):
-        AIRiskToken.objects.primary().filter(pk=pk, lease=lease).update(lease=None, lease_until=None)
+def _settle_unlocked(tokens: list[AIRiskToken], lease: UUID, fields: Iterable[str]) -> list[AIRiskToken]:
+    objects = AIRiskToken.objects.primary()
+    with transaction.atomic(using=objects.db):
+        ours = objects.filter(pk__in=[token.pk for token in tokens], lease=lease)
+        free = set(ours.select_for_update(skip_locked=True).values_list("pk", flat=True))
+        return AIRiskToken.objects.settle([token for token in tokens if token.pk in free], lease, fields)

@@ -8,14 +8,14 @@ from typing import Any, Final, cast
 
 from django.contrib.auth import get_user_model
 from django.db import Error as DatabaseError
-from django.db.models import Count, Exists, Max, OuterRef, Q
+from django.db.models import Exists, Max, OuterRef, Q
 from django.utils import timezone
 from django.utils.module_loading import import_string
 
 from .conf import Deployment
 from .events import log
-from .models import LONGEST_PAUSE, LONGEST_PAUSE_FOR_PERSON, SKEW, AIRiskToken, AIRiskTokenQuerySet
-from .report import DEACTIVATED, SOMEBODY_ELSE, UNREADABLE, UNRESOLVED
+from .models import MAX_PAUSE, MAX_PAUSE_FOR_PERSON, SKEW, AIRiskToken, AIRiskTokenQuerySet
+from .report import DEACTIVATED, OTHER_ADDRESS, SOMEBODY_ELSE, UNREADABLE, UNRESOLVED
 from .sealing import Unreadable
 
 logger = logging.getLogger("airisk_oauth.sweep")
@@ -86,20 +86,18 @@ class Selection:
             failed_at__gt=self.started, failed_at__lte=latest
         )
 
-    def oddities(self, wrong_lease: Q) -> tuple[bool, bool]:
-        """Tell whether AIRisk may be refusing the site itself, and whether leases are there that are wrong.
+    def is_client_doubtful(self) -> bool:
+        """Tell whether AIRisk has answered 401 for some token, and has renewed no other one of the deployment since.
 
-        It may be where AIRisk has answered 401 for some token, and has renewed no other one of the deployment since.
+        Then it may be the site itself that AIRisk refuses.
         """
-        latest = timezone.now() + SKEW
-        refused = Q(failure_kind=AIRiskToken.Failure.REFUSED, failure_status=401, failing_since__lte=latest)
-        tokens = AIRiskToken.objects.primary().filter(deployment=self.deployment.alias)
         if not self.deployment.silent_renewal:
-            tokens = tokens.none()
-        found = tokens.aggregate(since=Max("failing_since", filter=refused), leases=Count("pk", filter=wrong_lease))
-        since = found["since"]
-        is_doubtful = since is not None and not tokens.filter(renewed_at__gt=since, renewed_at__lte=latest).exists()
-        return is_doubtful, found["leases"] > 0
+            return False
+        latest = timezone.now() + SKEW
+        tokens = AIRiskToken.objects.primary().filter(deployment=self.deployment.alias)
+        refused = tokens.filter(failure_kind=AIRiskToken.Failure.REFUSED, failure_status=401, failing_since__lte=latest)
+        since = refused.aggregate(since=Max("failing_since"))["since"]
+        return since is not None and not tokens.filter(renewed_at__gt=since, renewed_at__lte=latest).exists()
 
     def _chosen(self) -> AIRiskTokenQuerySet:
         tokens: AIRiskTokenQuerySet = AIRiskToken.objects.primary().filter(deployment=self.deployment.alias)
@@ -126,8 +124,8 @@ class Selection:
 
 def _may_be_tried(started: datetime, now: datetime) -> Q:
     """Return whether a token does not cool down, or does so for longer than it ever should."""
-    too_long = Q(retry_at__gt=now + LONGEST_PAUSE) & ~Q(failure_kind__in=AIRiskToken.HOPELESS)
-    far_too_long = Q(retry_at__gt=now + LONGEST_PAUSE_FOR_PERSON)
+    too_long = Q(retry_at__gt=now + MAX_PAUSE) & ~Q(failure_kind__in=AIRiskToken.HOPELESS)
+    far_too_long = Q(retry_at__gt=now + MAX_PAUSE_FOR_PERSON)
     return Q(retry_at=None) | Q(retry_at__lte=started) | Q(failed_at__gt=now + SKEW) | too_long | far_too_long
 
 
@@ -188,6 +186,8 @@ class Judge:
             return UNRESOLVED
         if token.user_id is not None and userids.get(token.user_id) != token.userid:
             return SOMEBODY_ELSE
+        if token.user_id is not None and not token.is_from(self.deployment):
+            return OTHER_ADDRESS
         try:
             # A host with a wrong key must not replace what the others can still open.
             token.access_token  # noqa: B018

@@ -11,13 +11,11 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
-from datetime import timedelta
 from functools import partial
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from uuid import uuid4
 
-from django.db.models import Q
 from django.utils import timezone
 
 from . import flow, rows, selection
@@ -121,7 +119,8 @@ class _Run:
         expected = self.left = self.sweep.total()
         with self.clients, ThreadPoolExecutor(self.sweep.workers) as pool:
             try:
-                self._look_for_oddities()
+                if self.patiently(self.sweep.is_client_doubtful):
+                    self._suspect_client()
                 self._work(pool)
             except BaseException:
                 # What AIRisk has granted is saved all the same, and what was claimed is free for the next sweep. A
@@ -139,16 +138,6 @@ class _Run:
         self._skip(INTERRUPTED if self.sweep.stop.is_set() else self.given_up or HELD, left)
         self._skip(DEACTIVATED, self.sweep.deactivated())
         return self.report
-
-    def _look_for_oddities(self) -> None:
-        """Look, in one query, for what is hardly ever there: leases that last too long, a client that is refused."""
-        # Of a host whose clock was ahead.
-        too_long = Q(lease_until__gt=timezone.now() + timedelta(seconds=2 * self.lease_seconds))
-        is_doubtful, has_too_long = self.patiently(partial(self.sweep.oddities, too_long))
-        if has_too_long:
-            self.patiently(partial(rows.free_leases, self.sweep.candidates().filter(too_long)))
-        if is_doubtful:
-            self._suspect_client()
 
     def _work(self, pool: ThreadPoolExecutor) -> None:
         self._fill(pool)
@@ -216,7 +205,7 @@ class _Run:
         return [token for token in page if not reasons[token.pk]]
 
     def _renew(self, token: AIRiskToken) -> Outcome:
-        return self._ask_for_token(token.userid or None)
+        return self._ask_for_token(token.requested_userid)
 
     def _ask_for_token(self, userid: str | None) -> Outcome:
         try:

@@ -134,12 +134,16 @@ STATES: list[tuple[State, str, dict[str, Any]]] = [
     (State.ENDING, "by hand, less than its ten minutes left", {"deployment": "second", "ends_in": 500}),
     (State.ENDED, "ended", {"ends_in": -60}),
     (State.ENDED, "as good as ended", {"ends_in": 5}),
+    (State.ENDED, "of a short life, and an eighth of it left", {"ends_in": 4, "life": 40}),
+    (State.ENDING, "of a short life, and a quarter of it left", {"ends_in": 8, "life": 40}),
     (State.ENDED, "ended, of an unknown deployment", {"deployment": GONE, "ends_in": -60}),
     (State.RECONNECT, "refused", {"failure_kind": "refused", "failure_count": 1}),
     (State.RECONNECT, "a person is asked for", {"failure_kind": "person", "failure_count": 1}),
     (State.RECONNECT, "by hand and ended", {"deployment": "second", "ends_in": -60}),
     (State.RECONNECT, "identity changed", {"userid": "user_1"}),
     (State.RECONNECT, "identity removed", {"identity": None}),
+    (State.RECONNECT, "issued elsewhere", {"origin": "https://elsewhere.example:443"}),
+    (State.LIVE, "the application's, issued elsewhere", {"user": None, "origin": "https://elsewhere.example:443"}),
     (State.RECONNECT, "identity on another deployment only", {"identity": "second"}),
     (State.RECONNECT, "the application's, refused", {"user": None, "failure_kind": "refused", "failure_count": 1}),
     (State.FAILING, "unavailable", {"failure_kind": "unavailable", "failure_count": 1, "ends_in": -60}),
@@ -175,6 +179,7 @@ def store(name: str, values: dict[str, Any]) -> AIRiskToken:
         token.key_id = key_id
     if sealed is not None:
         token.sealed = sealed
+    token.origin = given.get("origin", token.origin)
     token.save()
     return token
 
@@ -307,6 +312,7 @@ def test_the_pages_say_what_there_is_to_know_of_a_token(admin_client: Client) ->
         ("by hand and ended", "needs reconnecting a person has to connect"),
         ("identity removed", "needs reconnecting the user's identity on AIRisk is gone or has changed"),
         ("the application's, refused", "needs reconnecting refused by AIRisk in"),
+        ("issued elsewhere", "needs reconnecting the token is of another address of AIRisk: the user has to connect"),
         ("unknown key and more", "unreadable the stored token cannot be opened · refused by AIRisk"),
         ("not obtained", "not obtained yet - - less than a minute ago"),
         ("of a deactivated user", "live the user is deactivated in 59 minutes"),

@@ -24,8 +24,8 @@ from airisk_oauth.management.commands import refresh_airisk_tokens
 from airisk_oauth.models import AIRiskIdentity, AIRiskToken
 from airisk_oauth.sandbox.world import World
 from airisk_oauth.userids import FromIdentity
-from tests.flows import give_token
-from tests.test_renewal import attempt, committing, set_option, token_requests, travel, trouble, until
+from tests.flows import give_token, set_option, token_requests
+from tests.test_renewal import attempt, committing, travel, trouble, until
 from tests.test_sweep import crowd, renewed_of, save_soon  # noqa: F401 - a fixture of all these tests too
 
 pytestmark = pytest.mark.django_db
@@ -194,11 +194,11 @@ def test_a_token_that_another_process_is_at_is_no_trouble(airisk: World, mia: Us
 
 
 def test_one_deployment_that_is_down_does_not_keep_the_other_from_being_served(airisk: World, settings: Any) -> None:
-    crowd(60)
     tokens = crowd(3, "second")
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         set_option(settings, BASE_URL=f"http://127.0.0.1:{nobody.getsockname()[1]}")
+        crowd(60)
         status, answer = refresh_json(workers=2)
     assert status == 1
     down = answer["deployments"]["default"]

@@ -97,6 +97,7 @@ def test_what_python_keeps_to_be_said_later_is_marked() -> None:
             report.SOMEBODY_ELSE,
             report.UNRESOLVED,
             report.UNREADABLE,
+            report.OTHER_ADDRESS,
             report.LEFT_ALONE,
             report.NOT_KNOWN,
             report.DEACTIVATED,

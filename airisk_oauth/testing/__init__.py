@@ -15,7 +15,7 @@ import requests
 from django.urls import reverse
 from django.utils import timezone
 
-from .. import conf
+from .. import conf, unwritten
 from ..conf import DEFAULT_ALIAS, Deployment
 from ..models import AIRiskIdentity, AIRiskToken
 from ..protocol import Secret, TokenGrant
@@ -51,6 +51,7 @@ class FakeAIRisk(AIRiskServer):
 
     def __exit__(self, *exc: object) -> None:
         self._async_door.__exit__(None, None, None)
+        unwritten.forget_all()
         responses.stop(allow_assert=False)
         responses.reset()
 
@@ -110,13 +111,15 @@ class FakeAIRisk(AIRiskServer):
 
         :raises AIRiskToken.DoesNotExist: there is none.
         """
-        row = AIRiskToken.objects.primary().owned_by(None if user is None else user.pk, deployment)
+        rows = AIRiskToken.objects.primary()
+        row = rows.of_application(deployment) if user is None else rows.owned_by(user.pk, deployment)
         self._ended.add(row.get().access_token)
         row.update(expires_at=timezone.now())
 
     def _give_token(self, options: Deployment, user_id: Any, userid: str | None, expires_in: int | None) -> AIRiskToken:
         token, ends = self._world.new_token(Caller(options.client_id, userid), expires_in)
-        grant = TokenGrant(Secret(token), None if ends is None else datetime.fromtimestamp(ends, UTC))
+        expires_at = None if ends is None else datetime.fromtimestamp(ends, UTC)
+        grant = TokenGrant(Secret(token), expires_at, options.origin_text)
         return AIRiskToken.objects.store(user_id, options.alias, userid or "", grant)
 
 
