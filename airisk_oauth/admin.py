@@ -29,13 +29,14 @@ from . import conf, flow, states
 from .exceptions import AIRiskError, ConnectionRequired
 from .models import AIRiskIdentity, AIRiskToken
 from .states import State
+from .transactions import non_atomic
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from django.db.models import QuerySet
 
-    from .sweep import Report
+    from .report import Report
 
     _IdentityAdmin = admin.ModelAdmin[AIRiskIdentity]
     _TokenAdmin = admin.ModelAdmin[AIRiskToken]
@@ -200,8 +201,9 @@ class AIRiskTokenAdmin(_SearchedByUser, _TokenAdmin):
 
     def _renew(self, tokens: "QuerySet[AIRiskToken]") -> "Report":
         from . import sweep
+        from .report import Report
 
-        report = sweep.Report()
+        report = Report()
         for alias, group in groupby(tokens.values_list("deployment", "pk"), key=lambda row: row[0]):
             pks = [pk for _alias, pk in group]
             try:
@@ -229,7 +231,8 @@ class AIRiskTokenAdmin(_SearchedByUser, _TokenAdmin):
             )
             return self._ask(request, title, explanation)
         self.log_deletions(request, queryset)
-        tokens = list(queryset)
+        # In one order, so that two who do this at once do not wait for each other; each for itself.
+        tokens = list(queryset.order_by("pk"))
         for token in tokens:
             flow.disconnect(token)
         text = ngettext("%d token was forgotten.", "%d tokens were forgotten.", len(tokens)) % len(tokens)
@@ -257,6 +260,8 @@ class AIRiskTokenAdmin(_SearchedByUser, _TokenAdmin):
         ours = path("obtain/<slug:alias>/", obtain, name="airisk_oauth_airisktoken_obtain")
         return [ours, *super().get_urls()]
 
+    # Its actions call AIRisk, which no transaction waits for, and change rows one by one.
+    @non_atomic
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
         ours = {
             "airisk_deployments": conf.aliases() if self.has_renew_permission(request) else [],
@@ -264,6 +269,7 @@ class AIRiskTokenAdmin(_SearchedByUser, _TokenAdmin):
         }
         return super().changelist_view(request, {**(extra_context or {}), **ours})
 
+    @non_atomic
     def obtain(self, request: HttpRequest, alias: str) -> HttpResponse:
         """Obtain the application's token, or renew it; by this browser where AIRisk wants a person."""
         from . import renewal, views
@@ -301,19 +307,19 @@ def _from_now(moment: "datetime") -> str:
 
 
 def _sentences(report: "Report") -> Iterator[tuple[str, int]]:
-    from . import sweep
+    from .report import REFUSED, RENEWED, UNAVAILABLE
 
     counts = report.counts
-    if number := counts[sweep.RENEWED]:
+    if number := counts[RENEWED]:
         yield ngettext("%d token was renewed.", "%d tokens were renewed.", number) % number, messages.SUCCESS
-    if number := counts[sweep.REFUSED]:
+    if number := counts[REFUSED]:
         text = ngettext(
             "%d token was refused: its user has to reconnect.",
             "%d tokens were refused: their users have to reconnect.",
             number,
         )
         yield text % number, messages.ERROR
-    if number := counts[sweep.UNAVAILABLE]:
+    if number := counts[UNAVAILABLE]:
         text = ngettext(
             "%d token was not renewed: AIRisk was not available.",
             "%d tokens were not renewed: AIRisk was not available.",

@@ -33,8 +33,13 @@ from .protocol import Secret, TokenGrant
 SKEW: Final = timedelta(seconds=10)
 COOL_DOWN: Final = timedelta(seconds=30)
 MAX_COOL_DOWN: Final = timedelta(hours=1)
-#: No pause is longer than this; the cool-down is spread by a fifth.
-MAX_PAUSE: Final = MAX_COOL_DOWN * 1.2
+#: The same where only a person can help.
+MAX_COOL_DOWN_FOR_PERSON: Final = timedelta(days=1)
+#: A cool-down is up to this much longer, so that tokens that failed together are not tried again together.
+SPREAD: Final = 1.2
+#: No pause is longer than this.
+MAX_PAUSE: Final = MAX_COOL_DOWN * SPREAD
+MAX_PAUSE_FOR_PERSON: Final = MAX_COOL_DOWN_FOR_PERSON * SPREAD
 #: How often a connection is stored again that a concurrent connect, disconnect or deletion got in the way of.
 STORE_TRIES: Final = 5
 #: How many flows a user may have open at once, and how long a started one is remembered.
@@ -333,7 +338,8 @@ class AIRiskToken(models.Model):
 
     def is_paused(self, now: datetime) -> bool:
         """Tell whether a renewal failed so recently that none is tried early."""
-        return self.retry_at is not None and now < self.retry_at <= now + MAX_PAUSE
+        longest = MAX_PAUSE_FOR_PERSON if self.needs_person else MAX_PAUSE
+        return self.retry_at is not None and now < self.retry_at <= now + longest
 
     def renew(self, grant: TokenGrant, now: datetime) -> None:
         """Take a new token over (without saving), and forget what failed before."""
@@ -350,10 +356,11 @@ class AIRiskToken(models.Model):
         self.failure_status = getattr(error, "status", None)
         self.failure_reason = getattr(error, "reason", "")
         self.failure_trace_id = getattr(error, "trace_id", "")
-        pause = min(COOL_DOWN * 2 ** min(self.failure_count, 20), MAX_COOL_DOWN)
+        longest = MAX_COOL_DOWN_FOR_PERSON if self.needs_person else MAX_COOL_DOWN
+        pause = min(COOL_DOWN * 2 ** min(self.failure_count, 20), longest)
         asked = timedelta(seconds=getattr(error, "retry_after", None) or 0)
         self.failure_count += 1
-        self.retry_at = now + max(pause * random.uniform(1, 1.2), asked)  # noqa: S311 - only spreads the load
+        self.retry_at = now + max(pause * random.uniform(1, SPREAD), asked)  # noqa: S311 - only spreads the load
 
     def failure(self) -> AIRiskError:
         """Return the last failure as the error it was."""

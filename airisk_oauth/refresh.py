@@ -7,12 +7,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import timedelta
 from typing import Any, Final
 
 from . import conf
 from .events import log
-from .sweep import COUNTED, Report, Sweep
+from .report import COUNTED, Report, Trouble
+from .sweep import Sweep
 
 logger = logging.getLogger("airisk_oauth.sweep")
 
@@ -36,7 +38,8 @@ def refresh_tokens(
     :param limit: so many tokens at the most.
     :param workers: so many requests at a time.
     :returns: what the command prints with ``--json``: how many tokens were ``renewed``, ``refused``, ``unavailable`` or
-        ``skipped``, the ``seconds`` it took, and the counts by deployment in ``deployments``.
+        ``skipped``, the ``seconds`` it took, the counts by deployment in ``deployments``, in ``needs_person`` those
+        tokens that need a person since this run, in ``client_refused`` the deployments that do not accept the site.
     :raises WrongOption: when an option means nothing.
     :raises django.core.exceptions.ImproperlyConfigured: when a setting is wrong.
     :raises django.db.Error: when the database fails. What was renewed is saved where it can be.
@@ -88,7 +91,19 @@ def answer(reports: dict[str, Report], began: float) -> dict[str, Any]:
     for report in reports.values():
         everything.add(report)
     of_each = {alias: counts(report) for alias, report in reports.items()}
-    return {**counts(everything), "seconds": round(time.monotonic() - began, 1), "deployments": of_each}
+    return {
+        **counts(everything),
+        "seconds": round(time.monotonic() - began, 1),
+        "deployments": of_each,
+        "needs_person": [_plain(trouble) for trouble in everything.needs_person],
+        "client_refused": [alias for alias, report in reports.items() if report.client_refused],
+    }
+
+
+def _plain(trouble: Trouble) -> dict[str, Any]:
+    """Return it as JSON can have it: keys that are no numbers, such as UUIDs, as strings."""
+    values = asdict(trouble).items()
+    return {name: value if isinstance(value, int | None) else str(value) for name, value in values}
 
 
 def duration(text: str | timedelta) -> timedelta:

@@ -48,12 +48,16 @@ def explained(token: AIRiskToken) -> str:
         return gettext("the settings name no such deployment")
     if state == State.UNREADABLE:
         return gettext("the stored token cannot be opened")
+    if token.user is not None and not getattr(token.user, "is_active", True):
+        return gettext("the user is deactivated")
     if state == State.ENDED:
         return gettext("the next call renews it")
     if state != State.RECONNECT or token.needs_person:
         return ""
     if token.has_ended and not conf.deployment(token.deployment).silent_renewal:
         return gettext("a person has to connect")
+    if not token.is_from(conf.deployment(token.deployment)):
+        return gettext("the token is of another address of AIRisk: the user has to connect again")
     return gettext("the user's identity on AIRisk is gone or has changed")
 
 
@@ -75,7 +79,7 @@ def with_state(tokens: "QuerySet[AIRiskToken]") -> "QuerySet[AIRiskToken]":
             When(_needs_person(deployments, now), then=Value(State.RECONNECT)),
             When(failure_count__gt=0, then=Value(State.FAILING)),
             When(sealed="", then=Value(State.AWAITED)),
-            When(expires_at__lte=now + SKEW, then=Value(State.ENDED)),
+            When(_is_ended(now), then=Value(State.ENDED)),
             *(When(_is_due(deployment, now), then=Value(State.ENDING)) for deployment in deployments),
             default=Value(State.LIVE),
             output_field=CharField(),
@@ -89,18 +93,33 @@ def _needs_person(deployments: list[Deployment], now: datetime) -> Q:
     same_identity = AIRiskIdentity.objects.filter(
         user=OuterRef("user"), deployment=OuterRef("deployment"), userid=OuterRef("userid")
     )
+    here = [Q(deployment=deployment.alias, origin__in=["", deployment.origin_text]) for deployment in deployments]
+    from_elsewhere = Q(deployment__in=[each.alias for each in deployments], user__isnull=False)
+    for each in here:
+        from_elsewhere &= ~each
     return (
         Q(failure_kind__in=AIRiskToken.HOPELESS)
-        | Q(deployment__in=by_hand, expires_at__lte=now + SKEW)
+        | from_elsewhere
+        | Q(deployment__in=by_hand) & _is_ended(now)
         | Q(~Exists(same_identity), deployment__in=by_identity, user__isnull=False)
     )
 
 
+def _is_ended(now: datetime) -> Q:
+    """Tell in SQL what ``AIRiskToken.is_ended`` tells of one token."""
+    return Q(expires_at__lte=now + SKEW) & _has_left(8, now)
+
+
 def _is_due(deployment: Deployment, now: datetime) -> Q:
     """Tell in SQL what ``AIRiskToken.renew_at`` tells of one token."""
-    left = ExpressionWrapper(F("expires_at") - Value(now), output_field=DurationField())
-    life = ExpressionWrapper(F("expires_at") - F("renewed_at"), output_field=DurationField())
-    four_times = ExpressionWrapper(left * Value(4), output_field=DurationField())
     # The cheap condition first: SQLite asks Python for the other one.
     soon = Q(deployment=deployment.alias, expires_at__lte=now + timedelta(seconds=deployment.renew_before))
-    return soon & Q(LessThanOrEqual(four_times, life))
+    return soon & _has_left(4, now)
+
+
+def _has_left(part: int, now: datetime) -> Q:
+    """Return whether at most one of so many parts of a token's life is left, or its times cannot be right."""
+    left = ExpressionWrapper(F("expires_at") - Value(now), output_field=DurationField())
+    life = ExpressionWrapper(F("expires_at") - F("renewed_at"), output_field=DurationField())
+    parts = ExpressionWrapper(left * Value(part), output_field=DurationField())
+    return Q(renewed_at__gte=F("expires_at")) | Q(LessThanOrEqual(parts, life))

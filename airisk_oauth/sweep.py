@@ -7,31 +7,41 @@ saves what came back in batches. Several hosts may sweep at once: a row that one
 import logging
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
-from datetime import timedelta
 from functools import partial
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from uuid import uuid4
 
-from django.contrib.auth import get_user_model
-from django.db import Error as DatabaseError
-from django.db import InterfaceError, OperationalError, connections
-from django.db.models import Q
 from django.utils import timezone
-from django.utils.module_loading import import_string
-from django.utils.translation import gettext_noop
 
-from . import flow, renewal
-from .conf import Deployment
+from . import flow, rows, selection
 from .events import log
 from .exceptions import AIRiskError, AIRiskRefused, AIRiskUnavailable, ConnectionRequired
 from .models import AIRiskToken, AIRiskTokenQuerySet
-from .sealing import Unreadable
+from .protocol import TokenGrant
+from .renewal import Outcome, lease_seconds, save_outcomes
+from .report import (
+    DEACTIVATED,
+    FOR_A_PERSON,
+    HELD,
+    INTERRUPTED,
+    LEFT_ALONE,
+    NOT_KNOWN,
+    OVERTAKEN,
+    PERSON_ASKED_FOR,
+    REFUSED,
+    RENEWED,
+    SKIPPED,
+    UNAVAILABLE,
+    USER_REFUSED,
+    Report,
+    Trouble,
+)
+from .selection import Judge, Line, Selection
 
 if TYPE_CHECKING:
     from .transport import OAuthClient
@@ -40,8 +50,11 @@ logger = logging.getLogger("airisk_oauth.sweep")
 
 Result = TypeVar("Result")
 
-#: After so many tokens in a row that failed by what would fail all, the rest of the deployment is left alone.
+#: After so many tokens in a row for which AIRisk was not available, the rest of the deployment is left alone; after so
+#: many that it refused by 401, the sweep finds out whether it is the site that AIRisk refuses.
 GIVE_UP_AFTER: Final = 5
+#: From so many tokens at the far end of the queue the sweep finds that out where nothing else tells.
+SAMPLE: Final = 25
 #: For how long results are gathered before they are saved together, in seconds.
 GATHER: Final = 0.1
 #: How many tokens are claimed at a time, and from how many under way on, as multiples of the workers: enough that they
@@ -50,99 +63,28 @@ PAGE: Final = 2
 RESERVE: Final = 3
 #: For how many seconds a database that went away is waited for, so that a restart costs no token.
 PATIENCE: Final = 30.0
+#: After how many seconds the sweep looks again whether what waits in its queue is still its own.
+LOOK_AGAIN: Final = 5.0
 
-RENEWED: Final = "renewed"
-REFUSED: Final = "refused"
-UNAVAILABLE: Final = "unavailable"
-SKIPPED: Final = "skipped"
-COUNTED: Final = (RENEWED, REFUSED, UNAVAILABLE, SKIPPED)
-
-#: Why a token was skipped; shown translated by the admin.
-HELD: Final = gettext_noop("another process is at it")
-OVERTAKEN: Final = gettext_noop("another process was faster")
-SOMEBODY_ELSE: Final = gettext_noop("the user's identity on AIRisk is gone or has changed")
-UNRESOLVED: Final = gettext_noop("the site's USERID failed for the user")
-UNREADABLE: Final = gettext_noop("the stored token cannot be opened")
-LEFT_ALONE: Final = gettext_noop("left alone, because AIRisk is not available")
-NOT_KNOWN: Final = gettext_noop("left alone, because AIRisk does not accept this site")
-INTERRUPTED: Final = gettext_noop("interrupted")
+#: What AIRisk answers to a client or a secret that is wrong, and it may be to a user whom it does not know.
+_UNAUTHORIZED: Final = 401
 
 
 @dataclass
-class Report:
-    """What a sweep did: how many tokens by what became of them, and why some were skipped."""
+class Sweep(Selection):
+    """Renews the tokens of a selection.
 
-    counts: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(COUNTED, 0)))
-    reasons: Counter[str] = field(default_factory=Counter)
-
-    @property
-    def is_clean(self) -> bool:
-        """Whether every token was renewed, here or by another process."""
-        troubled = sum(number for reason, number in self.reasons.items() if reason not in (HELD, OVERTAKEN))
-        return not (self.counts[REFUSED] or self.counts[UNAVAILABLE] or troubled)
-
-    def add(self, other: "Report") -> None:
-        self.counts.update(other.counts)
-        self.reasons.update(other.reasons)
-
-    def skip(self, reason: str, number: int = 1) -> None:
-        if number > 0:
-            self.counts[SKIPPED] += number
-            self.reasons[reason] += number
-
-
-@dataclass
-class Sweep:
-    """The tokens of one deployment that are to be renewed.
-
-    :ivar within: what ends within this time; ``None``: all, whatever their end, idleness or cool-down.
-    :ivar user_id: only this user's token.
-    :ivar pks: only these rows.
-    :ivar limit: so many tokens at the most.
     :ivar workers: so many HTTP requests at a time.
     :ivar stop: set it, from a signal handler say, and what is in flight is finished, nothing more begun.
     """
 
-    deployment: Deployment
-    within: timedelta | None = timedelta(minutes=10)
-    user_id: Any = None
-    pks: list[Any] | None = None
-    limit: int | None = None
     workers: int = 8
     stop: threading.Event = field(default_factory=threading.Event)
-
-    def __post_init__(self) -> None:
-        self.started = timezone.now()
-
-    def candidates(self) -> "AIRiskTokenQuerySet":
-        """Return the tokens that are to be renewed; none twice, however short a life AIRisk gives them."""
-        tokens: AIRiskTokenQuerySet = (
-            AIRiskToken.objects.primary()
-            .filter(deployment=self.deployment.alias, renewed_at__lte=self.started)
-            .exclude(sealed="")
-        )
-        if not self.deployment.silent_renewal:
-            return tokens.none()
-        if self.user_id is not None:
-            tokens = tokens.filter(user=self.user_id)
-        if self.pks is not None:
-            tokens = tokens.filter(pk__in=self.pks)
-        if self.within is None:
-            return tokens
-        return tokens.filter(
-            Q(retry_at=None) | Q(retry_at__lte=self.started),
-            expires_at__lte=self.started + self.within,
-            last_used_at__gte=self.started - timedelta(days=self.deployment.renew_unused_for),
-        )
-
-    def total(self) -> int:
-        number = self.candidates().count()
-        return number if self.limit is None else min(number, self.limit)
 
     def run(self, progress: Callable[[str], object] = lambda _what: None) -> Report:
         """Renew them.
 
-        :param progress: called for each token with what became of it, one of :data:`COUNTED`.
+        :param progress: called for each token with what became of it, one of :data:`~airisk_oauth.report.COUNTED`.
         """
         return _Run(self, progress).run()
 
@@ -154,20 +96,32 @@ class _Run:
         self.progress = progress
         self.report = Report()
         self.lease = uuid4()
-        self.patience = PATIENCE
-        self.faults = 0
+        # A lease outlasts the flows that are before it in the queue.
+        self.lease_seconds = (RESERVE + PAGE - 1) * self.deployment.timeout[1] + lease_seconds(self.deployment)
+        self.patiently = rows.Patience(PATIENCE, self._say_that_it_waits)
+        self.judge = Judge(self.deployment)
+        self.lines = sweep.lines()
+        self.left = 0
+        self.looked_at = time.monotonic()
         self.given_up = ""
-        self.unresolved: set[Any] = set()
-        self.in_flight: dict[Future[renewal.Outcome], AIRiskToken] = {}
-        self.done: SimpleQueue[Future[renewal.Outcome]] = SimpleQueue()
+        # In a row: for which AIRisk was not available; refused by 401 for the first time; refused once more.
+        self.unavailable = self.unauthorized = self.refused_again = 0
+        self.tolerance = GIVE_UP_AFTER
+        self.samples = self.exhausted = self.drops_rest = False
+        self.suspicion: AIRiskError | None = None
+        self.no_samples: set[Any] = set()
+        self.in_flight: dict[Future[Outcome], AIRiskToken] = {}
+        self.done: SimpleQueue[Future[Outcome]] = SimpleQueue()
         self.of_thread = threading.local()
         self.clients = ExitStack()
 
     def run(self) -> Report:
-        expected = self.sweep.total()
+        expected = self.left = self.sweep.total()
         with self.clients, ThreadPoolExecutor(self.sweep.workers) as pool:
             try:
-                self._work(pool, self._pages(expected))
+                if self.patiently(self.sweep.is_client_doubtful):
+                    self._suspect_client()
+                self._work(pool)
             except BaseException:
                 # What AIRisk has granted is saved all the same, and what was claimed is free for the next sweep. A
                 # signal's handler may raise anywhere: what was not yet, or no longer, to come by the queue has to.
@@ -178,112 +132,89 @@ class _Run:
                     with suppress(Exception):
                         self._save()
                 raise
-        left = expected - self.report.counts.total()
-        if self.sweep.stop.is_set():
-            self._skip(INTERRUPTED, left)
-        elif self.given_up:
-            self._skip(self.given_up, left)
-        else:
-            self._skip(HELD, left)
+        if self.suspicion is not None and not self.given_up:
+            self._give_up_on_client()
+        left = 0 if self.drops_rest else expected - self.report.counts.total()
+        self._skip(INTERRUPTED if self.sweep.stop.is_set() else self.given_up or HELD, left)
+        self._skip(DEACTIVATED, self.sweep.deactivated())
         return self.report
 
-    def _work(self, pool: ThreadPoolExecutor, pages: Iterator[list[AIRiskToken]]) -> None:
-        exhausted = False
-        while self.in_flight or not exhausted:
-            while not exhausted and len(self.in_flight) <= RESERVE * self.sweep.workers:
-                page = next(pages, None)
-                exhausted = page is None
-                for token in page or ():
-                    future = pool.submit(self._renew, token)
-                    self.in_flight[future] = token
-                    future.add_done_callback(self.done.put)
+    def _work(self, pool: ThreadPoolExecutor) -> None:
+        self._fill(pool)
+        while self.in_flight:
             self._save()
+            self._leave_what_was_taken_over()
             if self._is_over:
-                exhausted = True
                 self._withdraw()
+            self._fill(pool)
+
+    def _fill(self, pool: ThreadPoolExecutor) -> None:
+        while not self.exhausted and len(self.in_flight) <= RESERVE * self.sweep.workers:
+            page = self._next_page()
+            self.exhausted = not page
+            for token in self._wanted(page) if page else ():
+                future = pool.submit(self._renew, token)
+                self.in_flight[future] = token
+                future.add_done_callback(self.done.put)
 
     @property
     def _is_over(self) -> bool:
         return bool(self.given_up) or self.sweep.stop.is_set()
 
-    def _withdraw(self) -> None:
-        """Give back what no worker has begun with."""
-        queued = [self.in_flight.pop(future) for future in list(self.in_flight) if future.cancel()]
-        self._settle(queued, self.lease)
+    # From the database to the workers
 
-    def _pages(self, left: int) -> Iterator[list[AIRiskToken]]:
-        """Yield claimed tokens, a page at a time, in keyset order: a page costs the same wherever it is."""
-        by_end = self.sweep.within is not None
-        # A lease outlasts the flows that are before it in the queue.
-        queue = (RESERVE + PAGE - 1) * self.deployment.timeout[1]
-        seconds = queue + renewal.lease_seconds(self.deployment)
-        after = Q()
-        while left > 0 and not self._is_over:
-            rows = self.sweep.candidates().filter(after).order_by(*(["expires_at"] if by_end else []), "pk")
-            limit = min(PAGE * self.sweep.workers, left)
-            page = self._patiently(partial(rows.claim, self.lease, now=timezone.now(), seconds=seconds, limit=limit))
-            if not page:
-                return
-            left -= len(page)
-            end, pk = page[-1].expires_at, page[-1].pk
-            after = Q(expires_at__gt=end) | Q(expires_at=end, pk__gt=pk) if by_end else Q(pk__gt=pk)
-            yield self._wanted(page)
+    def _next_page(self) -> list[AIRiskToken]:
+        while self.left > 0 and not self._is_over:
+            if len(self.lines) == 1 and not self._is_last_line_worth_it:
+                self.drops_rest = not self.suspicion
+                return []
+            page = self.patiently(partial(self.lines[0].take, self._claim, from_far_end=self.samples))
+            if page:
+                self.left -= len(page)
+                return page
+            if len(self.lines) == 1:
+                return []
+            del self.lines[0]
+        return []
+
+    @property
+    def _is_last_line_worth_it(self) -> bool:
+        """Whether to try those again that needed a person the last time."""
+        return not self.samples and (self.refused_again < SAMPLE or self.sweep.within is None)
+
+    def _claim(self, tokens: AIRiskTokenQuerySet) -> list[AIRiskToken]:
+        limit = min(PAGE * self.sweep.workers, self.left)
+        return tokens.claim(self.lease, now=timezone.now(), seconds=self.lease_seconds, limit=limit)
 
     def _wanted(self, page: list[AIRiskToken]) -> list[AIRiskToken]:
         """Give those back that must not be renewed, and return the others."""
         try:
-            users = [token.user_id for token in page if token.user_id is not None]
-            userids = self._patiently(partial(self._userids, users))
+            reasons = self.patiently(partial(self.judge.reasons_against, page))
         except BaseException:
             self._settle(page, self.lease)
             raise
-        reasons = {token.pk: self._reason_against(token, userids) for token in page}
-        for reason in filter(None, reasons.values()):
-            self._skip(reason)
-        self._settle([token for token in page if reasons[token.pk]], self.lease)
+        unwanted = [token for token in page if reasons[token.pk]]
+        new = [token for token in unwanted if reasons[token.pk] in FOR_A_PERSON and not selection.is_known(token)]
+        self._settle([token for token in unwanted if token not in new], self.lease)
+        for token in new:
+            selection.note(token, timezone.now())
+        for token in self._settle(new, self.lease, selection.NOTED):
+            self._tell(token, reasons[token.pk] or "")
+        for token in unwanted:
+            self._skip(reasons[token.pk] or "")
         return [token for token in page if not reasons[token.pk]]
 
-    def _reason_against(self, token: AIRiskToken, userids: dict[Any, str | None]) -> str | None:
-        if token.user_id in self.unresolved:
-            return UNRESOLVED
-        if token.user_id is not None and userids.get(token.user_id) != token.userid:
-            return SOMEBODY_ELSE
-        try:
-            # A host with a wrong key must not replace what the others can still open.
-            token.access_token  # noqa: B018
-        except Unreadable:
-            return UNREADABLE
-        return None
+    def _renew(self, token: AIRiskToken) -> Outcome:
+        return self._ask_for_token(token.requested_userid)
 
-    def _userids(self, user_ids: list[Any]) -> dict[Any, str | None]:
-        resolver = import_string(self.deployment.userid)
-        if hasattr(resolver, "many"):
-            found: dict[Any, str | None] = resolver.many(user_ids, self.deployment.alias)
-            return found
-        users = get_user_model()._default_manager.in_bulk(user_ids)
-        return {pk: self._userid_of(user) for pk, user in users.items()}
-
-    def _userid_of(self, user: Any) -> str | None:
+    def _ask_for_token(self, userid: str | None) -> Outcome:
         try:
-            return self.deployment.userid_of(user)
-        except DatabaseError:
-            raise
-        except Exception as error:  # noqa: BLE001 - the site's own code, asked about one user
-            # One user of whom it says nothing must not keep the tokens of all others from being renewed.
-            fields = {"resolver": self.deployment.userid, "user_id": user.pk, "deployment": self.deployment.alias}
-            message = "%(resolver)s failed for user %(user_id)s: %(error)s"
-            log(logger, logging.WARNING, "sweep.userid_failed", message, error=type(error).__name__, **fields)
-            self.unresolved.add(user.pk)
-            return None
-
-    def _renew(self, token: AIRiskToken) -> renewal.Outcome:
-        try:
-            return self._client().run(flow.obtain_silently(self.deployment, token.userid or None))
+            return self._client().run(flow.obtain_silently(self.deployment, userid))
         except AIRiskError as error:
             return error
 
     def _client(self) -> "OAuthClient":
-        """Return this worker's own client: a connection is used by one thread."""
+        """Return this thread's own client: a connection is used by one thread."""
         from .transport import OAuthClient
 
         if not hasattr(self.of_thread, "client"):
@@ -291,31 +222,48 @@ class _Run:
         client: OAuthClient = self.of_thread.client
         return client
 
+    def _withdraw(self) -> list[AIRiskToken]:
+        """Give back, and return, what no worker has begun with."""
+        queued = [self.in_flight.pop(future) for future in list(self.in_flight) if future.cancel()]
+        self._settle(queued, self.lease)
+        return queued
+
+    def _leave_what_was_taken_over(self) -> None:
+        """Drop what waits in the queue and was claimed by a caller in need; of interest only where AIRisk is slow."""
+        if time.monotonic() - self.looked_at < LOOK_AGAIN:
+            return
+        self.looked_at = time.monotonic()
+        tokens = AIRiskToken.objects.primary().filter(pk__in=[token.pk for token in self.in_flight.values()])
+        ours = self.patiently(lambda: set(tokens.filter(lease=self.lease).values_list("pk", flat=True)))
+        for future, token in list(self.in_flight.items()):
+            if token.pk not in ours and future.cancel():
+                del self.in_flight[future]
+                self._skip(OVERTAKEN)
+
+    # From the workers to the database
+
     def _save(self) -> None:
         """Save what has come back, gathered for a moment so that one write serves several tokens."""
         # One that was withdrawn is done, too.
         came = [(self.in_flight.pop(future), future) for future in [*self._gather()] if future in self.in_flight]
         outcomes = [(token, future.result()) for token, future in came if future.exception() is None]
-        saved = {token.pk for token in renewal.save_outcomes(outcomes, self.lease, self._settle)}
+        known = {token.pk for token, _outcome in outcomes if selection.is_known(token)}
+        saved = {token.pk for token in save_outcomes(outcomes, self.lease, self._settle)}
         for token, outcome in outcomes:
             if token.pk not in saved:
                 self._skip(OVERTAKEN)
                 continue
-            what = _word_for(outcome)
-            fault = _fault_for_all(outcome)
-            self.faults = self.faults + 1 if fault else 0
-            if self.faults >= GIVE_UP_AFTER:
-                self.given_up = fault
-            self.report.counts[what] += 1
-            self.progress(what)
+            self._count(token, outcome, is_known=token.pk in known)
         self._settle([token for token, future in came if future.exception()], self.lease)
         for _token, future in came:
             future.result()
+        if self.unauthorized >= self.tolerance and not self._is_over:
+            self._suspect_client()
 
-    def _gather(self) -> "Iterator[Future[renewal.Outcome]]":
-        """Yield one call that is done, and those that follow it soon, for every worker one at the most."""
+    def _gather(self) -> "Iterator[Future[Outcome]]":
+        """Yield one call that is done, and those that follow it soon, up to a page of them."""
         ends = float("inf")
-        for _worker in range(min(self.sweep.workers, len(self.in_flight))):
+        for _result in range(min(PAGE * self.sweep.workers, len(self.in_flight))):
             left = None if ends == float("inf") else max(ends - time.monotonic(), 0)
             try:
                 yield self.done.get(timeout=left)
@@ -323,46 +271,89 @@ class _Run:
                 return
             ends = min(ends, time.monotonic() + GATHER)
 
-    def _settle(self, *args: Any) -> list[AIRiskToken]:
-        return self._patiently(partial(AIRiskToken.objects.settle, *args))
+    def _settle(self, tokens: list[AIRiskToken], *args: Any) -> list[AIRiskToken]:
+        return self.patiently(partial(rows.settle, tokens, *args))
 
-    def _patiently(self, work: Callable[[], Result]) -> Result:
-        """Do what the database is needed for; when it goes away, as in a restart, wait for it and do it again.
+    def _count(self, token: AIRiskToken, outcome: Outcome, *, is_known: bool) -> None:
+        what = _word_for(outcome)
+        self.report.counts[what] += 1
+        self.progress(what)
+        if what == REFUSED and not is_known:
+            self._tell(token, USER_REFUSED if isinstance(outcome, AIRiskRefused) else PERSON_ASKED_FOR)
+        self.unavailable = self.unavailable + 1 if isinstance(outcome, AIRiskUnavailable) else 0
+        if self.unavailable >= GIVE_UP_AFTER:
+            self.given_up = self.given_up or LEFT_ALONE
+        if what == RENEWED:
+            self.unauthorized, self.refused_again = 0, 0
+            self.samples, self.suspicion = False, None
+        elif is_known:
+            self.refused_again += what == REFUSED
+        elif _is_unauthorized(outcome) and token.pk not in self.no_samples:
+            self.unauthorized += 1
 
-        Every statement of a sweep may be repeated. Inside a transaction, which is lost then, nothing is.
-        """
-        connection = connections[AIRiskToken.objects.primary().db]
-        give_up = time.monotonic() + self.patience
-        told = False
-        while True:
-            try:
-                return work()
-            except (OperationalError, InterfaceError) as error:
-                if connection.in_atomic_block or time.monotonic() > give_up:
-                    self.patience = 0
-                    raise
-                if not told:
-                    message, alias = "The sweep waits for the database: %(why)s", self.deployment.alias
-                    log(logger, logging.WARNING, "sweep.database_wait", message, why=error, deployment=alias)
-                told = True
-                connection.close()
-                time.sleep(0.2)
+    def _tell(self, token: AIRiskToken, reason: str) -> None:
+        trouble = Trouble(token.pk, token.user_id, token.deployment, reason)
+        self.report.needs_person.append(trouble)
+        message = "A person is needed: token %(token_id)s of user %(user_id)s on %(deployment)s: %(reason)s"
+        log(logger, logging.WARNING, "sweep.needs_person", message, token=token, reason=reason)
 
     def _skip(self, reason: str, number: int = 1) -> None:
         self.report.skip(reason, number)
         for _ in range(number):
             self.progress(SKIPPED)
 
+    # Whom AIRisk refuses
 
-def _word_for(outcome: renewal.Outcome) -> str:
+    def _suspect_client(self) -> None:
+        """Find out whether AIRisk refuses the site, and not some of its users; give up where there is no doubt.
+
+        The application's token belongs to no user. It is not kept: to know that AIRisk grants it is all.
+        """
+        if self.samples:
+            self._give_up_on_client()
+            return
+        queued = self._withdraw()
+        answer = self._ask_for_token(None)
+        if isinstance(answer, TokenGrant):
+            # Asked less often the more users are refused, so that it costs next to nothing.
+            self.unauthorized, self.tolerance = 0, 2 * self.tolerance
+        elif _is_unauthorized(answer):
+            # It may be that this client gets tokens of users only.
+            self.suspicion = answer
+            self._take_samples(GIVE_UP_AFTER)
+        elif self.unauthorized >= self.tolerance:
+            self._take_samples(SAMPLE)
+        self._take_later(queued)
+
+    def _take_samples(self, number: int) -> None:
+        """Go on at the far end of the queue, where the users are others."""
+        # What was begun before is none.
+        self.no_samples = {token.pk for token in self.in_flight.values()}
+        self.samples, self.tolerance = True, self.unauthorized + number
+
+    def _take_later(self, tokens: list[AIRiskToken]) -> None:
+        """Put these, which were claimed and given back, before those that needed a person the last time."""
+        pks = [token.pk for token in tokens]
+        self.left += len(pks)
+        self.exhausted = False
+        self.lines.insert(-1, Line(lambda: self.sweep.candidates().filter(pk__in=pks), ("pk",)))
+
+    def _give_up_on_client(self) -> None:
+        self.given_up, self.report.client_refused = NOT_KNOWN, True
+        message = "AIRisk does not accept this site for deployment %(deployment)s"
+        alias = self.deployment.alias
+        log(logger, logging.WARNING, "sweep.client_refused", message, why=self.suspicion, deployment=alias)
+
+    def _say_that_it_waits(self, error: Exception) -> None:
+        message, alias = "The sweep waits for the database: %(why)s", self.deployment.alias
+        log(logger, logging.WARNING, "sweep.database_wait", message, why=error, deployment=alias)
+
+
+def _word_for(outcome: Outcome) -> str:
     if isinstance(outcome, AIRiskRefused | ConnectionRequired):
         return REFUSED
     return UNAVAILABLE if isinstance(outcome, AIRiskError) else RENEWED
 
 
-def _fault_for_all(outcome: renewal.Outcome) -> str:
-    """Return why no other token of the deployment will fare better, or an empty string."""
-    if isinstance(outcome, AIRiskUnavailable):
-        return LEFT_ALONE
-    # AIRisk's word for a client or a secret that is wrong; of a user it says 400.
-    return NOT_KNOWN if isinstance(outcome, AIRiskRefused) and outcome.status == 401 else ""
+def _is_unauthorized(outcome: Outcome) -> bool:
+    return isinstance(outcome, AIRiskRefused) and outcome.status == _UNAUTHORIZED

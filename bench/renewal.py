@@ -17,7 +17,8 @@ from django.core.cache import cache
 from django.utils import timezone
 
 from airisk_oauth import conf
-from airisk_oauth.sweep import RENEWED, Sweep
+from airisk_oauth.report import RENEWED
+from airisk_oauth.sweep import Sweep
 
 from .airisk import AIRisk
 from .contenders import Measure, Measurement

@@ -14,7 +14,7 @@ from django.contrib.admin import AdminSite, ModelAdmin
 from django.contrib.admin.models import CHANGE, DELETION, LogEntry
 from django.contrib.admin.widgets import AutocompleteSelect, ForeignKeyRawIdWidget
 from django.contrib.auth.models import Permission, User
-from django.db import connection
+from django.db import connection, connections
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
@@ -27,7 +27,7 @@ from airisk_oauth.sandbox.world import Caller, World
 from airisk_oauth.signals import token_disconnected, token_obtained
 from airisk_oauth.states import State, with_state
 
-from .flows import authorize, give_token, start
+from .flows import at_each_request, authorize, give_token, start
 from .test_connecting import configure, hearing, rows, token_posts
 
 if TYPE_CHECKING:
@@ -126,17 +126,24 @@ STATES: list[tuple[State, str, dict[str, Any]]] = [
     (State.LIVE, "more than a quarter of its life left", {"ends_in": 150, "life": 400}),
     (State.LIVE, "by hand and not ended", {"deployment": "second"}),
     (State.LIVE, "the application's", {"user": None}),
+    (State.LIVE, "of a deactivated user", {"is_active": False}),
     (State.ENDING, "less than five minutes left", {"ends_in": 290}),
     (State.ENDING, "less than a quarter of its life left", {"ends_in": 90, "life": 400}),
+    (State.ENDING, "renewed in the future", {"ends_in": 290, "life": -28800}),
+    (State.LIVE, "renewed in the future, and not about to end", {"ends_in": 330, "life": -28800}),
     (State.ENDING, "by hand, less than its ten minutes left", {"deployment": "second", "ends_in": 500}),
     (State.ENDED, "ended", {"ends_in": -60}),
     (State.ENDED, "as good as ended", {"ends_in": 5}),
+    (State.ENDED, "of a short life, and an eighth of it left", {"ends_in": 4, "life": 40}),
+    (State.ENDING, "of a short life, and a quarter of it left", {"ends_in": 8, "life": 40}),
     (State.ENDED, "ended, of an unknown deployment", {"deployment": GONE, "ends_in": -60}),
     (State.RECONNECT, "refused", {"failure_kind": "refused", "failure_count": 1}),
     (State.RECONNECT, "a person is asked for", {"failure_kind": "person", "failure_count": 1}),
     (State.RECONNECT, "by hand and ended", {"deployment": "second", "ends_in": -60}),
     (State.RECONNECT, "identity changed", {"userid": "user_1"}),
     (State.RECONNECT, "identity removed", {"identity": None}),
+    (State.RECONNECT, "issued elsewhere", {"origin": "https://elsewhere.example:443"}),
+    (State.LIVE, "the application's, issued elsewhere", {"user": None, "origin": "https://elsewhere.example:443"}),
     (State.RECONNECT, "identity on another deployment only", {"identity": "second"}),
     (State.RECONNECT, "the application's, refused", {"user": None, "failure_kind": "refused", "failure_count": 1}),
     (State.FAILING, "unavailable", {"failure_kind": "unavailable", "failure_count": 1, "ends_in": -60}),
@@ -158,8 +165,10 @@ def store(name: str, values: dict[str, Any]) -> AIRiskToken:
     """Store a token in the state that is described."""
     given = {"user": ..., "identity": values.get("deployment", "default"), "life": None, "sealed": None, **values}
     user, identity, life, sealed = (given.pop(key) for key in ("user", "identity", "life", "sealed"))
+    is_active = given.pop("is_active", True)
     if user is ...:
         user = person(name, deployment=identity or "default")
+        User.objects.filter(pk=user.pk).update(is_active=is_active)
         if identity is None:
             user.airisk_identities.all().delete()
     key_id = given.pop("key_id", None)
@@ -170,6 +179,7 @@ def store(name: str, values: dict[str, Any]) -> AIRiskToken:
         token.key_id = key_id
     if sealed is not None:
         token.sealed = sealed
+    token.origin = given.get("origin", token.origin)
     token.save()
     return token
 
@@ -206,7 +216,7 @@ def test_tokens_are_filtered_by_their_state_which_is_shown(admin_client: Client)
 @pytest.mark.parametrize("life", [40, 400, 1100, 1300, 86400])
 def test_about_to_end_is_when_a_token_is_renewed(life: int, db: None) -> None:
     """The database says what the model says of one token, to the second."""
-    for left in (15, 95, 105, 295, 305, life - 5):
+    for left in (15, 95, 105, 295, 305, life - 5, 8 * 3600):
         AIRiskToken.objects.all().delete()
         token = give_token(None, ends_in=left, renewed_at=timezone.now() - timedelta(seconds=life - left))
         renew_at = token.renew_at(300)
@@ -302,8 +312,10 @@ def test_the_pages_say_what_there_is_to_know_of_a_token(admin_client: Client) ->
         ("by hand and ended", "needs reconnecting a person has to connect"),
         ("identity removed", "needs reconnecting the user's identity on AIRisk is gone or has changed"),
         ("the application's, refused", "needs reconnecting refused by AIRisk in"),
+        ("issued elsewhere", "needs reconnecting the token is of another address of AIRisk: the user has to connect"),
         ("unknown key and more", "unreadable the stored token cannot be opened · refused by AIRisk"),
         ("not obtained", "not obtained yet - - less than a minute ago"),
+        ("of a deactivated user", "live the user is deactivated in 59 minutes"),
     ],
 )
 def test_the_list_says_why_a_token_does_not_live(name: str, words: str, admin_client: Client) -> None:
@@ -402,6 +414,11 @@ def test_tokens_of_a_deployment_that_is_gone_can_be_seen_and_removed(admin_clien
             "1 token was skipped: the stored token cannot be opened.",
             "2 tokens were skipped: the stored token cannot be opened.",
         ),
+        (
+            "deactivated",
+            "1 token was skipped: the user is deactivated.",
+            "2 tokens were skipped: the user is deactivated.",
+        ),
     ],
 )
 def test_renewing_tells_what_became_of_the_tokens(
@@ -414,6 +431,8 @@ def test_renewing_tells_what_became_of_the_tokens(
         setattr(airisk.switches, trouble, True)
     elif trouble == "identity":
         AIRiskIdentity.objects.update(userid="user_1")
+    elif trouble == "deactivated":
+        User.objects.filter(username__startswith="user-").update(is_active=False)
     elif trouble == "unreadable":
         settings.AIRISK_OAUTH_ENCRYPTION_KEYS = new_keys()
     assert act(admin_client, "renew_now", *chosen) == [one if number == 1 else two]
@@ -717,6 +736,22 @@ def test_obtaining_says_so_where_another_process_is_at_it(admin_client: Client, 
     admin_client.post(obtain())
     assert said(admin_client) == ["Another process is obtaining it."]
     assert airisk.journal == []
+
+
+@pytest.mark.django_db(transaction=True)
+def test_admin_calls_airisk_outside_a_transaction(
+    admin_client: Client, airisk: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With ``ATOMIC_REQUESTS`` a page of the admin would hold its transaction, and its locks, while AIRisk answers."""
+    here = connections["default"]
+    monkeypatch.setitem(here.settings_dict, name="ATOMIC_REQUESTS", value=True)
+    token = give_token(person("mia"), ends_in=-60)
+    seen = []
+    with at_each_request("/api/oauth2/Token", lambda: seen.append(here.in_atomic_block)):
+        assert act(admin_client, "renew_now", token) == ["1 token was renewed."]
+        admin_client.post(obtain())
+    assert said(admin_client) == ["The application's token was obtained."]
+    assert seen == [False, False]
 
 
 # Identities and users

@@ -1,16 +1,18 @@
 """``import_airisk_identities``: all of a file, or where one row is wrong nothing, with a line for each."""
 
 import io
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import User, UserManager
 from django.core.management import CommandError, call_command
-from django.db import connection
+from django.db import IntegrityError, connection, transaction
 from django.test.utils import CaptureQueriesContext
 
 from airisk_oauth.models import AIRiskIdentity
+from tests.test_renewal import attempt, until
 
 pytestmark = pytest.mark.django_db
 Import = Any
@@ -78,6 +80,49 @@ def test_a_row_costs_no_statement_of_its_own(run: Import) -> None:
         costs.append(len(queries))
     assert costs[0] == costs[1]
     assert len(identities()) == 51
+
+
+def test_import_writes_before_it_reads_on_sqlite(run: Import) -> None:
+    """With Django's own options a transaction of SQLite's that began with reading may not go on to write."""
+    with CaptureQueriesContext(connection) as queries:
+        assert run("user,userid", "mia,user_7")[0] == 0
+    about_identities = [query["sql"].split()[0] for query in queries if "airisk_oauth_airiskidentity" in query["sql"]]
+    assert about_identities == (["UPDATE"] if connection.vendor == "sqlite" else []) + ["SELECT", "UPDATE"]
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite has one writer")
+def test_import_locks_in_the_order_of_users(run: Import, mia: User) -> None:
+    """Whatever the order of its file, and of the rows on the disk: two imports do not wait for each other."""
+    eva, ben = (User.objects.create_user(name) for name in ("eva", "ben"))
+    for user in (ben, eva):
+        AIRiskIdentity.objects.create(user=user, userid=user.username)
+    with ThreadPoolExecutor(1) as pool, transaction.atomic():
+        AIRiskIdentity.objects.filter(user=eva).update(userid="held")
+        done = pool.submit(attempt, lambda: run("user,userid", "ben,user_1", "eva,user_2"))
+        with connection.cursor() as cursor:
+
+            def somebody_waits() -> Any:
+                cursor.execute("SELECT 1 FROM pg_locks WHERE NOT granted")
+                return cursor.fetchone()
+
+            until(somebody_waits)
+            cursor.execute("SET LOCAL lock_timeout = '5s'")
+        AIRiskIdentity.objects.filter(user=ben).update(userid="held, too")
+    assert done.result() == (0, "0 added, 2 changed, 0 as they were.\n")
+    assert identities() == {*BEFORE, ("ben", "default", "user_1"), ("eva", "default", "user_2")}
+
+
+def test_import_says_what_the_database_refused(run: Import) -> None:
+    def add(execute: Any, sql: str, *args: Any) -> Any:
+        if sql.startswith("INSERT"):
+            raise IntegrityError("tom was added meanwhile")
+        return execute(sql, *args)
+
+    with connection.execute_wrapper(add):
+        said = run("user,userid", "mia,user_7", "tom,user_8")
+    assert said == (1, "Nothing was imported: tom was added meanwhile")
+    assert identities() == BEFORE
 
 
 def test_users_are_found_by_the_natural_key_that_the_site_has(run: Import, monkeypatch: pytest.MonkeyPatch) -> None:

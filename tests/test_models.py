@@ -378,6 +378,15 @@ def test_a_failure_pauses_half_a_minute_then_twice_as_long_up_to_an_hour(before:
     assert pause <= min(pauses) < max(pauses) <= pause * 1.2
 
 
+@pytest.mark.parametrize("error", [FAILURES[0], ConnectionRequired("A page.")])
+@pytest.mark.parametrize(("before", "seconds"), [(0, 30), (7, 3840), (11, 61_440), (12, 86_400), (10_000, 86_400)])
+def test_pause_grows_to_a_day_where_a_person_is_needed(error: AIRiskError, before: int, seconds: int) -> None:
+    token = AIRiskToken(failure_count=before)
+    token.fail(error, NOW)
+    assert token.retry_at is not None
+    assert timedelta(seconds=seconds) <= token.retry_at - NOW <= timedelta(seconds=seconds * 1.2)
+
+
 @pytest.mark.parametrize(("before", "asked", "least"), [(0, 60, 60), (0, 5, 30), (3, 60, 240), (0, None, 30)])
 def test_nobody_tries_again_before_airisk_asked_to(before: int, asked: float | None, least: float) -> None:
     token = AIRiskToken(failure_count=before)

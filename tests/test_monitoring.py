@@ -87,6 +87,8 @@ def sweep(browser: Client, mia: User, airisk: World, settings: Any) -> None:
     User.objects.filter(username="default-1").update(last_name="Faulty")
     set_option(settings, USERID="tests.test_sweep.by_name")
     assert refresh(all=True)[0] == 1
+    trouble(airisk, settings, "unknown client")
+    assert [refresh(all=True)[0] for _run in range(2)] == [1, 1]
 
 
 def write_in_vain(browser: Client, mia: User, airisk: World, settings: Any) -> None:

@@ -25,7 +25,7 @@ from airisk_oauth.models import AIRiskIdentity, AIRiskToken
 from airisk_oauth.sandbox.world import World
 from airisk_oauth.userids import FromIdentity
 from tests.flows import give_token, set_option, token_requests
-from tests.test_renewal import attempt, committing, trouble, until
+from tests.test_renewal import attempt, committing, travel, trouble, until
 from tests.test_sweep import crowd, renewed_of, save_soon  # noqa: F401 - a fixture of all these tests too
 
 pytestmark = pytest.mark.django_db
@@ -153,7 +153,8 @@ def test_json_is_one_object_with_the_counts_and_the_same_by_deployment(
 ) -> None:
     status, answer = refresh_json()
     assert status == 0
-    assert list(answer) == [*COUNTED, "seconds", "deployments"]
+    assert list(answer) == [*COUNTED, "seconds", "deployments", "needs_person", "client_refused"]
+    assert answer["needs_person"] == answer["client_refused"] == []
     assert answer["seconds"] >= 0
     assert [answer[name] for name in COUNTED] == [4, 0, 0, 0]
     assert answer["deployments"] == {
@@ -193,11 +194,11 @@ def test_a_token_that_another_process_is_at_is_no_trouble(airisk: World, mia: Us
 
 
 def test_one_deployment_that_is_down_does_not_keep_the_other_from_being_served(airisk: World, settings: Any) -> None:
-    crowd(60)
     tokens = crowd(3, "second")
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         set_option(settings, BASE_URL=f"http://127.0.0.1:{nobody.getsockname()[1]}")
+        crowd(60)
         status, answer = refresh_json(workers=2)
     assert status == 1
     down = answer["deployments"]["default"]
@@ -221,8 +222,75 @@ def test_for_people_it_says_what_became_of_each_deployment_and_why_some_were_ski
         "default: 3 renewed, 0 refused, 0 unavailable, 0 skipped.",
         "second: 0 renewed, 0 refused, 0 unavailable, 1 skipped.",
         "  1 skipped: the user's identity on AIRisk is gone or has changed.",
+        f"  Needs a person: token {tokens['second'].pk} of user {tokens['second'].user_id} on second "
+        "(the user's identity on AIRisk is gone or has changed).",
     ]
     assert last.startswith("Done in ")
+
+
+def refresh_as_cron(**options: Any) -> tuple[int, str]:
+    """Run the command, and return its exit status and what reaches a mailbox where the output is thrown away."""
+    try:
+        call_command("refresh_airisk_tokens", stdout=io.StringIO(), **options)
+    except CommandError as error:
+        return error.returncode, str(error)
+    return 0, ""
+
+
+@pytest.mark.parametrize("what", ["refuse", "login_page", "identity"])
+def test_who_needs_a_person_is_named_once(
+    airisk: World, settings: Any, mia: User, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token, application = give_token(mia, ends_in=60), give_token(None, ends_in=60)
+    reason = {
+        "refuse": "refused by AIRisk",
+        "login_page": "AIRisk asks for a person",
+        "identity": "the user's identity on AIRisk is gone or has changed",
+    }[what]
+    if what == "identity":
+        AIRiskIdentity.objects.all().delete()
+        application.delete()
+    else:
+        trouble(airisk, settings, what)
+    status, answer = refresh_json()
+    assert status == 1
+    named = {each["user_id"]: each for each in answer["needs_person"]}
+    assert named[mia.pk] == {"token_id": token.pk, "user_id": mia.pk, "deployment": "default", "reason": reason}
+    assert (None in named) == (what != "identity")
+    for minutes in (5, 10, 60):
+        travel(monkeypatch, 60 * minutes)
+        status, answer = refresh_json()
+        assert (status, answer["needs_person"]) == (0, [])
+        assert answer["refused" if what != "identity" else "skipped"] >= 1
+    AIRiskToken.objects.update(failure_kind="", failing_since=None)
+    status, told = refresh_as_cron(all=True)
+    assert status == 1
+    assert "A person is needed for token" in told
+    assert f"token {token.pk} of user {mia.pk} on default ({reason})" in told
+    assert ("of the application on default" in told) == (what != "identity")
+    assert refresh_as_cron(all=True) == (0, "")
+
+
+def test_not_more_are_named_than_anybody_reads(airisk: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(refresh_airisk_tokens, "NAMED", 2)
+    crowd(5)
+    AIRiskIdentity.objects.all().delete()
+    status, told = refresh_as_cron()
+    assert (status, told.count("of user"), "and 3 more, which the log names" in told) == (1, 2, True)
+
+
+def test_a_site_that_is_refused_is_told_each_time(airisk: World, settings: Any, mia: User) -> None:
+    give_token(mia, ends_in=60)
+    trouble(airisk, settings, "unknown client")
+    assert refresh_json()[0] == 1
+    words = "AIRisk does not accept this site for default: try check_airisk --deployment default."
+    for _run in range(2):
+        status, told = refresh_as_cron()
+        assert (status, words in told) == (1, True)
+        status, told = refresh()
+        assert (status, words in told) == (1, True)
+        status, answer = refresh_json()
+        assert (status, answer["client_refused"]) == (1, ["default"])
 
 
 def test_a_dry_run_in_json_renews_nothing_and_changes_nothing(airisk: World, tokens: dict[str, AIRiskToken]) -> None:

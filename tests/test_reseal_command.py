@@ -1,7 +1,9 @@
 """``reseal_airisk_tokens``: after it, the old keys can go, and nothing has got lost."""
 
 import io
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -9,7 +11,8 @@ import pytest
 from cryptography.fernet import Fernet
 from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
-from django.db import OperationalError, connection
+from django.db import OperationalError, connection, transaction
+from django.utils import timezone
 
 from airisk_oauth import sealing, states
 from airisk_oauth.exceptions import ConnectionRequired
@@ -18,7 +21,7 @@ from airisk_oauth.models import AIRiskToken, SealingPolicy
 from airisk_oauth.sealing import Unreadable
 from airisk_oauth.states import State
 from tests.flows import give_token
-from tests.test_renewal import keeper
+from tests.test_renewal import attempt, committing, keeper, on_postgresql_only, until
 from tests.test_sweep import crowd
 
 pytestmark = pytest.mark.django_db
@@ -175,6 +178,26 @@ def test_what_another_process_seals_with_a_derived_key_while_those_are_dropped_i
     assert sorted(opened()) == ["late-token", "stored-token"]
     with pytest.raises(Unreadable):
         _ = AIRiskToken(user=mia, deployment="default", userid="user_42", sealed=derived.sealed).access_token
+
+
+@committing
+@on_postgresql_only
+def test_reseal_holds_no_row_while_it_waits(tokens: list[AIRiskToken]) -> None:
+    """A sweep writes rows in another order: where both wait for each other's, the database breaks one of them off."""
+    first, last = tokens[0], tokens[4]
+    holds = threading.Event()
+
+    def hold() -> None:
+        with transaction.atomic():
+            AIRiskToken.objects.filter(pk=last.pk).update(last_used_at=timezone.now())
+            holds.set()
+            until(lambda: AIRiskToken.objects.get(pk=first.pk).sealed != first.sealed)
+
+    with ThreadPoolExecutor(1) as pool:
+        held = pool.submit(attempt, hold)
+        holds.wait()
+        assert reseal() == (0, "5 resealed, 0 cannot be opened.\n")
+        held.result()
 
 
 def test_a_database_that_fails_is_said_so(tokens: list[AIRiskToken]) -> None:

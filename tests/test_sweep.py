@@ -6,8 +6,9 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
 from urllib.parse import urlencode
@@ -15,22 +16,47 @@ from uuid import uuid4
 
 import pytest
 import responses
-from django.contrib.auth.models import User
-from django.db import InterfaceError, OperationalError, connection
+from django.contrib.auth.models import Group, User
+from django.db import InterfaceError, OperationalError, connection, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from airisk_oauth import conf, sweep
 from airisk_oauth.models import AIRiskIdentity, AIRiskToken
 from airisk_oauth.protocol import Secret, TokenGrant
+from airisk_oauth.report import (
+    DEACTIVATED,
+    HELD,
+    INTERRUPTED,
+    LEFT_ALONE,
+    NOT_KNOWN,
+    OTHER_ADDRESS,
+    OVERTAKEN,
+    SOMEBODY_ELSE,
+    UNREADABLE,
+    UNRESOLVED,
+    Report,
+    Trouble,
+)
 from airisk_oauth.sandbox.world import World
-from airisk_oauth.sweep import Report, Sweep
-from tests.flows import give_token, set_option, token_requests
-from tests.test_renewal import BASE_URL, committing, heard, together, trouble
+from airisk_oauth.sweep import Sweep
+from tests.flows import at_each_request, give_token, set_option, token_requests
+from tests.test_renewal import (
+    BASE_URL,
+    attempt,
+    committing,
+    heard,
+    on_postgresql_only,
+    together,
+    travel,
+    trouble,
+    until,
+)
 
 pytestmark = pytest.mark.django_db
 ROWS_CAN_BE_LOCKED = connection.features.has_select_for_update_skip_locked
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+OLD = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @pytest.fixture(autouse=True)
@@ -98,7 +124,7 @@ def test_within_reaches_to_the_moment(airisk: World, monkeypatch: pytest.MonkeyP
         ({"retry_at": HOUR}, False, True),
         ({"retry_at": -HOUR}, True, True),
         # Whatever was renewed since the sweep began.
-        ({"renewed_at": HOUR}, False, False),
+        ({"renewed_at": timedelta(seconds=8)}, False, False),
         # The application's row before its first token.
         ({"is_empty": True}, False, False),
     ],
@@ -204,6 +230,10 @@ def _unreadable(token: AIRiskToken) -> None:
     AIRiskToken.objects.filter(pk=token.pk).update(sealed="sealed with a key that is gone")
 
 
+def _moved(token: AIRiskToken) -> None:
+    AIRiskToken.objects.filter(pk=token.pk).update(origin="https://elsewhere.example:443")
+
+
 def _held(token: AIRiskToken) -> None:
     AIRiskToken.objects.filter(pk=token.pk).update(lease=uuid4(), lease_until=timezone.now() + timedelta(minutes=1))
 
@@ -211,10 +241,11 @@ def _held(token: AIRiskToken) -> None:
 @pytest.mark.parametrize(
     ("change", "reason", "is_clean"),
     [
-        (_remapped, sweep.SOMEBODY_ELSE, False),
-        (_unmapped, sweep.SOMEBODY_ELSE, False),
-        (_unreadable, sweep.UNREADABLE, False),
-        (_held, sweep.HELD, True),
+        (_remapped, SOMEBODY_ELSE, False),
+        (_unmapped, SOMEBODY_ELSE, False),
+        (_unreadable, UNREADABLE, False),
+        (_moved, OTHER_ADDRESS, False),
+        (_held, HELD, True),
     ],
 )
 @pytest.mark.parametrize("within", [timedelta(minutes=10), None])
@@ -222,6 +253,7 @@ def test_a_token_that_must_not_be_renewed_is_skipped_with_the_reason(
     airisk: World, change: Callable[[AIRiskToken], None], reason: str, is_clean: bool, within: timedelta | None
 ) -> None:
     tokens = crowd(3)
+    AIRiskToken.objects.filter(pk=tokens[1].pk).update(failure_kind="invalid", failure_count=2, failing_since=OLD)
     change(tokens[1])
     sealed = AIRiskToken.objects.values_list("sealed", "lease").get(user=tokens[1].user_id)
     seen: list[str] = []
@@ -229,8 +261,15 @@ def test_a_token_that_must_not_be_renewed_is_skipped_with_the_reason(
     assert counted(report) == Counter(seen) == {"renewed": 2, "skipped": 1}
     assert report.reasons == {reason: 1}
     assert report.is_clean == is_clean
+    assert report.needs_person == ([] if is_clean else [Trouble(tokens[1].pk, tokens[1].user_id, "default", reason)])
     assert AIRiskToken.objects.values_list("sealed", "lease").get(user=tokens[1].user_id) == sealed
     assert len(token_requests(airisk)) == 2
+    # It is told once; and when it is put right, nothing stands in the way.
+    again = Sweep(conf.deployment(), within=timedelta(minutes=10)).run()
+    assert (again.reasons, again.is_clean, again.needs_person) == ({reason: 1}, True, [])
+    AIRiskToken.objects.filter(pk=tokens[1].pk).update(sealed=tokens[1].sealed, lease_until=None, origin="")
+    AIRiskIdentity.objects.update_or_create(user=tokens[1].user, defaults={"userid": tokens[1].userid})
+    assert run() == {"renewed": 1}
 
 
 def by_name(user: User, deployment: str) -> str | None:
@@ -260,7 +299,7 @@ def test_a_userid_that_fails_for_one_keeps_nobody_elses_token_from_being_renewed
     User.objects.filter(username=tokens[2].userid).update(last_name=fault)
     report = Sweep(conf.deployment(), workers=2).run()
     assert counted(report) == {"renewed": 11, "skipped": 1}
-    assert report.reasons == {sweep.UNRESOLVED: 1}
+    assert report.reasons == {UNRESOLVED: 1}
     assert not report.is_clean
 
 
@@ -355,7 +394,11 @@ def just_before(what: str, tokens: list[AIRiskToken], **values: Any) -> Iterator
 
 def test_a_token_that_somebody_renews_before_it_is_claimed_is_left_to_them(airisk: World) -> None:
     tokens = crowd(3)
-    with just_before(" FOR UPDATE" if ROWS_CAN_BE_LOCKED else "UPDATE ", tokens[1:2], renewed_at=timezone.now() + HOUR):
+    with just_before(
+        " FOR UPDATE" if ROWS_CAN_BE_LOCKED else "UPDATE ",
+        tokens[1:2],
+        renewed_at=timezone.now() + timedelta(seconds=8),
+    ):
         report = Sweep(conf.deployment()).run()
     assert counted(report) == {"renewed": 2, "skipped": 1}
     assert report.is_clean
@@ -372,7 +415,7 @@ def test_one_that_lost_its_lease_is_not_saved_and_the_others_of_its_batch_are(
     with just_before('SET "failed_at"' if fails else 'SET "sealed"', tokens[1:2], lease=None), heard() as told:
         report = Sweep(conf.deployment()).run()
     assert counted(report) == {word: 3, "skipped": 1}
-    assert report.reasons == {sweep.OVERTAKEN: 1}
+    assert report.reasons == {OVERTAKEN: 1}
     assert len(told) == 3
     assert renewed_of(tokens) == [not fails, False, not fails, not fails]
     assert [row.failure_count for row in AIRiskToken.objects.order_by("pk")] == [fails, 0, fails, fails]
@@ -387,7 +430,7 @@ def test_what_a_person_brings_meanwhile_is_not_overwritten(airisk: World) -> Non
         AIRiskToken.objects.store(tokens[1].user_id, "default", tokens[1].userid, TokenGrant(Secret("fresh"), None))
 
     report = Sweep(conf.deployment(), workers=1).run(reconnect)
-    assert report.reasons == {sweep.OVERTAKEN: 1}
+    assert report.reasons == {OVERTAKEN: 1}
     assert AIRiskToken.objects.get(user=tokens[1].user_id).access_token == "fresh"
 
 
@@ -415,7 +458,7 @@ def test_a_deployment_that_is_down_is_left_alone_after_five_failures(airisk: Wor
     tried = report.counts["unavailable"]
     assert 5 <= tried == len(airisk.journal) <= 5 + (sweep.PAGE + sweep.RESERVE) * workers
     assert counted(report) == {"unavailable": tried, "skipped": 40 - tried}
-    assert report.reasons == {sweep.LEFT_ALONE: 40 - tried}
+    assert report.reasons == {LEFT_ALONE: 40 - tried}
     assert not report.is_clean
     assert not AIRiskToken.objects.exclude(lease=None).exists()
 
@@ -425,8 +468,10 @@ def test_one_that_does_not_accept_the_site_is_left_alone_and_its_tokens_with_it(
     trouble(airisk, settings, "unknown client")
     report = Sweep(conf.deployment(), workers=1).run()
     tried = report.counts["refused"]
-    assert 5 <= tried == len(airisk.journal) <= 5 + sweep.PAGE + sweep.RESERVE
-    assert report.reasons == {sweep.NOT_KNOWN: 40 - tried}
+    # Once for the application, whose token depends on no user.
+    assert 10 <= tried == len(airisk.journal) - 1 <= 10 + 2 * (sweep.PAGE + sweep.RESERVE)
+    assert report.client_refused
+    assert report.reasons == {NOT_KNOWN: 40 - tried}
     assert AIRiskToken.objects.filter(failure_count=0).count() == 40 - tried
 
 
@@ -469,7 +514,7 @@ def test_what_is_left_alone_is_reported_so_though_the_last_one_under_way_succeed
     with failing_at(lambda number: number < sweep.GIVE_UP_AFTER, pause=0.5):
         report = Sweep(conf.deployment(), workers=1).run()
     assert counted(report) == {"renewed": 1, "unavailable": 5, "skipped": 6}
-    assert report.reasons == {sweep.LEFT_ALONE: 6}
+    assert report.reasons == {LEFT_ALONE: 6}
 
 
 class TimeIsUp(BaseException):
@@ -511,7 +556,7 @@ def test_told_to_stop_it_finishes_what_is_in_flight_and_saves_it(airisk: World) 
     report = this.run(lambda _what: this.stop.set())
     renewed = report.counts["renewed"]
     assert 1 <= renewed == len(token_requests(airisk)) == sum(renewed_of(tokens)) <= 8
-    assert report.reasons == {sweep.INTERRUPTED: 20 - renewed}
+    assert report.reasons == {INTERRUPTED: 20 - renewed}
     assert not report.is_clean
     assert not AIRiskToken.objects.exclude(lease=None).exists()
 
@@ -528,6 +573,256 @@ def test_told_to_stop_it_gives_back_what_no_worker_has_begun(airisk: World) -> N
     assert report.counts["renewed"] <= 2
     assert not report.is_clean
     assert not AIRiskToken.objects.exclude(lease=None).exists()
+
+
+@pytest.mark.parametrize("number", [2, 400])
+def test_refused_client_is_told_until_it_is_fixed(
+    airisk: World, settings: Any, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """However many tokens there are, a run costs AIRisk a few dozen requests, and the first one afterwards renews."""
+    tokens = crowd(number)
+    trouble(airisk, settings, "unknown client")
+    for round_ in range(1, 4):
+        travel(monkeypatch, 300 * round_)
+        before = len(airisk.journal)
+        report = Sweep(conf.deployment()).run()
+        assert not report.is_clean
+        assert report.client_refused == (round_ > 1 or number > 2)
+        assert report.counts["renewed"] == 0
+        # Twice what is under way at a time, and one for the application.
+        assert 1 <= len(airisk.journal) - before <= 2 * (sweep.PAGE + sweep.RESERVE) * 8 + 1
+    del settings.AIRISK_OAUTH_SANDBOX_CLIENTS
+    travel(monkeypatch, 1500)
+    report = Sweep(conf.deployment()).run()
+    assert (counted(report), report.is_clean) == ({"renewed": number}, True)
+    assert all(renewed_of(tokens))
+
+
+# Whom AIRisk refuses
+
+
+@contextmanager
+def answering(status_of: Callable[[str], int]) -> Iterator[list[str]]:
+    """Let AIRisk answer for each userid ("" for the application) with this status, and note in which order it does."""
+    asked: list[str] = []
+
+    def authorize(request: Any) -> tuple[int, dict[str, str], str]:
+        asked.append(request.params.get("userid", ""))
+        status = status_of(asked[-1])
+        query = urlencode({"code": "code", "state": request.params["state"]})
+        return status, {"Location": f"https://app.example.com/airisk/callback/?{query}"} if status == 302 else {}, ""
+
+    with responses.RequestsMock(assert_all_requests_are_fired=False) as wire:
+        wire.add_callback(responses.GET, f"{BASE_URL}/api/oauth2", authorize)
+        wire.post(f"{BASE_URL}/api/oauth2/Token", json={"access_token": "renewed"})
+        yield asked
+
+
+def refusing(departed: list[AIRiskToken], application: int = 302, others: int = 302) -> Callable[[str], int]:
+    """Return what AIRisk answers when it does not know these users."""
+    statuses = {"": application, **{token.userid: 401 for token in departed}}
+    return lambda userid: statuses.get(userid, others)
+
+
+@pytest.mark.parametrize("application", [302, 401, 403, 503])
+@pytest.mark.parametrize("within", [timedelta(minutes=10), None])
+def test_sweep_passes_over_departed_users(application: int, within: timedelta | None) -> None:
+    """Also where AIRisk does not tell by the application's token that it is not the client that it refuses."""
+    departed, healthy = crowd(60, ends_in=30), crowd(30)
+    with answering(refusing(departed, application)) as asked:
+        report = Sweep(conf.deployment(), within=within).run()
+    assert all(renewed_of(healthy))
+    assert max(Counter(filter(None, asked)).values()) == 1
+    if application == 302:
+        assert counted(report) == {"refused": 60, "renewed": 30}
+        assert asked.count("") <= 5
+    assert {each.reason for each in report.needs_person} == {"refused by AIRisk"}
+    tried = [token for token in departed if token.userid in asked]
+    assert {each.token_id for each in report.needs_person} == {token.pk for token in tried}
+
+
+def test_departed_users_fail_no_later_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
+    departed = crowd(8)
+    with answering(refusing(departed)) as asked:
+        assert not Sweep(conf.deployment()).run().is_clean
+        for minutes in range(5, 24 * 60, 5):
+            travel(monkeypatch, 60 * minutes)
+            report = Sweep(conf.deployment()).run()
+            assert report.is_clean
+            assert not report.needs_person
+        # Tried rarely: the pause has grown.
+        assert asked.count(departed[0].userid) <= 14
+        AIRiskToken.objects.all().delete()
+        [other] = crowd(1)
+        assert run() == {"renewed": 1}
+        assert renewed_of([other]) == [True]
+
+
+def test_tokens_known_to_need_a_person_come_last() -> None:
+    long_ago = timezone.now() - HOUR
+    known = crowd(5, ends_in=-60, failure_kind="refused", failure_count=3, failing_since=long_ago, retry_at=long_ago)
+    healthy = crowd(5)
+    with answering(refusing(known)) as asked:
+        assert run(limit=5) == {"renewed": 5}
+        assert run(workers=1) == {"refused": 5}
+    assert asked == [*asked[:5], *(token.userid for token in known)]
+    assert all(renewed_of(healthy))
+
+
+def test_known_ones_are_not_all_tried_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many of them, and AIRisk tells by nothing whether it is the client that it refuses: some now, some later."""
+    long_ago = timezone.now() - HOUR
+    known = crowd(100, failure_kind="refused", failure_count=3, failing_since=long_ago, retry_at=long_ago)
+    with answering(refusing(known, application=503)) as asked:
+        report = Sweep(conf.deployment(), workers=1).run()
+        assert (report.is_clean, report.reasons) == (True, {})
+        assert sweep.SAMPLE <= report.counts["refused"] == len(asked) <= sweep.SAMPLE + 10
+        run(workers=1)
+        assert len(asked) == len(set(asked)) == 2 * report.counts["refused"]
+        # Whoever asks for all gets all.
+        assert run(within=None) == {"refused": 100}
+
+
+@pytest.mark.parametrize("application", [401, 403, 503])
+@pytest.mark.parametrize("number", [20, 200])
+def test_few_requests_where_all_are_refused(application: int, number: int) -> None:
+    """The second run knows more than the first one, and asks less."""
+    tokens = crowd(number)
+    with answering(refusing(tokens, application)) as asked:
+        first = Sweep(conf.deployment(), workers=2).run()
+        assert not first.is_clean
+        assert first.client_refused == (application == 401 or number == 200)
+        assert len(asked) <= sweep.GIVE_UP_AFTER + sweep.SAMPLE + 20
+    assert first.counts["refused"] + first.counts["skipped"] == number
+    assert not AIRiskToken.objects.exclude(lease=None).exists()
+
+
+def test_one_success_clears_the_client() -> None:
+    """A client that gets tokens of users only is refused the application's."""
+    departed, healthy = crowd(1, failure_kind="refused", failure_status=401, failing_since=timezone.now()), crowd(3)
+    with answering(refusing(departed, application=401)) as asked:
+        report = Sweep(conf.deployment()).run()
+        assert (counted(report)["renewed"], report.client_refused, report.is_clean) == (3, False, True)
+        assert asked.count("") == 1
+        assert all(renewed_of(healthy))
+        run()
+        assert asked.count("") == 1
+
+
+def test_refusals_and_an_outage_are_told_apart() -> None:
+    departed = crowd(4, ends_in=30)
+    crowd(40)
+    with answering(refusing(departed, others=503)):
+        report = Sweep(conf.deployment(), workers=1).run()
+    assert report.reasons.keys() == {LEFT_ALONE}
+    assert not report.client_refused
+    assert report.counts["refused"] == 4
+
+
+# Times from the future
+
+
+@pytest.mark.parametrize("ahead", [timedelta(hours=8), timedelta(days=3650)], ids=["8 hours", "10 years"])
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("renewed_at",),
+        ("retry_at",),
+        ("failed_at", "retry_at"),
+        ("failed_at", "failing_since", "retry_at"),
+        ("failing_since",),
+        ("last_used_at",),
+        ("lease_until",),
+    ],
+    ids="+".join,
+)
+@pytest.mark.parametrize("kind", ["", "unavailable", "refused"])
+def test_no_token_waits_for_a_time_of_a_wrong_clock(
+    airisk: World, names: tuple[str, ...], kind: str, ahead: timedelta
+) -> None:
+    if names == ("retry_at",) and kind == "refused" and ahead < DAY:
+        pytest.skip("a pause that we may have made")
+    values: dict[str, Any] = dict.fromkeys(names, timezone.now() + ahead)
+    lease = uuid4() if "lease_until" in names else None
+    tokens = crowd(2, failure_kind=kind, failure_count=int(kind != ""), lease=lease, **values)
+    assert run() == {"renewed": 2}
+    assert all(renewed_of(tokens))
+
+
+# Who is deactivated
+
+
+@pytest.mark.parametrize("within", [timedelta(minutes=10), None])
+def test_tokens_of_deactivated_users_are_left_out(airisk: World, within: timedelta | None) -> None:
+    tokens = crowd(3)
+    give_token(None, ends_in=60)
+    User.objects.filter(username=tokens[1].userid).update(is_active=False)
+    this = Sweep(conf.deployment(), within=within)
+    assert this.total() == 3
+    assert counted(this.run()) == {"renewed": 3}
+    assert renewed_of(tokens) == [True, False, True]
+    one: dict[str, Any]
+    for one in ({"user_id": tokens[1].user_id}, {"pks": [tokens[1].pk]}):
+        report = Sweep(conf.deployment(), within=within, **one).run()
+        assert (report.reasons, report.is_clean) == ({DEACTIVATED: 1}, True)
+
+
+def test_users_need_not_have_the_column(airisk: World, settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the user model has no column ``is_active``, a property of that name is asked, if there is one."""
+    tokens = crowd(3)
+    settings.AUTH_USER_MODEL = "auth.Group"
+    Group.objects.bulk_create(Group(pk=token.user_id, name=token.userid) for token in tokens)
+    assert run(limit=1) == {"renewed": 1}
+    monkeypatch.setattr(Group, "is_active", property(lambda group: group.name != tokens[2].userid), raising=False)
+    report = Sweep(conf.deployment()).run()
+    assert (counted(report), report.reasons) == ({"renewed": 1, "skipped": 1}, {DEACTIVATED: 1})
+    assert report.is_clean
+    assert renewed_of(tokens) == [True, True, False]
+
+
+# Beside others
+
+
+def test_what_a_caller_takes_over_is_not_asked_for(airisk: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweep, "LOOK_AGAIN", 0)
+    tokens = crowd(6)
+    airisk.switches.latency = 0.05
+
+    def take_over(_what: str) -> None:
+        AIRiskToken.objects.filter(pk=tokens[5].pk).update(lease=uuid4())
+
+    report = Sweep(conf.deployment(), workers=1).run(take_over)
+    assert (counted(report), report.reasons) == ({"renewed": 5, "skipped": 1}, {OVERTAKEN: 1})
+    assert report.is_clean
+    assert tokens[5].userid not in {seen.values.get("userid") for seen in airisk.journal}
+
+
+@committing
+@on_postgresql_only
+def test_sweep_holds_no_row_while_it_waits(airisk: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A transaction of the site's holds one row until the others are saved: both would wait for each other."""
+    monkeypatch.setattr(sweep, "GATHER", 5)
+    tokens = crowd(3)
+    holds = threading.Event()
+
+    def hold() -> None:
+        with transaction.atomic():
+            AIRiskToken.objects.filter(pk=tokens[0].pk).update(last_used_at=timezone.now())
+            holds.set()
+            until(lambda: renewed_of(tokens[1:]) == [True, True])
+
+    with ThreadPoolExecutor(1) as pool:
+        begun: list[Future[Any]] = []
+
+        def begin() -> None:
+            if not begun:
+                begun.append(pool.submit(attempt, hold))
+            holds.wait()
+
+        with at_each_request("/api/oauth2/Token", begin):
+            assert run(workers=3) == {"renewed": 3}
+        begun[0].result()
+    assert renewed_of(tokens) == [True] * 3
 
 
 # What it costs

@@ -21,7 +21,7 @@ from django.test import Client
 from django.urls import reverse
 from django.utils.translation import gettext, ngettext, override, to_language
 
-from airisk_oauth import sweep, views
+from airisk_oauth import report, views
 from airisk_oauth.models import AIRiskIdentity, AIRiskToken
 from airisk_oauth.sandbox.world import World
 from airisk_oauth.states import State
@@ -92,15 +92,19 @@ def test_what_python_keeps_to_be_said_later_is_marked() -> None:
     kept = [
         *(words for _status, *both in views._PROBLEMS.values() for words in both),
         *(
-            sweep.HELD,
-            sweep.OVERTAKEN,
-            sweep.SOMEBODY_ELSE,
-            sweep.UNRESOLVED,
-            sweep.UNREADABLE,
-            sweep.LEFT_ALONE,
-            sweep.NOT_KNOWN,
+            report.HELD,
+            report.OVERTAKEN,
+            report.SOMEBODY_ELSE,
+            report.UNRESOLVED,
+            report.UNREADABLE,
+            report.OTHER_ADDRESS,
+            report.LEFT_ALONE,
+            report.NOT_KNOWN,
+            report.DEACTIVATED,
+            report.USER_REFUSED,
+            report.PERSON_ASKED_FOR,
         ),
-        *(sweep.INTERRUPTED, *State.labels, *AIRiskToken.Failure.labels),
+        *(report.INTERRUPTED, *State.labels, *AIRiskToken.Failure.labels),
         *(text for field in fields if not field.primary_key for text in (field.verbose_name, field.help_text) if text),
     ]
     marked = {form for message in messages.extracted() for form in forms(message.id)}

@@ -11,7 +11,8 @@ from django.contrib.auth import get_user_model
 from django.contrib.auth.models import BaseUserManager
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.db import transaction
+from django.db import Error as DatabaseError
+from django.db import connections, transaction
 
 from airisk_oauth import conf
 from airisk_oauth.models import AIRiskIdentity
@@ -56,7 +57,10 @@ class Command(BaseCommand):
             self.stderr.write(f"Line {row.line}: {row.wrong}")
         if wrong:
             raise CommandError(f"{len(wrong)} of {len(rows)} rows are wrong. Nothing was imported.")
-        added, changed = _import(rows, users, dry_run=options["dry_run"])
+        try:
+            added, changed = _import(rows, users, dry_run=options["dry_run"])
+        except DatabaseError as error:
+            raise CommandError(f"Nothing was imported: {error}") from None
         said = f"{added} added, {changed} changed, {len(rows) - added - changed} as they were"
         self.stdout.write(f"{said}{'; nothing was saved' if options['dry_run'] else ''}.")
 
@@ -126,10 +130,16 @@ def _import(rows: list[Row], users: dict[str, Any], *, dry_run: bool) -> tuple[i
     """Save all rows, and return how many identities were added, and how many changed."""
     identities = AIRiskIdentity.objects.primary()
     added, changed = [], []
+    # Two imports at once lock what both of them change in one order, or they might wait for each other for ever.
+    rows = sorted(rows, key=lambda row: (users[row.name].pk, row.deployment))
     with transaction.atomic(using=identities.db):
+        if not connections[identities.db].features.has_select_for_update:
+            # A transaction of SQLite's that began with reading may not go on to write.
+            identities.filter(pk=0).update(userid="")
         for start in range(0, len(rows), BATCH):
             batch = rows[start : start + BATCH]
             known = identities.filter(user__in=[users[row.name].pk for row in batch])
+            known = known.select_for_update().order_by("user_id", "deployment")
             there = {(identity.user_id, identity.deployment): identity for identity in known}
             for row in batch:
                 user = users[row.name]

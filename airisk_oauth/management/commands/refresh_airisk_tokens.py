@@ -14,12 +14,15 @@ from django.db import Error as DatabaseError
 from tqdm import tqdm
 
 from airisk_oauth import refresh
-from airisk_oauth.sweep import Report, Sweep
+from airisk_oauth.report import Report
+from airisk_oauth.sweep import Sweep
 
 NOT_ALL: Final = 1
 NOTHING_TRIED: Final = 2
 #: Where there is no terminal, progress is a line after so many seconds.
 LINE_EVERY: Final = 15.0
+#: How many tokens that need a person are named; the log names all.
+NAMED: Final = 50
 
 
 class Command(BaseCommand):
@@ -53,7 +56,7 @@ class Command(BaseCommand):
             raise CommandError(f"Broken off, what was renewed is saved: {error}", returncode=NOT_ALL) from None
         self._tell(reports, began, as_json=options["json"])
         if not all(report.is_clean for report in reports.values()):
-            raise CommandError("Not all tokens were renewed.", returncode=NOT_ALL)
+            raise CommandError(" ".join(_shortcomings(reports)), returncode=NOT_ALL)
 
     def _run(self, sweeps: list[Sweep], limit: int | None, total: int, *, quiet: bool) -> dict[str, Report]:
         with (
@@ -99,7 +102,31 @@ class Command(BaseCommand):
             self.stdout.write(f"{alias}: {', '.join(f'{number} {what}' for what, number in counts.items())}.")
             for reason, number in reports[alias].reasons.items():
                 self.stdout.write(f"  {number} skipped: {reason}.")
+            if reports[alias].client_refused:
+                self.stdout.write(f"  {_client_refused(alias)}")
+            for words in _named(reports[alias]):
+                self.stdout.write(f"  Needs a person: {words}.")
         self.stdout.write(f"Done in {answer['seconds']} s.")
+
+
+def _shortcomings(reports: dict[str, Report]) -> Iterator[str]:
+    """Yield what is wrong: errors reach a mailbox where the output is thrown away."""
+    yield "Not all tokens were renewed."
+    for alias, report in reports.items():
+        if report.client_refused:
+            yield _client_refused(alias)
+        if named := list(_named(report)):
+            yield f"A person is needed for {', '.join(named)}."
+
+
+def _client_refused(alias: str) -> str:
+    return f"AIRisk does not accept this site for {alias}: try check_airisk --deployment {alias}."
+
+
+def _named(report: Report) -> Iterator[str]:
+    yield from map(str, report.needs_person[:NAMED])
+    if (more := len(report.needs_person) - NAMED) > 0:
+        yield f"and {more} more, which the log names"
 
 
 def _sweeps(options: dict[str, Any]) -> list[Sweep]:

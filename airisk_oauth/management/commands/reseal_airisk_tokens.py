@@ -13,7 +13,7 @@ from airisk_oauth.models import AIRiskToken, SealingPolicy
 
 NOT_ALL: Final = 1
 NOTHING_TRIED: Final = 2
-#: How many rows are read, and then written in one transaction.
+#: How many rows are read at a time.
 PAGE: Final = 200
 
 
@@ -58,22 +58,25 @@ def _reseal(*, derived_open: bool | None = None) -> tuple[int, int]:
         derived_open = SealingPolicy.derived_open()
     resealed = unreadable = 0
     for page in _pages(sealing.key_ids()[0]):
-        anew = []
         for token in page:
             try:
                 text = sealing.unseal(token.sealed, token.owner, derived_open=lambda: derived_open)
             except sealing.Unreadable:
                 unreadable += 1
             else:
-                anew.append((token, *sealing.seal(text, token.owner)))
-        rows = AIRiskToken.objects.primary()
-        with transaction.atomic(using=rows.db):
-            # Whatever was replaced meanwhile stays: who replaced it sealed it.
-            resealed += sum(
-                rows.filter(pk=token.pk, sealed=token.sealed).update(sealed=sealed, key_id=key_id)
-                for token, sealed, key_id in anew
-            )
+                resealed += _replace(token, *sealing.seal(text, token.owner))
     return resealed, unreadable
+
+
+def _replace(token: AIRiskToken, sealed: str, key_id: str) -> int:
+    """Write one row in a transaction of its own, and return how many were changed.
+
+    Several rows in one transaction would be locked in an order that a sweep may reverse, and both would wait for ever.
+    What was replaced meanwhile stays as it is: it was sealed when it was replaced.
+    """
+    row = AIRiskToken.objects.primary().filter(pk=token.pk, sealed=token.sealed)
+    with transaction.atomic(using=row.db):
+        return row.update(sealed=sealed, key_id=key_id)
 
 
 def _pages(newest: str) -> Iterator[list[AIRiskToken]]:
