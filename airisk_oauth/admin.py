@@ -123,6 +123,11 @@ class AIRiskTokenAdmin(_SearchedByUser, _TokenAdmin):
     def get_queryset(self, request: HttpRequest) -> "QuerySet[AIRiskToken]":
         return states.with_state(super().get_queryset(request).defer("sealed"))
 
+    def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest) -> bool:
+        """Refuse to filter by a column that nobody may see: a list that gets shorter tells what is in it."""
+        hidden = {field.name for field in self.opts.fields if not field.editable}
+        return lookup.partition("__")[0] not in hidden and super().lookup_allowed(lookup, value, request)
+
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
 

@@ -24,6 +24,7 @@ from .exceptions import (
     AIRiskUnavailable,
     ConnectionRequired,
 )
+from .fields import UnsearchableTextField
 from .protocol import Secret, TokenGrant
 
 #: A token this close to its end counts as ended: clocks differ.
@@ -174,7 +175,7 @@ class AIRiskToken(models.Model):
     user = UserField(related_name="airisk_tokens", null=True, blank=True)
     deployment = AliasField()
     userid = models.CharField("userid", max_length=conf.MAX_USERID, blank=True, default="")
-    sealed = models.TextField(_("sealed token"), blank=True, default="", editable=False)
+    sealed = UnsearchableTextField(_("sealed token"), blank=True, default="", editable=False)
     key_id = models.CharField(_("key"), max_length=12, blank=True, default="", editable=False)
     expires_at = models.DateTimeField(_("ends"), null=True, blank=True)
     obtained_at = models.DateTimeField(_("obtained"), default=timezone.now)
