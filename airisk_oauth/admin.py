@@ -76,7 +76,8 @@ class _SearchedByUser:
     def get_search_fields(self, request: HttpRequest) -> list[str]:
         user = get_user_model()
         fields = {field.name for field in user._meta.get_fields()}
-        names = {user.USERNAME_FIELD, user.get_email_field_name()} & fields
+        email = getattr(user, "get_email_field_name", lambda: "email")()
+        names = {user.USERNAME_FIELD, email} & fields
         return ["userid", *(f"user__{name}" for name in sorted(names))]
 
 
@@ -135,7 +136,7 @@ class AIRiskTokenAdmin(_SearchedByUser, _TokenAdmin):
         return False
 
     def has_renew_permission(self, request: HttpRequest) -> bool:
-        return request.user.has_perm("airisk_oauth.change_airisktoken")
+        return flow.may_change_tokens(request.user)
 
     @admin.display(description=_("user"), ordering="user")
     def owner_link(self, token: AIRiskToken) -> str:
@@ -273,7 +274,7 @@ class AIRiskTokenAdmin(_SearchedByUser, _TokenAdmin):
 
     def obtain(self, request: HttpRequest, alias: str) -> HttpResponse:
         """Obtain the application's token, or renew it; by this browser where AIRisk wants a person."""
-        from . import renewal, views
+        from . import problems, renewal, views
 
         if not self.has_renew_permission(request):
             raise PermissionDenied
@@ -284,7 +285,7 @@ class AIRiskTokenAdmin(_SearchedByUser, _TokenAdmin):
         except ConnectionRequired:
             return views.start(request, deployment, next_url=back, for_application=True)
         except AIRiskError as error:
-            self.message_user(request, views.told(request, error), messages.ERROR)
+            self.message_user(request, problems.told(request, error), messages.ERROR)
         else:
             text = _("The application's token was obtained.") if done else _("Another process is obtaining it.")
             for token in AIRiskToken.objects.primary().owned_by(None, alias) if done else ():

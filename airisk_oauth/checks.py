@@ -9,7 +9,7 @@ from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register  # noqa: A004 - Django's own name
 from django.core.exceptions import ImproperlyConfigured
 
-from . import conf, flow, protocol, sealing
+from . import conf, impersonation, protocol, sealing
 
 _OURS = "airisk_oauth.middleware.AIRiskMiddleware"
 _AUTHENTICATION = "django.contrib.auth.middleware.AuthenticationMiddleware"
@@ -45,11 +45,17 @@ def _site_errors() -> Iterator[CheckMessage]:
             'print(Fernet.generate_key().decode())"',
             id="airisk_oauth.E007",
         )
+    if wrong := impersonation.problem():
+        yield Error(
+            wrong,
+            hint="Set it to the dotted path of a function (request) -> bool, or leave it out.",
+            id="airisk_oauth.E008",
+        )
 
 
 def _redirect_uri_warnings() -> Iterator[CheckMessage]:
     for alias in _usable_aliases():
-        callback = flow.page_url("callback", alias)
+        callback = conf.page_url("callback", alias)
         path = urlsplit(conf.deployment(alias).redirect_uri).path
         with_alias = f"{callback}{alias}/" if alias == conf.DEFAULT_ALIAS else callback
         if callback is not None and path not in (callback, with_alias):
