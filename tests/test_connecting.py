@@ -1089,7 +1089,13 @@ def test_no_secret_gets_out(
             seen.append(f"{response.content!r}{response.headers}{response.cookies}{response!r}")
         page = browser.get(CONNECTION)
         seen.append(f"{page.content!r}{page.headers}")
-    canaries = [code, state_of(url), secret, AIRiskToken.objects.get().access_token]
+    canaries = [
+        code,
+        state_of(url),
+        secret,
+        browser.cookies[browsers.COOKIE].value,
+        AIRiskToken.objects.get().access_token,
+    ]
     assert ("canary-of-the-old-token" in canaries) is (trouble is not None)
     # Its own server and its HTTP client are what the test looks through, not what it looks at.
     logs = [record for record in caplog.records if not record.name.startswith(("urllib3", "django.server"))]
@@ -1134,7 +1140,7 @@ def test_a_crash_in_the_callback_tells_no_secret(
     assert not AIRiskToken.objects.exists()
     [html, _text] = reports
     assert "grant" in html
-    for canary in (code, state_of(url), secret, *tokens):
+    for canary in (code, state_of(url), secret, browser.cookies[browsers.COOKIE].value, *tokens):
         assert all(canary not in text for text in (*reports, response.content.decode()))
 
 
