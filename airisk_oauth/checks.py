@@ -9,7 +9,7 @@ from django.apps import AppConfig
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register  # noqa: A004 - Django's own name
 from django.core.exceptions import ImproperlyConfigured
-from django.db import connections, router
+from django.db import DEFAULT_DB_ALIAS, connections, router
 
 from . import conf, impersonation, protocol, sealing
 from .models import AIRiskToken
@@ -105,17 +105,24 @@ def _session_warnings() -> Iterator[CheckMessage]:
 
 def _sqlite_warnings(*, atomic_requests: bool) -> Iterator[CheckMessage]:
     """Warn of SQLite's own ways with locks: of what fails under ATOMIC_REQUESTS at once, of the rest on deployment."""
-    alias = router.db_for_write(AIRiskToken)
-    database: Any = connections[alias]
-    options = database.settings_dict
-    if database.vendor != "sqlite" or database.is_in_memory_db() or options["ATOMIC_REQUESTS"] is not atomic_requests:
-        return
-    if not _waits_for_its_turn(options["OPTIONS"]):
-        yield Warning(
-            "SQLite is set up so that requests which write at the same moment fail with 'database is locked'.",
-            hint=f"Set DATABASES[{alias!r}]['OPTIONS'] to {SQLITE_OPTIONS}, or use another database.",
-            id="airisk_oauth.W009",
-        )
+    for alias in _databases():
+        database: Any = connections[alias]
+        options = database.settings_dict
+        if database.vendor != "sqlite" or database.is_in_memory_db():
+            continue
+        if options["ATOMIC_REQUESTS"] is atomic_requests and not _waits_for_its_turn(options["OPTIONS"]):
+            yield Warning(
+                "SQLite is set up so that requests which write at the same moment fail with 'database is locked'.",
+                hint=f"Set DATABASES[{alias!r}]['OPTIONS'] to {SQLITE_OPTIONS}, or use another database.",
+                id="airisk_oauth.W009",
+            )
+
+
+def _databases() -> list[str]:
+    """Return which databases may have our tables; where we write now, a router may know within a request only."""
+    if not settings.DATABASE_ROUTERS:
+        return [DEFAULT_DB_ALIAS]
+    return [alias for alias in connections if router.allow_migrate_model(alias, AIRiskToken)]
 
 
 def _waits_for_its_turn(options: Mapping[str, Any]) -> bool:

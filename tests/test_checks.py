@@ -307,6 +307,32 @@ def test_sqlite_in_memory_has_nothing_to_wait_for(monkeypatch: pytest.MonkeyPatc
     assert complaints() == {}
 
 
+class TenantRouter:
+    """Knows where to write in a request of a tenant only."""
+
+    def db_for_write(self, model: Any, **hints: Any) -> str:
+        raise LookupError("no tenant")
+
+    def allow_migrate(self, database: str, app_label: str, **hints: Any) -> bool:
+        return app_label != "airisk_oauth" or self.has_ours
+
+    has_ours = True
+
+
+class RouterElsewhere(TenantRouter):
+    has_ours = False
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("router", [TenantRouter, RouterElsewhere])
+def test_sqlite_is_checked_where_our_tables_may_be(
+    router: type[TenantRouter], settings: "Settings", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_up_database(monkeypatch, OPTIONS={}, ATOMIC_REQUESTS=True)
+    settings.DATABASE_ROUTERS = [f"{__name__}.{router.__name__}"]
+    assert ("airisk_oauth.W009" in complaints()) is router.has_ours
+
+
 def test_other_databases_are_not_asked_for_options(monkeypatch: pytest.MonkeyPatch) -> None:
     set_up_database(monkeypatch, OPTIONS={}, ATOMIC_REQUESTS=True)
     monkeypatch.setattr(connections["default"], "vendor", "postgresql")
