@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Final, Literal
 
 from django.conf import settings
+from django.contrib.auth import SESSION_KEY
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.utils.crypto import salted_hmac
@@ -36,6 +37,19 @@ def value_for(request: HttpRequest) -> Secret:
     session = request.COOKIES.get(settings.SESSION_COOKIE_NAME)
     made = salted_hmac(COOKIE, session, algorithm="sha256").hexdigest() if session else secrets.token_urlsafe(32)
     return Secret(made)
+
+
+def binding(request: HttpRequest, value: Secret | None) -> Secret | None:
+    """Return what a flow is bound to: its browser, and the session there, which ends when somebody else signs in.
+
+    Only the session's key is looked at, which no request that saves a session changes, and that not where the key is
+    the session itself, in a cookie.
+    """
+    session = getattr(request, "session", None)
+    key = session.session_key if session is not None and SESSION_KEY in session else None
+    if value is None or key is None or not re.fullmatch(r"[a-z0-9]{32}", key):
+        return value
+    return Secret(f"{value}.{key}")
 
 
 def keep(response: HttpResponseBase, value: Secret) -> None:

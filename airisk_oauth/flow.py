@@ -73,7 +73,7 @@ def begin(
 ) -> Secret:
     """Start a flow for this user in this browser, and return the URL to send the browser to.
 
-    :param browser: a random value that only this browser has, in a cookie.
+    :param browser: a value that only this browser has, and only in this session.
     :raises NoIdentity: the user has no ``userid`` on this deployment.
     """
     userid = None if for_application else deployment.userid_of(user)

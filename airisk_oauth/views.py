@@ -131,7 +131,8 @@ def start(
     request: HttpRequest, deployment: Deployment, *, next_url: str = "", for_application: bool = False
 ) -> HttpResponse:
     """Send this user's browser to AIRisk, or say why that is not possible."""
-    browser = browsers.value_for(request)
+    value = browsers.value_for(request)
+    browser = browsers.binding(request, value)
     try:
         _require_own_session(request)
         right_host_url = hosts.on_right_host(request, deployment, next_url)
@@ -142,7 +143,7 @@ def start(
     except (flow.NoIdentity, SignedOut, AtAnotherHost) as error:
         return problem_response(request, error)
     response = _ToAIRisk(url)
-    browsers.keep(response, browser)
+    browsers.keep(response, value)
     return response
 
 
@@ -157,8 +158,9 @@ def _complete(request: HttpRequest, deployment: Deployment, query: Secret) -> Ht
     if not request.user.is_authenticated or not getattr(request.user, "is_active", True):
         raise SignedOut
     _require_own_session(request)
+    browser = browsers.binding(request, browsers.value_of(request))
     try:
-        connected = flow.complete(deployment, request.user, browser=browsers.value_of(request), query=query)
+        connected = flow.complete(deployment, request.user, browser=browser, query=query)
     except (AIRiskError, flow.IdentityChanged, flow.NotPermitted) as error:
         message = "User %(user_id)s could not be connected to deployment %(deployment)s: %(why)s"
         who, alias = request.user.pk, deployment.alias

@@ -3,8 +3,10 @@
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from django.contrib.auth import SESSION_KEY
 from django.contrib.auth.models import User
 from django.contrib.auth.views import LogoutView
+from django.contrib.sessions.backends.db import SessionStore
 from django.test import Client
 from django.urls import include, path
 
@@ -125,7 +127,7 @@ def test_first_double_click_finishes_either_flow(browser: Client, airisk: World)
 
 @pytest.mark.urls(__name__)
 @pytest.mark.parametrize("second", ["mia", "tom"])
-def test_flow_is_for_who_started_it(second: str, browser: Client, mia: User, airisk: World) -> None:
+def test_signing_out_ends_what_was_started(second: str, browser: Client, mia: User, airisk: World) -> None:
     """Signing out leaves the cookie where it is, as it does in a real browser."""
     tom = User.objects.create_user("tom")
     AIRiskIdentity.objects.create(user=tom, userid="user_42")
@@ -134,9 +136,27 @@ def test_flow_is_for_who_started_it(second: str, browser: Client, mia: User, air
     assert browser.get(back).status_code == 403
     browser.force_login(mia if second == "mia" else tom)
     assert start(browser)
-    assert browser.get(back).status_code == (302 if second == "mia" else 403)
-    assert AIRiskToken.objects.filter(user=mia).exists() is (second == "mia")
-    assert not AIRiskToken.objects.filter(user=tom).exists()
+    assert browser.get(back).status_code == 403
+    assert not AIRiskToken.objects.exists()
+
+
+def test_flow_ends_when_somebody_else_signs_in(browser: Client, mia: User, airisk: World) -> None:
+    back = authorize(start(browser))
+    browser.force_login(User.objects.create_user("tom"))
+    browser.force_login(mia)
+    assert browser.get(back).status_code == 403
+
+
+@pytest.mark.parametrize("in_session", [True, False])
+def test_session_without_a_user_binds_nothing(in_session: bool, rf: Any, mia: User) -> None:
+    """Who is signed in by a header may get a session on the way, for a message or the like."""
+    request, value = rf.get("/"), browsers.value_for(rf.get("/"))
+    request.session = SessionStore()
+    request.session.update({SESSION_KEY: str(mia.pk)} if in_session else {"a": "message"})
+    request.session.save()
+    assert (browsers.binding(request, value) == value) is not in_session
+    assert browsers.binding(request, None) is None
+    assert browsers.binding(rf.get("/"), value) == value
 
 
 def test_value_is_stored_as_a_hash_only(browser: Client, airisk: World) -> None:

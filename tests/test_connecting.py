@@ -135,6 +135,12 @@ def rows() -> list[dict[str, Any]]:
     return [*PendingAuthorization.objects.order_by("pk").values(), *AIRiskToken.objects.order_by("pk").values()]
 
 
+def binding_of(browser: Client) -> str | None:
+    """What the flows of this browser are bound to."""
+    request = browser.get(CONNECTION).wsgi_request
+    return browsers.binding(request, browsers.value_of(request))
+
+
 def everything_stored() -> str:
     """Every column of every row, as it lies in the database."""
     return repr([list(model._base_manager.values_list()) for model in apps.get_models()])
@@ -626,8 +632,8 @@ def test_flows_that_come_again_end_each_as_it_did(browser: Client, mia: User, ai
     for _time in range(2):
         assert_refused(browser.get(failed), 410)
         assert_connected(browser.get(connected), "/two/")
-    value, query = browser.cookies[browsers.COOKIE].value, Secret(urlsplit(connected).query)
-    again = flow.complete(conf.deployment(), mia, browser=value, query=query)
+    query = Secret(urlsplit(connected).query)
+    again = flow.complete(conf.deployment(), mia, browser=binding_of(browser), query=query)
     assert again == (PendingAuthorization.objects.get(next="/two/"), False)
     assert token_posts(airisk) == 2
 
@@ -779,7 +785,7 @@ def test_a_callback_that_airisk_cannot_have_sent_changes_nothing(query: str, bro
 
 def test_a_thousand_callbacks_in_vain_cost_no_call_and_leave_no_row(browser: Client, mia: User, airisk: World) -> None:
     back = authorize(start(browser))
-    before, value = rows(), browser.cookies[browsers.COOKIE].value
+    before, value = rows(), binding_of(browser)
     for query in ("state=another&code=code", "state=another"):
         for _time in range(500):
             with pytest.raises((flow.CallbackRejected, MalformedCallback)):

@@ -102,7 +102,8 @@ def failures(airisk: FakeAIRisk, client: Client, user: Any) -> dict[str, Any]:
         back = urlsplit(headers["Location"])
         seen[name] = said(client.get(f"{back.path}?{back.query}"))
         airisk.recover()
-    value = browsers.value_for(client.get("/airisk/").wsgi_request)
+    request = client.get("/airisk/").wsgi_request
+    value = browsers.binding(request, browsers.value_of(request))
     started = flow.begin(conf.deployment(), user, browser=value, for_application=True)
     _status, headers, _body = airisk.receive("GET", started, {}, b"")
     back = urlsplit(headers["Location"])
