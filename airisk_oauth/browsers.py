@@ -39,7 +39,7 @@ def value_for(request: HttpRequest) -> Secret:
     return Secret(made)
 
 
-def binding(request: HttpRequest, value: Secret | None) -> Secret | None:
+def binding(request: HttpRequest, value: Secret) -> Secret:
     """Return what a flow is bound to: its browser, and the session there, which ends when somebody else signs in.
 
     Only the session's key is looked at, which no request that saves a session changes, and that not where the key is
@@ -47,7 +47,7 @@ def binding(request: HttpRequest, value: Secret | None) -> Secret | None:
     """
     session = getattr(request, "session", None)
     key = session.session_key if session is not None and SESSION_KEY in session else None
-    if value is None or key is None or not re.fullmatch(r"[a-z0-9]{32}", key):
+    if key is None or not re.fullmatch(r"[a-z0-9]{32}", key):
         return value
     return Secret(f"{value}.{key}")
 

@@ -158,7 +158,8 @@ def _complete(request: HttpRequest, deployment: Deployment, query: Secret) -> Ht
     if not request.user.is_authenticated or not getattr(request.user, "is_active", True):
         raise SignedOut
     _require_own_session(request)
-    browser = browsers.binding(request, browsers.value_of(request))
+    value = browsers.value_of(request)
+    browser = None if value is None else browsers.binding(request, value)
     try:
         connected = flow.complete(deployment, request.user, browser=browser, query=query)
     except (AIRiskError, flow.IdentityChanged, flow.NotPermitted) as error:

@@ -135,10 +135,10 @@ def rows() -> list[dict[str, Any]]:
     return [*PendingAuthorization.objects.order_by("pk").values(), *AIRiskToken.objects.order_by("pk").values()]
 
 
-def binding_of(browser: Client) -> str | None:
+def binding_of(browser: Client) -> str:
     """What the flows of this browser are bound to."""
     request = browser.get(CONNECTION).wsgi_request
-    return browsers.binding(request, browsers.value_of(request))
+    return browsers.binding(request, browsers.value_for(request))
 
 
 def everything_stored() -> str:
