@@ -77,7 +77,8 @@ class _SearchedByUser:
     def get_search_fields(self, request: HttpRequest) -> list[str]:
         user = get_user_model()
         fields = {field.name for field in user._meta.get_fields()}
-        names = {user.USERNAME_FIELD, user.get_email_field_name()} & fields
+        email = getattr(user, "get_email_field_name", lambda: "email")()
+        names = {user.USERNAME_FIELD, email} & fields
         return ["userid", *(f"user__{name}" for name in sorted(names))]
 
 
@@ -124,6 +125,11 @@ class AIRiskTokenAdmin(_SearchedByUser, _TokenAdmin):
     def get_queryset(self, request: HttpRequest) -> "QuerySet[AIRiskToken]":
         return states.with_state(super().get_queryset(request).defer("sealed"))
 
+    def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest) -> bool:
+        """Refuse to filter by a column that nobody may see: a list that gets shorter tells what is in it."""
+        hidden = {field.name for field in self.opts.fields if not field.editable}
+        return lookup.partition("__")[0] not in hidden and super().lookup_allowed(lookup, value, request)
+
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
 
@@ -131,7 +137,7 @@ class AIRiskTokenAdmin(_SearchedByUser, _TokenAdmin):
         return False
 
     def has_renew_permission(self, request: HttpRequest) -> bool:
-        return request.user.has_perm("airisk_oauth.change_airisktoken")
+        return flow.may_change_tokens(request.user)
 
     @admin.display(description=_("user"), ordering="user")
     def owner_link(self, token: AIRiskToken) -> str:
@@ -272,7 +278,7 @@ class AIRiskTokenAdmin(_SearchedByUser, _TokenAdmin):
     @non_atomic
     def obtain(self, request: HttpRequest, alias: str) -> HttpResponse:
         """Obtain the application's token, or renew it; by this browser where AIRisk wants a person."""
-        from . import renewal, views
+        from . import problems, renewal, views
 
         if not self.has_renew_permission(request):
             raise PermissionDenied
@@ -283,7 +289,7 @@ class AIRiskTokenAdmin(_SearchedByUser, _TokenAdmin):
         except ConnectionRequired:
             return views.start(request, deployment, next_url=back, for_application=True)
         except AIRiskError as error:
-            self.message_user(request, views.told(request, error), messages.ERROR)
+            self.message_user(request, problems.told(request, error), messages.ERROR)
         else:
             text = _("The application's token was obtained.") if done else _("Another process is obtaining it.")
             for token in AIRiskToken.objects.primary().of_application(alias) if done else ():

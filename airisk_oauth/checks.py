@@ -1,6 +1,7 @@
 """System checks: every wrong setting has a number and a hint."""
 
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
@@ -8,9 +9,13 @@ from django.apps import AppConfig
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register  # noqa: A004 - Django's own name
 from django.core.exceptions import ImproperlyConfigured
+from django.db import DEFAULT_DB_ALIAS, connections, router
 
-from . import conf, flow, protocol, sealing
+from . import conf, impersonation, protocol, sealing
+from .models import AIRiskToken
 
+#: What makes those who write to SQLite wait for each other, readers excepted.
+SQLITE_OPTIONS = {"transaction_mode": "IMMEDIATE", "timeout": 20, "init_command": "PRAGMA journal_mode=WAL"}
 _OURS = "airisk_oauth.middleware.AIRiskMiddleware"
 _AUTHENTICATION = "django.contrib.auth.middleware.AuthenticationMiddleware"
 
@@ -22,13 +27,26 @@ def check_settings(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any
 
 @register("airisk_oauth")
 def check_site(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any) -> list[CheckMessage]:
-    return [*_site_errors(), *_redirect_uri_warnings(), *_middleware_warnings(), *_session_warnings()]
+    return [
+        *_site_errors(),
+        *_redirect_uri_warnings(),
+        *_middleware_warnings(),
+        *_session_warnings(),
+        *_sqlite_warnings(atomic_requests=True),
+    ]
 
 
 @register(Tags.security, deploy=True)
 def check_deployment(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any) -> list[CheckMessage]:
     """Warn of what weakens the flow on a site that is open to the world; part of ``check --deploy``."""
-    return [*_key_warnings(), *_cookie_warnings(), *_transport_warnings(), *_policy_warnings()]
+    return [
+        *_key_warnings(),
+        *_cookie_warnings(),
+        *_transport_warnings(),
+        *_policy_warnings(),
+        *_sqlite_warnings(atomic_requests=False),
+        *_page_warnings(),
+    ]
 
 
 def _site_errors() -> Iterator[CheckMessage]:
@@ -45,11 +63,17 @@ def _site_errors() -> Iterator[CheckMessage]:
             'print(Fernet.generate_key().decode())"',
             id="airisk_oauth.E007",
         )
+    if wrong := impersonation.problem():
+        yield Error(
+            wrong,
+            hint="Set it to the dotted path of a function (request) -> bool, or leave it out.",
+            id="airisk_oauth.E008",
+        )
 
 
 def _redirect_uri_warnings() -> Iterator[CheckMessage]:
     for alias in _usable_aliases():
-        callback = flow.page_url("callback", alias)
+        callback = conf.page_url("callback", alias)
         path = urlsplit(conf.deployment(alias).redirect_uri).path
         with_alias = f"{callback}{alias}/" if alias == conf.DEFAULT_ALIAS else callback
         if callback is not None and path not in (callback, with_alias):
@@ -77,6 +101,36 @@ def _session_warnings() -> Iterator[CheckMessage]:
             hint="Set it to 'Lax', Django's default, for the callback of airisk_oauth to know who comes back.",
             id="airisk_oauth.W003",
         )
+
+
+def _sqlite_warnings(*, atomic_requests: bool) -> Iterator[CheckMessage]:
+    """Warn of SQLite's own ways with locks: of what fails under ATOMIC_REQUESTS at once, of the rest on deployment."""
+    for alias in _databases():
+        database: Any = connections[alias]
+        options = database.settings_dict
+        if database.vendor != "sqlite" or database.is_in_memory_db():
+            continue
+        if options["ATOMIC_REQUESTS"] is atomic_requests and not _waits_for_its_turn(options["OPTIONS"]):
+            yield Warning(
+                "SQLite is set up so that requests which write at the same moment fail with 'database is locked'.",
+                hint=f"Set DATABASES[{alias!r}]['OPTIONS'] to {SQLITE_OPTIONS}, or use another database.",
+                id="airisk_oauth.W009",
+            )
+
+
+def _databases() -> list[str]:
+    """Return which databases may have our tables; where we write now, a router may know within a request only."""
+    if not settings.DATABASE_ROUTERS:
+        return [DEFAULT_DB_ALIAS]
+    return [alias for alias in connections if router.allow_migrate_model(alias, AIRiskToken)]
+
+
+def _waits_for_its_turn(options: Mapping[str, Any]) -> bool:
+    return (
+        str(options.get("transaction_mode")).upper() in ("IMMEDIATE", "EXCLUSIVE")
+        and options.get("timeout", 0) >= 10
+        and re.search(r"(?i)journal_mode\s*=\s*['\"]?wal", options.get("init_command") or "") is not None
+    )
 
 
 def _key_warnings() -> Iterator[CheckMessage]:
@@ -117,12 +171,10 @@ def _transport_warnings() -> Iterator[CheckMessage]:
 
 def _policy_warnings() -> Iterator[CheckMessage]:
     """Chromium holds redirects of a form against ``form-action`` too, and Connect is a form that leads to AIRisk."""
-    allowed = _form_actions()
-    if allowed is None:
-        return
+    policies = list(_form_actions())
     for alias in _usable_aliases():
         deployment = conf.deployment(alias)
-        if not any(_allows(source, deployment.origin) for source in allowed):
+        if not all(any(_allows(source, deployment.origin) for source in allowed) for allowed in policies):
             yield Warning(
                 f"The policy's form-action leaves out AIRISK_OAUTH[{alias!r}]: Connect leads nowhere.",
                 hint=f"Add {urljoin(deployment.base_url, '/').rstrip('/')} to its form-action.",
@@ -130,12 +182,22 @@ def _policy_warnings() -> Iterator[CheckMessage]:
             )
 
 
-def _form_actions() -> Iterable[str] | None:
-    """Return the sources of ``form-action`` from Django's ``SECURE_CSP`` or django-csp's setting, if there are any."""
-    django_csp = getattr(settings, "CONTENT_SECURITY_POLICY", None) or {}
-    policy = {**django_csp.get("DIRECTIVES", {}), **(getattr(settings, "SECURE_CSP", None) or {})}
-    sources = policy.get("form-action")
-    return [sources] if isinstance(sources, str) else sources
+def _form_actions() -> Iterator[Iterable[object]]:
+    """Yield the sources of ``form-action`` of each policy that is enforced: Django's own, and that of django-csp.
+
+    django-csp has one setting from version 4 on, and had one for each directive before.
+    """
+    policies = [getattr(settings, "SECURE_CSP", None), getattr(settings, "CONTENT_SECURITY_POLICY", None)]
+    if policies[1] is not None:
+        policies[1] = policies[1].get("DIRECTIVES")
+    elif not getattr(settings, "CSP_REPORT_ONLY", False):
+        policies[1] = {"form-action": getattr(settings, "CSP_FORM_ACTION", None)}
+    for policy in policies:
+        sources = (policy or {}).get("form-action")
+        if isinstance(sources, str):
+            yield [sources]
+        elif sources not in (None, False):
+            yield [] if sources is True else sources
 
 
 def _allows(source: object, origin: tuple[str, str, int]) -> bool:
@@ -150,6 +212,15 @@ def _allows(source: object, origin: tuple[str, str, int]) -> bool:
         return False
     name = of_source[1]
     return host.endswith(name[1:]) if name.startswith("*.") else host == name
+
+
+def _page_warnings() -> Iterator[CheckMessage]:
+    if _OURS in settings.MIDDLEWARE and conf.page_url("connect") is None:
+        yield Warning(
+            "AIRiskMiddleware is in use, but there is no page to send people to who have to connect.",
+            hint='Add path("airisk/", include("airisk_oauth.urls")) to urlpatterns. Ignore this where nobody connects.',
+            id="airisk_oauth.W010",
+        )
 
 
 def _usable_aliases() -> Iterator[str]:

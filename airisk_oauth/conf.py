@@ -9,14 +9,17 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from ipaddress import ip_address
-from typing import Any, Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
-from . import protocol
+from . import addresses, protocol
+
+if TYPE_CHECKING:
+    from django.http import HttpRequest
 
 DEFAULT_ALIAS: Final = "default"
 MAX_ALIAS: Final = 64
@@ -122,6 +125,15 @@ def origin_of(alias: str) -> str:
 def aliases() -> list[str]:
     """Return the aliases of all deployments, in the order of the setting."""
     return list(_configured())
+
+
+def page_url(name: str, alias: str = DEFAULT_ALIAS, request: "HttpRequest | None" = None) -> str | None:
+    """Return the path of one of our pages for a deployment, or ``None`` where the site does not include it.
+
+    :param name: as in ``airisk_oauth.urls``, without a namespace.
+    :param request: chooses among several inclusions the one that the request is at.
+    """
+    return addresses.find(name, *([] if alias == DEFAULT_ALIAS else [alias]), request=request)
 
 
 def problems_of(alias: str) -> Iterator[Problem]:

@@ -7,9 +7,7 @@ import time
 from datetime import timedelta
 from typing import Any, Final, NamedTuple
 
-from django.conf import settings
 from django.db import IntegrityError
-from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
 
 from . import conf, protocol
@@ -29,6 +27,8 @@ WAIT_FOR_FIRST: Final = timedelta(seconds=15)
 LOOK_AGAIN: Final = 0.1
 
 _Outcome = PendingAuthorization.Outcome
+#: For those who still look for it here.
+page_url = conf.page_url
 
 
 class NoIdentity(Exception):
@@ -73,7 +73,7 @@ def begin(
 ) -> Secret:
     """Start a flow for this user in this browser, and return the URL to send the browser to.
 
-    :param browser: a random value that only this browser's session holds.
+    :param browser: a value that only this browser has, and only in this session.
     :raises NoIdentity: the user has no ``userid`` on this deployment.
     """
     userid = None if for_application else deployment.userid_of(user)
@@ -164,16 +164,6 @@ def disconnect(token: AIRiskToken) -> None:
         token_disconnected.send_robust(AIRiskToken, user_id=user_id, deployment=deployment)
 
 
-def page_url(name: str, alias: str) -> str | None:
-    """Return the path of one of our pages for a deployment, or ``None`` where the site does not include them."""
-    if not getattr(settings, "ROOT_URLCONF", None):
-        return None
-    try:
-        return reverse(f"airisk_oauth:{name}", args=[] if alias == conf.DEFAULT_ALIAS else [alias])
-    except NoReverseMatch:
-        return None
-
-
 def _pending(deployment: Deployment, user: Any, browser: str | None, state: Secret) -> PendingAuthorization:
     pending: PendingAuthorization | None = (
         PendingAuthorization.objects.primary()
@@ -225,10 +215,16 @@ def _trade(deployment: Deployment, user: Any, pending: PendingAuthorization, ans
 
 def _check_identity(deployment: Deployment, user: Any, pending: PendingAuthorization) -> None:
     if pending.for_application:
-        if not user.has_perm("airisk_oauth.change_airisktoken"):
+        if not may_change_tokens(user):
             raise NotPermitted
     elif deployment.userid_of(user) != pending.userid:
         raise IdentityChanged
+
+
+def may_change_tokens(user: Any) -> bool:
+    """Tell whether a user may obtain the application's token; nobody may where users have no permissions."""
+    has_perm = getattr(user, "has_perm", None)
+    return has_perm is not None and bool(has_perm("airisk_oauth.change_airisktoken"))
 
 
 def _settle(pending: PendingAuthorization, outcome: str) -> None:

@@ -27,6 +27,7 @@ from .exceptions import (
     AIRiskUnavailable,
     ConnectionRequired,
 )
+from .fields import UnsearchableTextField
 from .protocol import Secret, TokenGrant
 
 #: A token this close to its end counts as ended: clocks differ.
@@ -228,7 +229,7 @@ class AIRiskToken(models.Model):
     user = UserField(related_name="airisk_tokens", null=True, blank=True)
     deployment = AliasField()
     userid = models.CharField("userid", max_length=conf.MAX_USERID, blank=True, default="")
-    sealed = models.TextField(_("sealed token"), blank=True, default="", editable=False)
+    sealed = UnsearchableTextField(_("sealed token"), blank=True, default="", editable=False)
     key_id = models.CharField(_("key"), max_length=12, blank=True, default="", editable=False)
     # With a default in the database: while a new version is rolled out, the old one goes on storing tokens.
     origin = models.CharField(max_length=300, blank=True, default="", db_default="", editable=False)

@@ -2,13 +2,12 @@
 
 import logging
 import re
-import secrets
 from http import HTTPStatus
 from typing import Any, Final, NamedTuple
+from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.contrib import messages
-from django.contrib.auth import SESSION_KEY
 from django.contrib.auth.decorators import login_not_required, login_required
 from django.db import transaction
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect, QueryDict
@@ -17,112 +16,43 @@ from django.utils.formats import date_format
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.utils.timezone import localtime
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_noop
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_http_methods, require_POST, require_safe
 
-from . import conf, flow, protocol
+from . import browsers, conf, flow, hosts, impersonation, protocol
 from .conf import Deployment
 from .events import log
-from .exceptions import (
-    AIRiskError,
-    AIRiskInvalidResponse,
-    AIRiskRefused,
-    AIRiskUnavailable,
-    ConnectionRequired,
-)
+from .exceptions import AIRiskError, ConnectionRequired
 from .models import AIRiskToken
+from .problems import AtAnotherHost, SignedOut, home_url, problem_response, say_problem
 from .protocol import Secret
 from .renewal import TokenKeeper
 
 logger = logging.getLogger("airisk_oauth.views")
 
-#: The key in the session of the random value that binds a flow to this browser.
-BROWSER_KEY: Final = "airisk_oauth_browser"
-
 #: A path of this site: no other host, nothing that a browser or server would read as one, no control characters.
 _NEXT: Final = r"(?i)/(?!/)(?![^?#]*//)(?![^?#]*/\.{1,2}(?:[/?#]|$))(?![^?#]*%(?:[01][0-9a-f]|7f|5c))[^\\\s]*"
 
 
-class SignedOut(Exception):
-    """Nobody is signed in, or somebody acts in another's name."""
-
-
-#: How a connection can fail to come about: status, title and text of its page.
-_PROBLEMS: Final[dict[type[Exception], tuple[HTTPStatus, str, str]]] = {
-    SignedOut: (
-        HTTPStatus.FORBIDDEN,
-        gettext_noop("You are not signed in here"),
-        gettext_noop("Sign in with your own account in this browser, then connect again."),
-    ),
-    protocol.MalformedCallback: (
-        HTTPStatus.BAD_REQUEST,
-        gettext_noop("This link does not come from AIRisk"),
-        gettext_noop("It is incomplete or was changed on the way. Nothing has happened; you can connect again."),
-    ),
-    Http404: (
-        HTTPStatus.NOT_FOUND,
-        gettext_noop("This link does not come from AIRisk"),
-        gettext_noop("It is incomplete or was changed on the way. Nothing has happened; you can connect again."),
-    ),
-    flow.CallbackRejected: (
-        HTTPStatus.FORBIDDEN,
-        gettext_noop("This connection was not started here"),
-        gettext_noop(
-            "It was started in another browser or by another account, or too long ago. Nothing has happened; you can "
-            "connect again."
-        ),
-    ),
-    flow.StateExpired: (
-        HTTPStatus.GONE,
-        gettext_noop("That took too long"),
-        gettext_noop("A connection has to be finished within ten minutes. Please connect again."),
-    ),
-    flow.StateSpent: (
-        HTTPStatus.GONE,
-        gettext_noop("This connection was already tried"),
-        gettext_noop("It did not succeed, and cannot be used a second time. Please connect again."),
-    ),
-    flow.IdentityChanged: (
-        HTTPStatus.FORBIDDEN,
-        gettext_noop("Your AIRisk identity has changed"),
-        gettext_noop("It changed while you were connecting, so nothing was saved. Please connect again."),
-    ),
-    flow.NotPermitted: (
-        HTTPStatus.FORBIDDEN,
-        gettext_noop("You may not do this any more"),
-        gettext_noop("Only staff who may change tokens can obtain the application's own. Nothing was saved."),
-    ),
-    flow.NoIdentity: (
-        HTTPStatus.FORBIDDEN,
-        gettext_noop("You have no AIRisk identity yet"),
-        gettext_noop("Ask an administrator of this site to enter which AIRisk user you are, then connect again."),
-    ),
-    AIRiskRefused: (
-        HTTPStatus.FORBIDDEN,
-        gettext_noop("AIRisk refused the connection"),
-        gettext_noop("You can try again. If it happens again, tell an administrator of this site."),
-    ),
-    AIRiskUnavailable: (
-        HTTPStatus.BAD_GATEWAY,
-        gettext_noop("AIRisk could not be reached"),
-        gettext_noop("It may be down for a moment. Please try again in a few minutes."),
-    ),
-    AIRiskInvalidResponse: (
-        HTTPStatus.BAD_GATEWAY,
-        gettext_noop("AIRisk's answer could not be used"),
-        gettext_noop("Please try again. If it happens again, tell an administrator of this site."),
-    ),
-}
-
-
 class Connection(NamedTuple):
-    """Where a user stands with one deployment."""
+    """Where a user stands with one deployment.
+
+    :ivar connect_url: path of the page to connect on, ``None`` where the site does not include it.
+    :ivar disconnect_url: the same for disconnecting.
+    :ivar right_host_url: URL of the page to connect on at REDIRECT_URI's host, for a browser that is at another one.
+    """
 
     deployment: Deployment
     userid: str | None
     token: AIRiskToken | None
     is_usable: bool
+    connect_url: str | None
+    disconnect_url: str | None
+    right_host_url: str | None
+
+    @property
+    def right_host(self) -> str:
+        return urlsplit(self.right_host_url or "").netloc
 
 
 @never_cache
@@ -130,7 +60,7 @@ class Connection(NamedTuple):
 @require_safe
 def connection(request: HttpRequest) -> HttpResponse:
     connections = [offer(request, conf.deployment(alias)) for alias in conf.aliases()]
-    return render(request, "airisk_oauth/connection.html", {"connections": connections})
+    return _page(request, "connection", {"connections": connections})
 
 
 @never_cache
@@ -140,8 +70,7 @@ def connect(request: HttpRequest, alias: str = conf.DEFAULT_ALIAS) -> HttpRespon
     deployment = deployment_or_404(alias)
     next_url = _safe_next(request.POST.get("next") or request.GET.get("next"))
     if request.method != "POST":
-        context = {"connection": offer(request, deployment), "next": next_url}
-        return render(request, "airisk_oauth/connect.html", context)
+        return _page(request, "connect", {"connection": offer(request, deployment, next_url), "next": next_url})
     return start(request, deployment, next_url=next_url)
 
 
@@ -161,9 +90,10 @@ def callback(request: HttpRequest, alias: str = conf.DEFAULT_ALIAS) -> HttpRespo
         who = request.user.pk
         log(logger, logging.WARNING, "callback.rejected", message, why=error, user_id=who, deployment=alias)
         # Not the site's own page, whose assets may be foreign: code and state stand in this one's address.
-        response = _problem(request, error)
-    # Where a page of ours is shown at the callback's address, that address goes nowhere else.
-    response.headers["Referrer-Policy"] = "no-referrer"
+        response = problem_response(request, error)
+    # Where a page of ours is shown at the callback's address, code and state in that go nowhere else. With no referrer
+    # at all, browsers would send "Origin: null" with the forms of that page, and Django would refuse them.
+    response.headers["Referrer-Policy"] = "strict-origin"
     return response
 
 
@@ -194,20 +124,27 @@ def disconnect(request: HttpRequest, alias: str = conf.DEFAULT_ALIAS) -> HttpRes
                 "itself, at %(until)s."
             ) % {"until": until}
         messages.success(request, text, fail_silently=True)
-    return redirect(_safe_next(request.POST.get("next")) or "airisk_oauth:connection")
+    return redirect(_safe_next(request.POST.get("next")) or home_url(request))
 
 
 def start(
     request: HttpRequest, deployment: Deployment, *, next_url: str = "", for_application: bool = False
 ) -> HttpResponse:
     """Send this user's browser to AIRisk, or say why that is not possible."""
-    browser = _browser_of(request)
+    value = browsers.value_for(request)
+    browser = browsers.binding(request, value)
     try:
         _require_own_session(request)
+        right_host_url = hosts.on_right_host(request, deployment, next_url)
+        if right_host_url is not None and not for_application:
+            return redirect(right_host_url)
+        _require_right_host(right_host_url)
         url = flow.begin(deployment, request.user, browser=browser, next_url=next_url, for_application=for_application)
-    except (flow.NoIdentity, SignedOut) as error:
-        return _problem(request, error)
-    return _ToAIRisk(url)
+    except (flow.NoIdentity, SignedOut, AtAnotherHost) as error:
+        return problem_response(request, error)
+    response = _ToAIRisk(url)
+    browsers.keep(response, value)
+    return response
 
 
 class _ToAIRisk(HttpResponseRedirect):
@@ -218,75 +155,56 @@ class _ToAIRisk(HttpResponseRedirect):
 
 
 def _complete(request: HttpRequest, deployment: Deployment, query: Secret) -> HttpResponse:
-    if not request.user.is_authenticated or not request.user.is_active:
+    if not request.user.is_authenticated or not getattr(request.user, "is_active", True):
         raise SignedOut
     _require_own_session(request)
+    value = browsers.value_of(request)
+    browser = None if value is None else browsers.binding(request, value)
     try:
-        connected = flow.complete(deployment, request.user, browser=request.session.get(BROWSER_KEY), query=query)
+        connected = flow.complete(deployment, request.user, browser=browser, query=query)
     except (AIRiskError, flow.IdentityChanged, flow.NotPermitted) as error:
         message = "User %(user_id)s could not be connected to deployment %(deployment)s: %(why)s"
         who, alias = request.user.pk, deployment.alias
         log(logger, logging.WARNING, "connection.failed", message, why=error, user_id=who, deployment=alias)
-        return _say_problem(request, error)
+        return say_problem(request, error)
     if connected.first:
         messages.success(request, _("You are connected to AIRisk."), fail_silently=True)
-    return redirect(_safe_next(connected.pending.next) or "airisk_oauth:connection")
-
-
-def _browser_of(request: HttpRequest) -> str:
-    """Return what this browser's session is bound by, made when a page first offers to connect.
-
-    Made by the click itself, a double click would make two, of which one session keeps but the other.
-    """
-    browser: str = request.session.setdefault(BROWSER_KEY, secrets.token_urlsafe(16))
-    return browser
+    return redirect(_safe_next(connected.pending.next) or home_url(request))
 
 
 def _require_own_session(request: HttpRequest) -> None:
     """Refuse a session in which somebody acts as another user: a connection is made by its owner only."""
-    user: Any = request.user
-    signed_in = request.session.get(SESSION_KEY)
-    acting = getattr(user, "is_hijacked", False) or getattr(user, "is_impersonate", False)
-    if acting or (signed_in is not None and signed_in != user._meta.pk.value_to_string(user)):
+    if impersonation.acts_for_another(request):
         raise SignedOut
 
 
-def offer(request: HttpRequest, deployment: Deployment) -> Connection:
-    """Return where this user stands, for a page that offers to connect."""
-    _browser_of(request)
+def _require_right_host(right_host_url: str | None) -> None:
+    """Refuse a browser that comes back to a host where nobody is signed in, for want of a page to lead it to."""
+    if right_host_url is not None:
+        raise AtAnotherHost
+
+
+def offer(request: HttpRequest, deployment: Deployment, next_url: str = "") -> Connection:
+    """Return where this user stands, for a page that offers to connect.
+
+    :param next_url: path to lead to after connecting.
+    """
     user: Any = request.user
+    connect_url, disconnect_url = (conf.page_url(name, deployment.alias, request) for name in ("connect", "disconnect"))
+    urls = connect_url, disconnect_url, hosts.on_right_host(request, deployment, next_url)
     try:
         token = TokenKeeper(deployment, user).check()
     except ConnectionRequired:
         stored = AIRiskToken.objects.primary().owned_by(user.pk, deployment.alias).first()
-        return Connection(deployment, deployment.userid_of(user), stored, is_usable=False)
-    return Connection(deployment, token.userid, token, is_usable=not token.needs_person)
+        return Connection(deployment, deployment.userid_of(user), stored, False, *urls)  # noqa: FBT003 - is_usable
+    return Connection(deployment, token.userid, token, not token.needs_person, *urls)
 
 
-def _say_problem(request: HttpRequest, error: Exception) -> HttpResponse:
-    """Show a problem as a message on the connection page; as a page of its own where the site has no messages."""
-    if not hasattr(request, "_messages"):
-        return _problem(request, error)
-    messages.error(request, told(request, error))
-    return redirect("airisk_oauth:connection")
-
-
-def _problem(request: HttpRequest, error: Exception) -> HttpResponse:
-    status, title, text = _words(request, error)
-    return render(request, "airisk_oauth/problem.html", {"title": title, "text": text}, status=status)
-
-
-def told(request: HttpRequest, error: Exception) -> str:
-    """Return a problem as one message."""
-    _status, title, text = _words(request, error)
-    # Translators: title and text of a problem; only the mark and the space between them may differ.
-    return _("%(title)s. %(text)s") % {"title": title, "text": text}
-
-
-def _words(request: HttpRequest, error: Exception) -> tuple[HTTPStatus, str, str]:
-    status, title, text = next(_PROBLEMS[kind] for kind in type(error).__mro__ if kind in _PROBLEMS)
-    details = f" [{error}]" if isinstance(error, AIRiskError) and request.user.is_staff else ""
-    return status, _(title), _(text) + details
+def _page(request: HttpRequest, name: str, context: dict[str, Any]) -> HttpResponse:
+    """Show a page that offers to connect, to a browser that is recognized when it does."""
+    response = render(request, f"airisk_oauth/{name}.html", context)
+    browsers.keep(response, browsers.value_for(request))
+    return response
 
 
 def deployment_or_404(alias: str) -> Deployment:

@@ -189,6 +189,31 @@ def test_a_strict_session_cookie_connects_nobody_and_leaves_a_way_on(
         assert_said(tab, "Not connected")
 
 
+def test_forms_work_on_the_page_of_a_rejected_callback(page: Page, settings: Any) -> None:
+    """A browser sends their origin, which Django compares, only where the page's policy lets it."""
+    form = '<form method="post" action="/airisk/disconnect/">{% csrf_token %}<button>Sign out</button></form>'
+    base = f"{{% block content %}}{{% endblock %}}{form}"
+    [engine] = settings.TEMPLATES
+    own = ("django.template.loaders.locmem.Loader", {"airisk_oauth/base.html": base})
+    loaders = [own, "django.template.loaders.app_directories.Loader"]
+    settings.TEMPLATES = [{**engine, "APP_DIRS": False, "OPTIONS": {**engine["OPTIONS"], "loaders": loaders}}]
+    page.goto("/airisk/callback/?code=a&state=b")
+    with page.expect_response("**/airisk/disconnect/") as answered:
+        click(page, "Sign out")
+    assert answered.value.status == 302
+
+
+def test_connecting_at_another_host_leads_to_the_right_one(page: Page, site: str, mia: User, airisk: World) -> None:
+    other = site.replace("localhost", "127.0.0.1")
+    sign_in(page.context, other, mia)
+    page.goto(f"{other}/needs/")
+    assert_said(page, "AIRisk sends you back to localhost")
+    click(page, "Connect")
+    expect(page).to_have_url(f"{site}/airisk/connect/?next=%2Fneeds%2F")
+    click(page, "Connect")
+    expect(page).to_have_url(f"{site}/needs/")
+
+
 def test_two_tabs_can_be_finished_in_reverse(page: Page, airisk: World) -> None:
     airisk.switches.login_page = True
     second = page.context.new_page()

@@ -7,8 +7,11 @@ from cryptography.fernet import Fernet
 from django.apps import apps
 from django.conf import settings as site_settings
 from django.core.checks import CheckMessage, Error, Warning, run_checks  # noqa: A004 - Django's own name
+from django.db import connections
 from django.urls import path
 from django.views import View
+
+from airisk_oauth.checks import SQLITE_OPTIONS
 
 if TYPE_CHECKING:
     from pytest_django import Settings
@@ -210,15 +213,139 @@ def test_what_weakens_the_flow_is_a_warning_where_it_is_deployed(
         ("https://demo.aicrisk.com:no-port", False),
     ],
 )
-@pytest.mark.parametrize("setting", ["SECURE_CSP", "CONTENT_SECURITY_POLICY"])
+@pytest.mark.parametrize("setting", ["SECURE_CSP", "CONTENT_SECURITY_POLICY", "CSP_FORM_ACTION"])
 def test_a_form_action_has_to_name_airisk(settings: "Settings", setting: str, source: str, allows: bool) -> None:
-    directives: dict[str, Any] = {"form-action": ["'self'", source]}
-    policy = directives if setting == "SECURE_CSP" else {"DIRECTIVES": directives}
-    found = deployment_complaints(settings, **{setting: policy})
+    sources = ["'self'", source]
+    given: dict[str, Any] = {
+        "SECURE_CSP": {"form-action": sources},
+        "CONTENT_SECURITY_POLICY": {"DIRECTIVES": {"form-action": set(sources)}},
+        "CSP_FORM_ACTION": tuple(sources),
+    }
+    found = deployment_complaints(settings, **{setting: given[setting]})
     assert ("W008" in found) is not allows
 
 
-@pytest.mark.parametrize("policy", [{}, {"default-src": ["'self'"]}, {"form-action": "https://demo.aicrisk.com"}])
-def test_a_policy_that_leaves_forms_alone_or_names_one_source_is_well(settings: "Settings", policy: Any) -> None:
-    found = deployment_complaints(settings, SECURE_CSP=policy)
-    assert "W008" not in found
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"SECURE_CSP": {}},
+        {"SECURE_CSP": {"default-src": ["'self'"]}},
+        {"SECURE_CSP": {"form-action": "https://demo.aicrisk.com"}},
+        {"SECURE_CSP": {"form-action": None}},
+        {"SECURE_CSP": {"form-action": False}},
+        {"CONTENT_SECURITY_POLICY": None},
+        {"CONTENT_SECURITY_POLICY": {}},
+        {"CONTENT_SECURITY_POLICY": {"DIRECTIVES": None}},
+        {"CSP_FORM_ACTION": None},
+        {"CSP_FORM_ACTION": "https://demo.aicrisk.com"},
+        # It blocks nothing, or is of a version of django-csp that does not read it any more.
+        {"CSP_FORM_ACTION": ["'self'"], "CSP_REPORT_ONLY": True},
+        {"CSP_FORM_ACTION": ["'self'"], "CONTENT_SECURITY_POLICY": {"DIRECTIVES": {}}},
+    ],
+    ids=str,
+)
+def test_policy_that_lets_connect_through_is_well(settings: "Settings", given: dict[str, Any]) -> None:
+    assert "W008" not in deployment_complaints(settings, **given)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"SECURE_CSP": {"form-action": True}},
+        {"SECURE_CSP": {"form-action": []}},
+        {"SECURE_CSP": {"form-action": "*"}, "CSP_FORM_ACTION": "'self'"},
+        {"SECURE_CSP": {"form-action": "'self'"}, "CSP_FORM_ACTION": "*"},
+    ],
+    ids=str,
+)
+def test_each_policy_has_to_let_connect_through(settings: "Settings", given: dict[str, Any]) -> None:
+    assert "W008" in deployment_complaints(settings, **given)
+
+
+# SQLite
+
+
+def set_up_database(monkeypatch: pytest.MonkeyPatch, **given: Any) -> None:
+    for name, value in given.items():
+        monkeypatch.setitem(connections["default"].settings_dict, name, value)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("options", "waits"),
+    [
+        (SQLITE_OPTIONS, True),
+        ({**SQLITE_OPTIONS, "transaction_mode": "exclusive", "init_command": "pragma journal_mode = 'wal';"}, True),
+        ({}, False),
+        ({"timeout": 20}, False),
+        ({**SQLITE_OPTIONS, "transaction_mode": "DEFERRED"}, False),
+        ({**SQLITE_OPTIONS, "transaction_mode": None}, False),
+        ({**SQLITE_OPTIONS, "timeout": 5}, False),
+        ({**SQLITE_OPTIONS, "init_command": None}, False),
+        ({**SQLITE_OPTIONS, "init_command": "PRAGMA journal_mode=DELETE"}, False),
+    ],
+    ids=str,
+)
+def test_sqlite_that_does_not_wait_is_a_warning(
+    settings: "Settings", monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], waits: bool
+) -> None:
+    """Under ATOMIC_REQUESTS at each check, because a site fails there with its first visitors; else when deployed."""
+    set_up_database(monkeypatch, OPTIONS=options, ATOMIC_REQUESTS=True)
+    found = complaints()
+    assert found.keys() == (set() if waits else {"airisk_oauth.W009"})
+    for message in found.values():
+        assert all(repr(name) in str(message.hint) for name in ("transaction_mode", "timeout", "init_command"))
+    assert "W009" not in deployment_complaints(settings)
+    set_up_database(monkeypatch, ATOMIC_REQUESTS=False)
+    assert complaints() == {}
+    assert ("W009" in deployment_complaints(settings)) is not waits
+
+
+@pytest.mark.once
+def test_sqlite_in_memory_has_nothing_to_wait_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_up_database(monkeypatch, OPTIONS={}, ATOMIC_REQUESTS=True, NAME=":memory:")
+    assert complaints() == {}
+
+
+class TenantRouter:
+    """Knows where to write in a request of a tenant only."""
+
+    def db_for_write(self, model: Any, **hints: Any) -> str:
+        raise LookupError("no tenant")
+
+    def allow_migrate(self, database: str, app_label: str, **hints: Any) -> bool:
+        return app_label != "airisk_oauth" or self.has_ours
+
+    has_ours = True
+
+
+class RouterElsewhere(TenantRouter):
+    has_ours = False
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("router", [TenantRouter, RouterElsewhere])
+def test_sqlite_is_checked_where_our_tables_may_be(
+    router: type[TenantRouter], settings: "Settings", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_up_database(monkeypatch, OPTIONS={}, ATOMIC_REQUESTS=True)
+    settings.DATABASE_ROUTERS = [f"{__name__}.{router.__name__}"]
+    assert ("airisk_oauth.W009" in complaints()) is router.has_ours
+
+
+def test_other_databases_are_not_asked_for_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_up_database(monkeypatch, OPTIONS={}, ATOMIC_REQUESTS=True)
+    monkeypatch.setattr(connections["default"], "vendor", "postgresql")
+    assert complaints() == {}
+
+
+# Pages
+
+
+def test_middleware_without_pages_is_told_on_deployment(settings: "Settings") -> None:
+    settings.ROOT_URLCONF = __name__
+    [message] = [message for number, message in deployment_complaints(settings).items() if number != "E100"]
+    assert (message.id, isinstance(message, Warning)) == ("airisk_oauth.W010", True)
+    assert 'include("airisk_oauth.urls")' in str(message.hint)
+    settings.MIDDLEWARE = []
+    assert set(deployment_complaints(settings)) == {"E100"}

@@ -214,18 +214,6 @@ def test_a_page_names_its_language(language: str, start: str, browser: Client, s
         assert start in browser.get(reverse("airisk_oauth:connection")).content.decode()
 
 
-def test_styles_carry_the_nonce_of_a_content_security_policy(browser: Client, settings: "Settings") -> None:
-    [engine] = settings.TEMPLATES
-    processors = [*engine["OPTIONS"]["context_processors"], f"{__name__}.nonce"]
-    settings.TEMPLATES = [{**engine, "OPTIONS": {"context_processors": processors}}]
-    for page in (reverse("airisk_oauth:connection"), reverse("airisk_oauth:callback")):
-        assert '<style nonce="n0nce">' in browser.get(page).content.decode()
-
-
-def nonce(request: Any) -> dict[str, str]:
-    return {"csp_nonce": "n0nce"}
-
-
 # In a site's own look, and on a page of its own, as the documentation says
 
 

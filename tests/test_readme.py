@@ -91,6 +91,18 @@ def test_the_quickstart_ends_in_a_call_to_airisk(site: Site) -> None:
     assert "0 refused" in site.manage(*cron[cron.index("manage.py") + 1 :])
 
 
+def test_database_note_is_what_the_check_asks_for(site: Site) -> None:
+    ids = (
+        "from django.core.checks import run_checks; print(*(m.id for m in run_checks(include_deployment_checks=True)))"
+    )
+    assert "airisk_oauth.W009" in site.manage("shell", "-c", ids)
+    site.append("settings.py", snippet("transaction_mode"))
+    site.manage("migrate")
+    said = site.manage("shell", "-c", ids)
+    assert "airisk_oauth.W004" in said
+    assert "airisk_oauth.W009" not in said
+
+
 def test_what_is_installed_is_what_the_readme_names() -> None:
     """The install line itself, in an environment that has both: it finds nothing left to do."""
     command = snippet("pip install").split()

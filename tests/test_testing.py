@@ -19,6 +19,7 @@ from asgiref.sync import async_to_sync
 from django.contrib.auth.models import User
 from django.http import HttpResponse, JsonResponse, StreamingHttpResponse
 from django.test import Client, TestCase
+from django.urls import include, path
 from django.utils import timezone
 
 from airisk_oauth import AIRiskSession, AsyncAIRiskClient, conf, pytest_plugin
@@ -205,6 +206,16 @@ def test_a_site_that_does_not_send_the_browser_to_airisk_has_the_last_word(airis
     client.force_login(User.objects.create_user("nobody"))
     assert airisk.connect_through(client).status_code == 403
     assert airisk.authorization_requests == []
+
+
+def test_connecting_through_a_sites_own_namespace(airisk: FakeAIRisk, client: Client, mia: User, settings: Any) -> None:
+    client.force_login(mia)
+    ours = path("airisk/", include((include("airisk_oauth.urls")[0], "accounts")))
+    settings.ROOT_URLCONF = (ours, path("", include("tests.site_views")))
+    assert airisk.connect_through(client, next="/needs/")["Location"] == "/needs/"
+    settings.ROOT_URLCONF = (path("", include("tests.site_views")),)
+    with pytest.raises(AssertionError, match=r"does not include airisk_oauth\.urls"):
+        airisk.connect_through(client)
 
 
 # Bad days

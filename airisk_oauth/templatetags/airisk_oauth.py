@@ -4,6 +4,7 @@ from typing import Any
 
 from django import template
 from django.core.exceptions import ImproperlyConfigured
+from django.utils.html import format_html
 
 from .. import conf, views
 
@@ -23,8 +24,22 @@ def airisk_connection(context: template.Context, deployment: str = conf.DEFAULT_
         raise ImproperlyConfigured("{% airisk_connection %} needs the request in the template's context.")
     if not request.user.is_authenticated:
         return {}
+    next_url = request.get_full_path() if request.method == "GET" else ""
     return {
-        "connection": views.offer(request, conf.deployment(deployment)),
-        "next": request.get_full_path() if request.method == "GET" else "",
+        "connection": views.offer(request, conf.deployment(deployment), next_url),
+        "next": next_url,
         "csrf_token": context.get("csrf_token"),
     }
+
+
+@register.simple_tag(takes_context=True)
+def airisk_nonce(context: template.Context) -> str:
+    """Return the attribute that a Content-Security-Policy asks of a ``<style>``, empty where there is no policy.
+
+    A nonce that nothing has used yet is false, both Django's (from 6.0 on) and django-csp's; writing it makes it, and
+    only one that was made comes into the policy. Neither needs its context processor.
+    """
+    request = getattr(context, "request", None) or context.get("request")
+    found = (context.get("csp_nonce"), *(getattr(request, name, None) for name in ("csp_nonce", "_csp_nonce")))
+    nonce = next((str(nonce) for nonce in found if nonce is not None), "")
+    return format_html(' nonce="{}"', nonce) if nonce else ""

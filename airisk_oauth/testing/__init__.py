@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
 import requests
-from django.urls import reverse
 from django.utils import timezone
 
 from .. import conf, unwritten
@@ -91,11 +90,14 @@ class FakeAIRisk(AIRiskServer):
         A person goes on from whatever page AIRisk shows. Where the site does not send the browser to AIRisk, its answer
         to the click on Connect is returned.
 
-        :raises AssertionError: AIRisk does not send the browser back.
+        :raises AssertionError: AIRisk does not send the browser back, or the site has no page to connect on.
         """
         options = conf.deployment(deployment)
         secure = options.redirect_uri.startswith("https:")
-        started = client.post(reverse("airisk_oauth:connect", args=[deployment]), {"next": next}, secure=secure)
+        page = conf.page_url("connect", deployment)
+        if page is None:
+            raise AssertionError("The site does not include airisk_oauth.urls.")
+        started = client.post(page, {"next": next}, secure=secure)
         if not started.get("Location", "").startswith(f"{options.authorize_url}?"):
             return started
         status, headers, body = self.receive("GET", started["Location"], {}, b"")

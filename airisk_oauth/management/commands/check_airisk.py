@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from django.contrib.auth import get_user_model
-from django.core.exceptions import ImproperlyConfigured
+from django.core.exceptions import ImproperlyConfigured, ObjectDoesNotExist
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from airisk_oauth import conf
 from airisk_oauth.diagnosis import diagnose
+from airisk_oauth.management.users import find_user
 
 
 class Command(BaseCommand):
@@ -44,8 +44,7 @@ class Command(BaseCommand):
 
 
 def _user(name: str) -> Any:
-    users = get_user_model()
     try:
-        return users._default_manager.get_by_natural_key(name)
-    except users.DoesNotExist:
+        return find_user(name)
+    except ObjectDoesNotExist:
         raise CommandError(f"There is no user {name!r}.") from None

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from django.contrib.auth import get_user_model
-from django.contrib.auth.models import BaseUserManager
+from django.contrib.auth.base_user import BaseUserManager
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import Error as DatabaseError
 from django.db import connections, transaction
 
 from airisk_oauth import conf
+from airisk_oauth.management.users import find_user
 from airisk_oauth.models import AIRiskIdentity
 
 COLUMNS: Final = ("user", "userid", "deployment")
@@ -97,12 +98,13 @@ def _users(names: set[str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     # No database has such a name, and PostgreSQL takes offence at it.
     names = {name for name in names if "\0" not in name}
-    by_username = type(manager).get_by_natural_key is BaseUserManager.get_by_natural_key
+    keyed = getattr(type(manager), "get_by_natural_key", None)
+    by_username = keyed in (None, BaseUserManager.get_by_natural_key)
     if by_username and model._meta.get_field(model.USERNAME_FIELD).unique:
         found = manager.in_bulk(names, field_name=model.USERNAME_FIELD)
     for name in names - found.keys():
         with suppress(model.DoesNotExist, model.MultipleObjectsReturned):
-            found[name] = manager.get_by_natural_key(name)
+            found[name] = find_user(name)
     return found
 
 

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-from django.contrib.auth import get_user_model
-from django.core.exceptions import ImproperlyConfigured
+from django.core.exceptions import ImproperlyConfigured, ObjectDoesNotExist
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import Error as DatabaseError
 from tqdm import tqdm
 
 from airisk_oauth import refresh
+from airisk_oauth.management.users import find_user
 from airisk_oauth.report import Report
 from airisk_oauth.sweep import Sweep
 
@@ -140,8 +140,7 @@ def _sweeps(options: dict[str, Any]) -> list[Sweep]:
 
 
 def _user_id(name: str) -> Any:
-    users = get_user_model()
     try:
-        return users._default_manager.get_by_natural_key(name).pk
-    except users.DoesNotExist:
+        return find_user(name).pk
+    except ObjectDoesNotExist:
         raise CommandError(f"There is no user {name!r}.", returncode=NOTHING_TRIED) from None

@@ -1,0 +1,31 @@
+"""A column that can be compared as a whole, and not searched."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from django.db import models
+
+if TYPE_CHECKING:
+    _TextField = models.TextField[str, str]
+else:
+    _TextField = models.TextField
+
+_WHOLE: Final = ("exact", "in", "isnull")
+
+
+class UnsearchableTextField(_TextField):
+    """A text of which no look-up tells a part.
+
+    The admin lets staff filter a list by any look-up of its own model's columns, and ``?sealed__startswith=`` would
+    read a column letter by letter. Migrations see an ordinary ``TextField``.
+    """
+
+    def deconstruct(self) -> tuple[str, str, Sequence[Any], dict[str, Any]]:
+        name, _path, args, options = super().deconstruct()
+        return name, "django.db.models.TextField", args, options
+
+    def get_lookup(self, lookup_name: str) -> Any:
+        return super().get_lookup(lookup_name) if lookup_name in _WHOLE else None
+
+    def get_transform(self, lookup_name: str) -> None:
+        return None

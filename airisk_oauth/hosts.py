@@ -1,0 +1,70 @@
+"""At which host a connection has to be made: AIRisk sends people back to REDIRECT_URI's, whichever they came from."""
+
+from typing import TYPE_CHECKING
+from urllib.parse import urlencode, urljoin, urlsplit
+
+from django.conf import settings
+from django.core.exceptions import DisallowedHost
+from django.http.request import split_domain_port
+
+from . import conf, protocol
+
+if TYPE_CHECKING:
+    from django.http import HttpRequest
+
+    from .conf import Deployment
+
+
+def on_right_host(request: "HttpRequest", deployment: "Deployment", next_url: str = "") -> str | None:
+    """Return the URL of the connect page at REDIRECT_URI's host for a browser that is at another one, else ``None``.
+
+    Coming back from AIRisk to a host that has none of its cookies, a browser would be signed out.
+    """
+    here, there = _host_of(request), _host_in(deployment.redirect_uri)
+    forwarded = request.headers.get("X-Forwarded-Host", "").partition(",")[0].strip()
+    if not here or there in (here, _name(forwarded)) or _share_cookies(here, there):
+        return None
+    origin = _host_in(request.headers.get("Origin", ""))
+    if origin == there:
+        return None
+    # A browser names its host with each form. Without that, a bare name is what a proxy calls this server.
+    if not origin and (request.method == "POST" or _is_bare(here)):
+        return None
+    return _connect_url(request, deployment, next_url)
+
+
+def _host_of(request: "HttpRequest") -> str:
+    try:
+        return _name(request.get_host())
+    except DisallowedHost:
+        return ""
+
+
+def _name(host: str) -> str:
+    """Return a host without its port, which cookies do not mind either."""
+    return split_domain_port(host)[0].strip("[]")
+
+
+def _host_in(url: str) -> str:
+    origin = protocol.origin_of(url)
+    return origin[1].removesuffix(".") if origin else ""
+
+
+def _share_cookies(*hosts: str) -> bool:
+    domain = (settings.SESSION_COOKIE_DOMAIN or "").lstrip(".")
+    return bool(domain) and all(host == domain or host.endswith(f".{domain}") for host in hosts)
+
+
+def _is_bare(host: str) -> bool:
+    return "." not in host and ":" not in host and host != "localhost"
+
+
+def _connect_url(request: "HttpRequest", deployment: "Deployment", next_url: str) -> str | None:
+    page, callback = (conf.page_url(name, deployment.alias, request) for name in ("connect", "callback"))
+    if page is None:
+        return None
+    # A proxy may put a prefix in front of what this site knows as its paths.
+    path = urlsplit(deployment.redirect_uri).path
+    prefix = path.removesuffix(callback) if callback and path.endswith(callback) else ""
+    query = f"?{urlencode({'next': next_url})}" if next_url else ""
+    return urljoin(deployment.redirect_uri, f"{prefix}{page}{query}")
