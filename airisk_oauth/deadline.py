@@ -1,0 +1,337 @@
+"""Connections of ``requests`` that end on time, and the adapter that makes them.
+
+A timeout of ``urllib3`` starts anew with every address of a host and with every byte of an answer, so four dead addresses
+take four times as long as one, and a server that drips holds its caller for ever. Here the look-up of the name, all
+addresses and TLS share one limit, the headers of an answer have another, and a call can have one over everything.
+"""
+
+import http.client
+import io
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final
+
+import requests
+from requests.adapters import HTTPAdapter
+from requests.utils import select_proxy
+from urllib3 import PoolManager
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    HTTPError,
+    LocationParseError,
+    NameResolutionError,
+    NewConnectionError,
+)
+from urllib3.util import Timeout
+from urllib3.util import connection as urllib3_connection
+
+from . import sockets
+from .environment import interruption, obstacle
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+#: Bytes of a body that have the read timeout together; a slow line needs more than one of it for a large file.
+_PIECE: Final = 64 * 1024
+_LEAST: Final = 0.001
+#: Modules whose connections are known. What a test double puts in their place is left as it is.
+_KNOWN: Final = ("urllib3.connection", "urllib3.contrib.socks")
+
+
+class CallTimeout(Timeout):
+    """How long one call may take, and what its connection found out about it.
+
+    :param connect: seconds for the look-up of the name, all addresses and TLS together; ``None``: no limit.
+    :param read: seconds until the headers of the answer are complete, and between two pieces of its body.
+    :param ends: when all of it has to be over, body included, on the monotonic clock.
+    :ivar was_reused: the request went out on a connection that had been used before.
+    :ivar is_heard: at least one byte of an answer came.
+    """
+
+    def __init__(self, connect: Any, read: Any, ends: float | None = None) -> None:
+        super().__init__(connect=connect, read=read)
+        self.ends = ends
+        self.was_reused = False
+        self.is_heard = False
+
+    def clone(self) -> "CallTimeout":
+        return self
+
+    def start_connect(self) -> float:
+        return time.monotonic()
+
+    @property
+    def left(self) -> float:
+        """Seconds until the end of all of it, never quite none: a timeout of 0 means not to wait at all."""
+        return max((self.ends or 0) - time.monotonic(), _LEAST)
+
+    @property
+    def connect_timeout(self) -> Any:
+        seconds = super().connect_timeout
+        if self.ends is not None:
+            seconds = min(seconds, self.left)
+        return None if seconds is None else _Seconds(seconds, self)
+
+    @property
+    def read_timeout(self) -> Any:
+        return super().read_timeout if self.ends is None else self.left
+
+
+class _Seconds(float):
+    """A timeout as ``urllib3`` hands it to a connection, which knows the call that it is of."""
+
+    call: CallTimeout
+
+    def __new__(cls, seconds: float, call: CallTimeout) -> "_Seconds":
+        self = super().__new__(cls, seconds)
+        self.call = call
+        return self
+
+
+class TimedSocket:
+    """A socket that is read until a deadline, and no longer.
+
+    :ivar ends: the deadline on the monotonic clock; ``None``: each read has the socket's own timeout.
+    """
+
+    def __init__(self, sock: Any) -> None:
+        self._socket = sock
+        self.ends: float | None = None
+        self.call: CallTimeout | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._socket, name)
+
+    def recv(self, *args: Any) -> bytes:
+        self._hurry()
+        data: bytes = self._socket.recv(*args)
+        self._note(len(data))
+        return data
+
+    def makefile(self, *_args: Any, **_kwargs: Any) -> io.BufferedReader:
+        return io.BufferedReader(_TimedReader(self, self._socket.makefile("rb", buffering=0)), _PIECE)
+
+    def _hurry(self) -> None:
+        if self.ends is not None:
+            left = self.ends - time.monotonic()
+            if left <= 0:
+                raise TimeoutError("AIRisk's answer took too long.")
+            self._socket.settimeout(left)
+
+    def _note(self, received: int | None) -> None:
+        if received and self.call is not None:
+            self.call.is_heard = True
+
+
+class _TimedReader(io.RawIOBase):
+    def __init__(self, sock: TimedSocket, file: Any) -> None:
+        self._socket = sock
+        self._file = file
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        self._socket._hurry()
+        received: int | None = self._file.readinto(buffer)
+        self._socket._note(received)
+        return received
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+class _Response(http.client.HTTPResponse):
+    """Takes no interim response (RFC 9110, section 15.2) for the answer, as ``http.client`` does but for 100."""
+
+    def _read_status(self) -> tuple[str, int, str]:
+        while True:
+            version, status, reason = super()._read_status()  # type: ignore[misc]
+            if not 101 < status < 200:
+                return version, status, reason
+            http.client.parse_headers(self.fp)
+
+
+class _TimedConnection:
+    """What is put before a connection of ``urllib3``, see :func:`_timed_connection`."""
+
+    #: Since the connection was opened.
+    _answers = 0
+    _call: CallTimeout | None = None
+    _connected_by: float | None = None
+
+    if TYPE_CHECKING:
+        sock: Any
+        timeout: Any
+        host: str
+        port: int
+        _dns_host: str
+        socket_options: Any
+
+    def connect(self) -> None:
+        self._answers = 0
+        self._connected_by = None if self.timeout is None else time.monotonic() + self.timeout
+        super().connect()  # type: ignore[misc]
+        self.sock = TimedSocket(self.sock)
+
+    def _new_conn(self) -> Any:
+        try:
+            sock = self._open()
+        except UnicodeError:
+            raise LocationParseError(f"'{self.host}', label empty or too long") from None
+        except sockets.NotResolved as error:
+            raise NameResolutionError(self.host, self, error.args[0]) from error  # type: ignore[arg-type]
+        except TimeoutError as error:
+            words = f"Connection to {self.host} timed out. (connect timeout={self.timeout})"
+            raise ConnectTimeoutError(self, words) from error
+        except OSError as error:
+            words = f"Failed to establish a new connection: {error}"
+            raise NewConnectionError(self, words) from error  # type: ignore[arg-type]
+        if self._connected_by is not None:
+            # What is left of it is for TLS.
+            sock.settimeout(max(self._connected_by - time.monotonic(), _LEAST))
+        sys.audit("http.client.connect", self, self.host, self.port)
+        return sock
+
+    def _open(self) -> Any:
+        open_it: Callable[[], Any] = super()._new_conn  # type: ignore[misc]
+        replaced = urllib3_connection.create_connection.__module__ != urllib3_connection.__name__
+        if replaced or hasattr(self, "_socks_options"):
+            # A proxy's own way to connect, or the site's.
+            return sockets.in_time(open_it, self.timeout)
+        family = urllib3_connection.allowed_gai_family()
+        return sockets.connect(self._dns_host.strip("[]"), self.port, family, self.socket_options or (), self.timeout)
+
+    def _tunnel(self) -> None:
+        plain = self.sock
+        self.sock = TimedSocket(plain)
+        self.sock.ends = self._connected_by
+        try:
+            super()._tunnel()  # type: ignore[misc]
+        finally:
+            if self.sock is not None:
+                self.sock = plain
+
+    def request(self, *args: Any, **kwargs: Any) -> Any:
+        self._call = getattr(self.timeout, "call", None)
+        if self._call is not None:
+            self._call.was_reused = self.sock is not None and self._answers > 0
+        return super().request(*args, **kwargs)  # type: ignore[misc]
+
+    def send(self, data: Any, *args: Any, **kwargs: Any) -> Any:
+        """Send, with the read timeout for each piece: a receiver may pause for longer than connecting may take."""
+        if self.sock is None or self._call is None:
+            return super().send(data, *args, **kwargs)  # type: ignore[misc]
+        result = None
+        for piece in _pieces(data):
+            self.sock.settimeout(self._call.read_timeout)
+            result = super().send(piece, *args, **kwargs)  # type: ignore[misc]
+        return result
+
+    def getresponse(self, *args: Any, **kwargs: Any) -> Any:
+        sock, call, limit = self.sock, self._call, self.timeout
+        ends = call.ends if call is not None else None
+        if isinstance(sock, TimedSocket):
+            sock.call = call
+            sock.ends = ends if ends is not None or limit is None else time.monotonic() + limit
+        response = super().getresponse(*args, **kwargs)  # type: ignore[misc]
+        self._answers += 1
+        if isinstance(sock, TimedSocket) and ends is None:
+            # The headers are there. A body may take as long as something comes.
+            sock.ends = None
+            with suppress(OSError):
+                sock.settimeout(limit)
+        return response
+
+
+class _TimedPool:
+    """What is put before a pool of ``urllib3``, see :func:`_timed_pool`."""
+
+    @property
+    def ConnectionCls(self) -> Any:  # noqa: N802 - urllib3's name
+        """Looked up each time: a test double may stand there for a while."""
+        return _timed_connection(super().ConnectionCls)  # type: ignore[misc]
+
+    def urlopen(self, *args: Any, timeout: Timeout, **kwargs: Any) -> Any:
+        if not isinstance(timeout, CallTimeout):
+            timeout = CallTimeout(timeout.connect_timeout, timeout.read_timeout)
+        return super().urlopen(*args, timeout=timeout, **kwargs)  # type: ignore[misc]
+
+
+class TimedAdapter(HTTPAdapter):
+    """An ``HTTPAdapter`` whose calls end on time, and whose connections are not shared with a forked process.
+
+    Besides what ``requests`` raises, nothing is raised for the wire: what ``requests`` lets through of ``urllib3`` and
+    others becomes a ``requests.ConnectionError``. What a signal handler raised meanwhile is raised as it was.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._process = os.getpid()
+        super().__init__(*args, **kwargs)
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        _time(self.poolmanager)
+
+    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> PoolManager:
+        manager: PoolManager = super().proxy_manager_for(*args, **kwargs)
+        _time(manager)
+        return manager
+
+    def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
+        if self._process != os.getpid():
+            # Our parent uses the same sockets, and would get our answers.
+            self._process = os.getpid()
+            self.__init__()  # type: ignore[misc]
+        try:
+            return super().send(request, *args, **kwargs)
+        except (OSError, HTTPError, ValueError) as error:
+            failure = self._failure(error, request, kwargs)
+        raise failure
+
+    def _failure(self, error: Exception, request: requests.PreparedRequest, options: dict[str, Any]) -> BaseException:
+        own = interruption(error)
+        if own is not None:
+            return own
+        if isinstance(error, requests.RequestException) and not isinstance(error, ValueError):
+            return error
+        proxy = select_proxy(str(request.url), options.get("proxies"))
+        named = obstacle(proxy, options.get("verify", True))
+        if named is not None:
+            return named
+        of_the_wire = isinstance(error, OSError | HTTPError) and not isinstance(error, requests.RequestException)
+        return requests.ConnectionError(error, request=request) if of_the_wire else error
+
+
+def _time(manager: PoolManager) -> None:
+    pools = manager.pool_classes_by_scheme
+    manager.pool_classes_by_scheme = {scheme: _timed_pool(pool) for scheme, pool in pools.items()}
+
+
+@cache
+def _timed_pool(base: Any) -> Any:
+    return base if issubclass(base, _TimedPool) else type(f"Timed{base.__name__}", (_TimedPool, base), {})
+
+
+@cache
+def _timed_connection(base: Any) -> Any:
+    if base.__module__ not in _KNOWN:
+        return base
+    # With urllib3-future in its place, urllib3 has connections that are not those of http.client.
+    standard = issubclass(base, http.client.HTTPConnection)
+    members = {"response_class": _Response} if standard else {}
+    return type(f"Timed{base.__name__}", (_TimedConnection, base), members)
+
+
+def _pieces(data: Any) -> Iterator[Any]:
+    if not isinstance(data, bytes) or len(data) <= _PIECE:
+        yield data
+        return
+    view = memoryview(data)
+    for start in range(0, len(data), _PIECE):
+        yield view[start : start + _PIECE]

@@ -1,0 +1,136 @@
+"""What the environment says about the way to AIRisk: proxies and CA bundle, read as ``requests`` reads them.
+
+Both sides, ``requests`` and ``httpx2``, take them from here, so that what works for one works for the other.
+"""
+
+import os
+import re
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from importlib.util import find_spec
+from pathlib import Path
+from types import CodeType
+from typing import Any, Final
+
+import requests
+from requests.utils import get_environ_proxies, prepend_scheme_if_needed, select_proxy
+from urllib3.exceptions import HTTPError
+
+#: By scheme: the package that ``requests`` needs for such a proxy, if any.
+REQUESTS_SCHEMES: Final = {
+    "http": "",
+    "https": "",
+    **dict.fromkeys(("socks4", "socks4a", "socks5", "socks5h"), "socks"),
+}
+_DISTRIBUTIONS: Final = {"socks": "PySocks", "socksio": "socksio"}
+_BUNDLE_VARIABLES: Final = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+
+
+class ProxyUnusable(requests.exceptions.ProxyError):
+    """The proxy that the environment names cannot be used. ``cause`` says why, without the proxy's password."""
+
+    def __init__(self, cause: str) -> None:
+        super().__init__(cause)
+        self.cause = cause
+
+
+class BundleMissing(requests.ConnectionError):
+    """The CA bundle that the environment names is not there, as ``cause`` says."""
+
+    def __init__(self, cause: str) -> None:
+        super().__init__(cause)
+        self.cause = cause
+
+
+def environment_for(url: str) -> dict[str, Any]:
+    """Return ``proxies`` and ``verify`` for calls of this URL, as ``requests`` would take them from the environment.
+
+    A proxy without a scheme is an HTTP proxy.
+    """
+    bundle = next(filter(None, map(os.environ.get, _BUNDLE_VARIABLES)), None)
+    proxy = select_proxy(url, get_environ_proxies(url))
+    proxies = {url.partition(":")[0]: _with_scheme(proxy)} if proxy else {}
+    return {"proxies": proxies, "verify": bundle or True}
+
+
+def obstacle(proxy: str | None, bundle: str | bool, schemes: dict[str, str] = REQUESTS_SCHEMES) -> OSError | None:
+    """Return the error that says why nothing can be sent with such an environment, or ``None``.
+
+    :param schemes: of proxies that can be used, with the module that each needs.
+    """
+    if isinstance(bundle, str) and not Path(bundle).exists():
+        return BundleMissing(f"the CA certificate bundle that {' or '.join(_BUNDLE_VARIABLES)} names is not there")
+    if not proxy:
+        return None
+    scheme = proxy.partition("://")[0].lower()
+    if scheme not in schemes:
+        shown = scheme if re.fullmatch(r"[a-z][a-z0-9+.-]{0,20}", scheme) else "?"
+        return ProxyUnusable(
+            f"the environment names a proxy of the scheme {shown}, which is none of {', '.join(schemes)}"
+        )
+    module = schemes[scheme]
+    if module and find_spec(module) is None:
+        return ProxyUnusable(f"the environment names a SOCKS proxy, which needs {_DISTRIBUTIONS[module]}")
+    return None
+
+
+def described(error: BaseException) -> str:
+    """Return the name of an error's class and, where it is ours, its cause; the words of others may hold secrets."""
+    cause = getattr(error, "cause", "")
+    return f"{type(error).__name__}: {cause}" if cause else type(error).__name__
+
+
+def untraced() -> AbstractContextManager[Any]:
+    """Let OpenTelemetry make no span of a call whose URL carries a state and a userid.
+
+    Not imported here: where nothing has loaded it, nothing traces.
+    """
+    opentelemetry = sys.modules.get("opentelemetry.instrumentation.utils")
+    suppressed: AbstractContextManager[Any] = getattr(opentelemetry, "suppress_http_instrumentation", nullcontext)()
+    return suppressed
+
+
+def interruption(error: BaseException) -> BaseException | None:
+    """Return what a signal handler of the site's raised, if that is what this error comes from, else ``None``.
+
+    A handler for SIGALRM that raises ``TimeoutError`` means the site's own time limit, and not that AIRisk is slow.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return None
+    handlers = set(_handlers())
+    for each in _chain(error):
+        traceback = each.__traceback__
+        while traceback is not None:
+            if traceback.tb_frame.f_code in handlers:
+                return each
+            traceback = traceback.tb_next
+    return None
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield the errors that led to this one, the first of them first."""
+    if error is not None:
+        yield from _chain(error.__cause__ or error.__context__)
+        yield error
+
+
+def _handlers() -> Iterator[CodeType]:
+    for number in signal.valid_signals():
+        handler: Any = signal.getsignal(number)
+        if callable(handler):
+            function = getattr(handler, "func", handler)
+            function = function if hasattr(function, "__code__") else function.__call__
+            code = getattr(function, "__code__", None)
+            if isinstance(code, CodeType):
+                yield code
+
+
+def _with_scheme(proxy: str) -> str:
+    try:
+        return prepend_scheme_if_needed(proxy, "http")
+    except (HTTPError, ValueError):
+        # Nobody can read it. Who sends a request with it says so.
+        return proxy
