@@ -200,7 +200,6 @@ class AIRiskTokenAdmin(_SearchedByUser, _TokenAdmin):
 
     def _renew(self, tokens: "QuerySet[AIRiskToken]") -> "Report":
         from . import sweep
-        from .effects import on_own_connection
 
         report = sweep.Report()
         for alias, group in groupby(tokens.values_list("deployment", "pk"), key=lambda row: row[0]):
@@ -213,8 +212,7 @@ class AIRiskTokenAdmin(_SearchedByUser, _TokenAdmin):
             if not deployment.silent_renewal:
                 report.skip(gettext_noop("a person has to connect"), len(pks))
                 continue
-            run = sweep.Sweep(deployment, within=None, pks=pks).run
-            report.add(on_own_connection(run, pks[0]))
+            report.add(sweep.Sweep(deployment, within=None, pks=pks).run())
         return report
 
     @admin.action(description=_("Disconnect"), permissions=["delete"])
@@ -275,14 +273,14 @@ class AIRiskTokenAdmin(_SearchedByUser, _TokenAdmin):
         deployment = views.deployment_or_404(alias)
         back = reverse(_LIST, current_app=self.admin_site.name)
         try:
-            done = renewal.TokenKeeper(deployment).renew()
+            done = renewal.TokenKeeper(deployment, renewal.APPLICATION).renew()
         except ConnectionRequired:
             return views.start(request, deployment, next_url=back, for_application=True)
         except AIRiskError as error:
             self.message_user(request, views.told(request, error), messages.ERROR)
         else:
             text = _("The application's token was obtained.") if done else _("Another process is obtaining it.")
-            for token in AIRiskToken.objects.primary().owned_by(None, alias) if done else ():
+            for token in AIRiskToken.objects.primary().of_application(alias) if done else ():
                 self.log_change(request, token, gettext("Renewed by hand."))
             self.message_user(request, text, messages.SUCCESS if done else messages.INFO)
         return redirect(back)

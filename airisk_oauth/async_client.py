@@ -9,7 +9,8 @@ from typing import Any, NoReturn, Self, TypeVar
 
 from . import bearer, conf
 from .async_transport import EnvironmentTransport, httpx2
-from .bearer import Bearer
+from .bearer import BearerSource
+from .conf import Deployment
 from .effects import arun
 from .exceptions import AIRiskInvalidResponse, AIRiskUnavailable
 from .protocol import Secret
@@ -28,35 +29,44 @@ class AsyncAIRiskClient(httpx2.AsyncClient):
     Calls raise what :meth:`~airisk_oauth.renewal.TokenKeeper.accessing` raises; ``AIRiskUnavailable`` where the
     transport failed; ``httpx2.InvalidURL``, before connecting, for another origin than the deployment's.
 
+    :param source: whose token to send, asked for each request.
     :param keep_alive: whether connections are kept until the client is closed.
     """
 
-    def __init__(self, bearer: Bearer, *, keep_alive: bool = True) -> None:
-        deployment = bearer.deployment
+    def __init__(self, deployment: Deployment, source: BearerSource, *, keep_alive: bool = True) -> None:
         connect, read = deployment.api_timeout
+        self._environment_transport = EnvironmentTransport(deployment.base_url, keep_alive=keep_alive)
         super().__init__(
-            auth=_BearerAuth(bearer),
+            auth=_BearerAuth(source),
             headers={"Accept": "application/json", "User-Agent": USER_AGENT},
             timeout=httpx2.Timeout(read, connect=connect),
-            transport=EnvironmentTransport(deployment.base_url, keep_alive=keep_alive),
+            transport=self._environment_transport,
             trust_env=False,
         )
         self.deployment = deployment
-        self._bearer = bearer
 
     @classmethod
     def for_user(cls, user: Any, deployment: str = conf.DEFAULT_ALIAS, *, keep_alive: bool = True) -> Self:
-        """Call as this user, who may be lazy, as ``request.user`` is. No I/O; errors come with the first call."""
-        return cls(Bearer(conf.deployment(deployment), user), keep_alive=keep_alive)
+        """Call as this user, who may be lazy, as ``request.user`` is. No I/O; errors come with the first call.
+
+        :raises TypeError: ``user`` is ``None``.
+        """
+        options = conf.deployment(deployment)
+        return cls(options, bearer.of_user(options, user), keep_alive=keep_alive)
 
     @classmethod
     def for_application(cls, deployment: str = conf.DEFAULT_ALIAS, *, keep_alive: bool = True) -> Self:
         """Call as the application itself, with the generic token. No I/O; errors come with the first call."""
-        return cls(Bearer(conf.deployment(deployment)), keep_alive=keep_alive)
+        options = conf.deployment(deployment)
+        return cls(options, bearer.of_application(options), keep_alive=keep_alive)
+
+    async def wind_down(self) -> None:
+        """Close what is idle, and keep no connection from now on: what streams is read to its end, and closed then."""
+        await self._environment_transport.wind_down()
 
     def build_request(self, method: str, url: httpx2.URL | str, **options: Any) -> httpx2.Request:
         """Join a path to ``BASE_URL``, then build as ``httpx2`` does."""
-        joined = self._bearer.url_of(str(url))
+        joined = bearer.url_of(self.deployment, str(url))
         if joined is None:
             raise httpx2.InvalidURL(bearer.NO_PATH)
         return super().build_request(method, joined, **options)
@@ -86,33 +96,34 @@ class AsyncAIRiskClient(httpx2.AsyncClient):
             request = following
 
     async def _send_once(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
-        if not self._bearer.is_ours(_address(request)):
+        if not bearer.is_ours(self.deployment, _address(request)):
             raise httpx2.InvalidURL(bearer.NOT_OURS)
         return await _answered(super().send(request, follow_redirects=False, **options))
 
     def _may_follow(self, request: httpx2.Request) -> bool:
-        return self._bearer.is_ours(_address(request)) and _can_be_sent_again(request)
+        return bearer.is_ours(self.deployment, _address(request)) and _can_be_sent_again(request)
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(bearer.NO_PICKLES)
 
 
 class _BearerAuth(httpx2.Auth):
-    def __init__(self, bearer: Bearer) -> None:
-        self._bearer = bearer
+    def __init__(self, source: BearerSource) -> None:
+        self._source = source
 
     async def async_auth_flow(self, request: httpx2.Request) -> AsyncGenerator[httpx2.Request, httpx2.Response]:
-        access = await arun(self._bearer.accessing())
+        signer = self._source()
+        access = await arun(signer.accessing())
         request.headers["Authorization"] = access.header
         response = yield request
         if response.status_code != 401:
             return
-        another = await arun(self._bearer.replacing(Secret(access.token)))
+        another = await arun(signer.replacing(Secret(access.token)))
         if another is None or not _can_be_sent_again(request):
             return
         request.headers["Authorization"] = another.header
         response = yield request
-        await arun(self._bearer.noting(response.status_code, another))
+        await arun(signer.noting(response.status_code, another))
 
 
 async def _answered(work: Awaitable[Came]) -> Came:

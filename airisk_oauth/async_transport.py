@@ -1,29 +1,20 @@
 """As :mod:`airisk_oauth.transport`, without ever blocking the event loop; on ``httpx2``, the extra ``async``."""
 
 import asyncio
-import os
-import ssl
 import time
 import zlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from functools import lru_cache
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from django.utils import timezone
-from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
 from . import protocol
-from .environment import ProxyUnusable, described, environment_for, interruption, obstacle, untraced
+from .async_environment import EnvironmentTransport, httpx2
+from .environment import described, interruption, untraced
 from .exceptions import AIRiskUnavailable
 from .protocol import ConnectionLost, Reply
 from .transport import HEADERS, tell, unanswered
-
-try:
-    import httpx2
-except ImportError:
-    raise ImportError("Asynchronous calls need httpx2: pip install 'django-airisk-oauth[async]'") from None
 
 if TYPE_CHECKING:
     from .conf import Deployment
@@ -31,11 +22,6 @@ if TYPE_CHECKING:
 
 
 __all__ = ["AsyncOAuthClient", "EnvironmentTransport", "httpx2"]
-
-#: By scheme: the package that ``httpx2`` needs for such a proxy, if any.
-_PROXY_SCHEMES: Final = {"http": "", "https": "", "socks5": "socksio", "socks5h": "socksio"}
-#: Bytes of a body that have the write timeout together.
-_PIECE: Final = 64 * 1024
 
 
 class AsyncOAuthClient(AbstractAsyncContextManager["AsyncOAuthClient"]):
@@ -141,108 +127,6 @@ class _Course:
             self.was_reused = not self._has_connected
         elif event.endswith("receive_response_headers.complete"):
             self.is_answered = True
-
-
-class EnvironmentTransport(httpx2.AsyncBaseTransport):
-    """Connects through the proxy and trusts the CA bundle that :func:`environment_for` names; made when first used.
-
-    The look-up of a name and all of its addresses have the connect timeout together, TLS has it again, and the headers
-    of an answer have the read timeout, however they come. There is no limit to the connections at a time.
-
-    :param keep_alive: whether connections are used again.
-    """
-
-    def __init__(self, base_url: str, *, keep_alive: bool = True) -> None:
-        environment = environment_for(base_url)
-        self._proxy: str | None = next(iter(environment["proxies"].values()), None)
-        self._verify: str | bool = environment["verify"]
-        # The connections are those of a loop and of its tasks, of which nobody starts more than they want.
-        self._limits = httpx2.Limits(max_connections=None, max_keepalive_connections=20 if keep_alive else 0)
-        self._inner: httpx2.AsyncHTTPTransport | None = None
-        self._process = os.getpid()
-
-    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        if self._inner is None or self._process != os.getpid():
-            # Of a process that was forked, the parent uses the same sockets, and would get our answers.
-            self._process = os.getpid()
-            self._inner = self._made()
-        if isinstance(request.stream, httpx2.ByteStream):
-            request.stream = _Pieces(b"".join(request.stream))
-        timeouts, given = request.extensions.get("timeout", {}), request.extensions
-        try:
-            async with asyncio.timeout(None) as limit:
-                request.extensions = {**given, "trace": _Stages(limit, timeouts, given.get("trace"))}
-                return await self._inner.handle_async_request(request)
-        except TimeoutError as error:
-            if not limit.expired():
-                raise
-            late = error
-        finally:
-            request.extensions = given
-        raise httpx2.ReadTimeout("The headers did not come in time.", request=request) from late
-
-    async def aclose(self) -> None:
-        if self._inner is not None and self._process == os.getpid():
-            await self._inner.aclose()
-
-    def _made(self) -> httpx2.AsyncHTTPTransport:
-        bundle = DEFAULT_CA_BUNDLE_PATH if self._verify is True else str(self._verify)
-        named = obstacle(self._proxy, bundle, _PROXY_SCHEMES)
-        if named is not None:
-            raise named
-        context = _trusting(bundle, Path(bundle).stat().st_mtime_ns)
-        try:
-            return httpx2.AsyncHTTPTransport(verify=context, trust_env=False, proxy=self._proxy, limits=self._limits)
-        except (ValueError, httpx2.InvalidURL):
-            raise ProxyUnusable("the environment names a proxy whose address cannot be read") from None
-
-
-class _Stages:
-    """Limits the time in which the headers of an answer come, by what ``httpcore2`` traces, and passes that on.
-
-    It limits connecting and sending by itself, and leaves connections open when TLS is cancelled from outside.
-    """
-
-    def __init__(self, limit: asyncio.Timeout, timeouts: dict[str, float | None], trace: Any) -> None:
-        self._limit = limit
-        self._timeouts = timeouts
-        self._trace = trace
-
-    async def __call__(self, event: str, info: dict[str, Any]) -> None:
-        if event.endswith("receive_response_headers.started"):
-            self._allow(self._timeouts.get("read"))
-        elif event.endswith("receive_response_headers.complete"):
-            # Those of a proxy's answer to CONNECT may have been the first.
-            self._allow(None)
-        if self._trace is not None:
-            await self._trace(event, info)
-
-    def _allow(self, seconds: float | None) -> None:
-        now = asyncio.get_running_loop().time()
-        self._limit.reschedule(None if seconds is None else now + seconds)
-
-
-class _Pieces(httpx2.ByteStream):
-    """A body that is sent piece by piece, for the write timeout is for each."""
-
-    def __init__(self, content: bytes) -> None:
-        super().__init__(content)
-        self._content = content
-
-    def __iter__(self) -> Iterator[bytes]:
-        for start in range(0, len(self._content) or 1, _PIECE):
-            yield self._content[start : start + _PIECE]
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        for piece in self:
-            yield piece
-
-
-@lru_cache(maxsize=4)
-def _trusting(bundle: str, _changed_at: int) -> ssl.SSLContext:
-    """Return a context for this bundle, which takes long to read, read again only when it has changed."""
-    is_directory = Path(bundle).is_dir()
-    return ssl.create_default_context(cafile=None if is_directory else bundle, capath=bundle if is_directory else None)
 
 
 async def _limited_body(response: httpx2.Response) -> bytes | None:

@@ -75,6 +75,12 @@ class Deployment:
         """Scheme, host and port that the bearer may be sent to."""
         return cast("tuple[str, str, int]", protocol.origin_of(self.base_url))
 
+    @property
+    def origin_text(self) -> str:
+        """The origin as it is noted beside a token, such as ``https://demo.aicrisk.com:443``."""
+        scheme, host, port = self.origin
+        return f"{scheme}://{host}:{port}"
+
     def userid_of(self, user: Any) -> str | None:
         """Return the user's ``userid`` on this deployment, or ``None``: our own records decide, never a browser.
 
@@ -103,6 +109,14 @@ def deployment(alias: str = DEFAULT_ALIAS) -> Deployment:
     options["base_url"] = options["base_url"].rstrip("/")
     options["client_secret"] = protocol.Secret(options["client_secret"])
     return Deployment(alias=alias, **options)
+
+
+def origin_of(alias: str) -> str:
+    """Return the origin of the deployment with this alias, or an empty string where none is configured rightly."""
+    try:
+        return deployment(alias).origin_text
+    except ImproperlyConfigured:
+        return ""
 
 
 def aliases() -> list[str]:

@@ -1,13 +1,12 @@
-"""Connections of ``requests`` that end on time, and the adapter that makes them.
+"""Connections of ``urllib3`` that end on time.
 
-A timeout of ``urllib3`` starts anew with every address of a host and with every byte of an answer, so four dead addresses
-take four times as long as one, and a server that drips holds its caller for ever. Here the look-up of the name, all
-addresses and TLS share one limit, the headers of an answer have another, and a call can have one over everything.
+A timeout of ``urllib3`` starts anew with every address of a host and with every byte of an answer, so four dead
+addresses take four times as long as one, and a server that drips holds its caller for ever. Here the look-up of the
+name, all addresses and TLS share one limit, the headers of an answer have another, and a call can have one over it all.
 """
 
 import http.client
 import io
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -15,13 +14,8 @@ from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
-import requests
-from requests.adapters import HTTPAdapter
-from requests.utils import select_proxy
-from urllib3 import PoolManager
 from urllib3.exceptions import (
     ConnectTimeoutError,
-    HTTPError,
     LocationParseError,
     NameResolutionError,
     NewConnectionError,
@@ -30,7 +24,6 @@ from urllib3.util import Timeout
 from urllib3.util import connection as urllib3_connection
 
 from . import sockets
-from .environment import interruption, obstacle
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,7 +64,7 @@ class CallTimeout(Timeout):
 
     @property
     def connect_timeout(self) -> Any:
-        seconds = super().connect_timeout
+        seconds: Any = super().connect_timeout
         if self.ends is not None:
             seconds = min(seconds, self.left)
         return None if seconds is None else _Seconds(seconds, self)
@@ -158,7 +151,7 @@ class _Response(http.client.HTTPResponse):
 
 
 class _TimedConnection:
-    """What is put before a connection of ``urllib3``, see :func:`_timed_connection`."""
+    """What :func:`timed_connection` puts before a connection of ``urllib3``."""
 
     #: Since the connection was opened.
     _answers = 0
@@ -249,77 +242,9 @@ class _TimedConnection:
         return response
 
 
-class _TimedPool:
-    """What is put before a pool of ``urllib3``, see :func:`_timed_pool`."""
-
-    @property
-    def ConnectionCls(self) -> Any:  # noqa: N802 - urllib3's name
-        """Looked up each time: a test double may stand there for a while."""
-        return _timed_connection(super().ConnectionCls)  # type: ignore[misc]
-
-    def urlopen(self, *args: Any, timeout: Timeout, **kwargs: Any) -> Any:
-        if not isinstance(timeout, CallTimeout):
-            timeout = CallTimeout(timeout.connect_timeout, timeout.read_timeout)
-        return super().urlopen(*args, timeout=timeout, **kwargs)  # type: ignore[misc]
-
-
-class TimedAdapter(HTTPAdapter):
-    """An ``HTTPAdapter`` whose calls end on time, and whose connections are not shared with a forked process.
-
-    Besides what ``requests`` raises, nothing is raised for the wire: what ``requests`` lets through of ``urllib3`` and
-    others becomes a ``requests.ConnectionError``. What a signal handler raised meanwhile is raised as it was.
-    """
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._process = os.getpid()
-        super().__init__(*args, **kwargs)
-
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs)
-        _time(self.poolmanager)
-
-    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> PoolManager:
-        manager: PoolManager = super().proxy_manager_for(*args, **kwargs)
-        _time(manager)
-        return manager
-
-    def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
-        if self._process != os.getpid():
-            # Our parent uses the same sockets, and would get our answers.
-            self._process = os.getpid()
-            self.__init__()  # type: ignore[misc]
-        try:
-            return super().send(request, *args, **kwargs)
-        except (OSError, HTTPError, ValueError) as error:
-            failure = self._failure(error, request, kwargs)
-        raise failure
-
-    def _failure(self, error: Exception, request: requests.PreparedRequest, options: dict[str, Any]) -> BaseException:
-        own = interruption(error)
-        if own is not None:
-            return own
-        if isinstance(error, requests.RequestException) and not isinstance(error, ValueError):
-            return error
-        proxy = select_proxy(str(request.url), options.get("proxies"))
-        named = obstacle(proxy, options.get("verify", True))
-        if named is not None:
-            return named
-        of_the_wire = isinstance(error, OSError | HTTPError) and not isinstance(error, requests.RequestException)
-        return requests.ConnectionError(error, request=request) if of_the_wire else error
-
-
-def _time(manager: PoolManager) -> None:
-    pools = manager.pool_classes_by_scheme
-    manager.pool_classes_by_scheme = {scheme: _timed_pool(pool) for scheme, pool in pools.items()}
-
-
 @cache
-def _timed_pool(base: Any) -> Any:
-    return base if issubclass(base, _TimedPool) else type(f"Timed{base.__name__}", (_TimedPool, base), {})
-
-
-@cache
-def _timed_connection(base: Any) -> Any:
+def timed_connection(base: Any) -> Any:
+    """Return a class of connections that end on time: this one where it is not known, as a test double's is not."""
     if base.__module__ not in _KNOWN:
         return base
     # With urllib3-future in its place, urllib3 has connections that are not those of http.client.

@@ -7,17 +7,14 @@ ever holding up the event loop; so there is one copy of the rules for both.
 import asyncio
 import time
 from collections.abc import Callable, Generator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar, cast
 
 from asgiref.sync import sync_to_async
-from django.db import connections
 
-from . import flow
+from . import flow, unwritten
 from .conf import Deployment
-from .models import AIRiskToken
 from .protocol import Result, TokenGrant
 
 Arguments = ParamSpec("Arguments")
@@ -100,15 +97,17 @@ class Obtain:
 
 
 @dataclass(frozen=True)
-class Apart:
+class OneAtATime:
     steps: Steps[Any]
-    pk: Any
+    key: unwritten.Key
+    seconds: float
 
     def do(self) -> Any:
-        return on_own_connection(lambda: run(self.steps), self.pk)
+        with unwritten.turn(self.key, self.seconds):
+            return run(self.steps)
 
     async def do_async(self) -> Any:
-        # Asynchronous code has no transaction of its own; one around async_to_sync() is what it commits with.
+        # Waiting for a lock would hold up the event loop that its holder may need.
         return await arun(self.steps)
 
 
@@ -127,9 +126,9 @@ def obtain(deployment: Deployment, userid: str | None) -> Steps[TokenGrant]:
     return cast("TokenGrant", (yield Obtain(deployment, userid)).result())
 
 
-def apart(steps: Steps[Value], pk: Any) -> Steps[Value]:
-    """Take steps that have to commit whatever becomes of the caller's transaction; see :func:`on_own_connection`."""
-    return cast("Value", (yield Apart(steps, pk)).result())
+def one_at_a_time(steps: Steps[Value], key: unwritten.Key, seconds: float) -> Steps[Value]:
+    """Take steps that one thread of this process takes at a time; see :func:`unwritten.turn`."""
+    return cast("Value", (yield OneAtATime(steps, key, seconds)).result())
 
 
 def run(steps: Steps[Result]) -> Result:
@@ -164,25 +163,3 @@ async def _attempt_async(effect: Effect) -> Came:
         return Came(await effect.do_async())
     except BaseException as error:  # noqa: BLE001 - the rule raises it, a cancellation too
         return Came(error=error)
-
-
-def on_own_connection(work: Callable[[], Result], pk: Any) -> Result:
-    """Do what cannot wait so that it commits, whatever becomes of the caller's transaction.
-
-    Where another connection cannot see the row ``pk`` (a ``TestCase``; SQLite while the caller writes), it is done on
-    the caller's. Outside a transaction it is just done.
-    """
-    connection = connections[AIRiskToken.objects.primary().db]
-    if not connection.in_atomic_block or connection.vendor == "sqlite":
-        return work()
-
-    def in_thread() -> tuple[Result] | None:
-        try:
-            visible = AIRiskToken.objects.primary().filter(pk=pk).exists()
-            return (work(),) if visible else None
-        finally:
-            connections.close_all()
-
-    with ThreadPoolExecutor(max_workers=1) as thread:
-        done = thread.submit(in_thread).result()
-    return work() if done is None else done[0]

@@ -130,7 +130,7 @@ def _handlers() -> Iterator[CodeType]:
 
 def _with_scheme(proxy: str) -> str:
     try:
-        return prepend_scheme_if_needed(proxy, "http")
+        return str(prepend_scheme_if_needed(proxy, "http"))  # type: ignore[no-untyped-call]
     except (HTTPError, ValueError):
         # Nobody can read it. Who sends a request with it says so.
         return proxy

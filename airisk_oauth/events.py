@@ -22,6 +22,7 @@ Event = Literal[
     "sweep.userid_failed",
     "token.disconnected",
     "token.early_renewal_failed",
+    "token.not_written",
     "token.obtained",
     "token.renewal_failed",
     "token.renewed",

@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any, Final, NamedTuple
 
 from django.conf import settings
-from django.db import transaction
+from django.db import IntegrityError
 from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
 
@@ -16,7 +16,7 @@ from . import conf, protocol
 from .conf import Deployment
 from .events import log
 from .exceptions import AIRiskRefused, ConnectionRequired
-from .models import MAX_NEXT, AIRiskToken, PendingAuthorization
+from .models import MAX_NEXT, AIRiskToken, PendingAuthorization, is_recent
 from .protocol import Call, Calls, Secret, TokenGrant
 from .signals import token_disconnected, token_obtained
 
@@ -80,15 +80,19 @@ def begin(
     if userid is None and not for_application:
         raise NoIdentity
     state = new_state()
-    PendingAuthorization.objects.begin(
-        state_hash=_hash(state),
-        user=user,
-        for_application=for_application,
-        deployment=deployment.alias,
-        userid=userid or "",
-        next=next_url if len(next_url) <= MAX_NEXT else "",
-        browser_hash=_hash(browser),
-    )
+    try:
+        PendingAuthorization.objects.begin(
+            state_hash=_hash(state),
+            user=user,
+            for_application=for_application,
+            deployment=deployment.alias,
+            userid=userid or "",
+            next=next_url if len(next_url) <= MAX_NEXT else "",
+            browser_hash=_bound(deployment, browser),
+        )
+    except IntegrityError:
+        # The user has just been deleted.
+        raise NoIdentity from None
     return authorization_url(deployment, state=state, userid=userid)
 
 
@@ -102,7 +106,7 @@ def complete(deployment: Deployment, user: Any, *, browser: str | None, query: S
     """
     callback = protocol.read_callback(query)
     pending = _pending(deployment, user, browser, callback.state)
-    if pending.spent_at is None and timezone.now() - pending.created_at > LIFETIME:
+    if pending.spent_at is None and not is_recent(pending.created_at, timezone.now(), LIFETIME):
         raise StateExpired
     if callback.iss is not None and callback.iss.removesuffix("/") != deployment.base_url:
         raise CallbackRejected
@@ -158,14 +162,14 @@ def exchange(deployment: Deployment, code: Secret, *, userid: str | None) -> Cal
         extra=deployment.extra_token_params,
     )
     reply = yield Call("POST", deployment.token_url, form)
-    return protocol.read_token(reply, now=timezone.now(), secrets=(code, deployment.client_secret))
+    grant = protocol.read_token(reply, now=timezone.now(), secrets=(code, deployment.client_secret))
+    return grant._replace(origin=deployment.origin_text)
 
 
 def disconnect(token: AIRiskToken) -> None:
     """Forget a token. AIRisk has no way to revoke it: it lives there until its end."""
     user_id, deployment = token.user_id, token.deployment
-    deleted, _rows = AIRiskToken.objects.primary().filter(pk=token.pk).delete()
-    if deleted:
+    if AIRiskToken.objects.primary().filter(pk=token.pk).forget():
         message = "AIRisk token %(token_id)s of deployment %(deployment)s was disconnected"
         log(logger, logging.INFO, "token.disconnected", message, token=token)
         token_disconnected.send_robust(AIRiskToken, user_id=user_id, deployment=deployment)
@@ -188,7 +192,7 @@ def _pending(deployment: Deployment, user: Any, browser: str | None, state: Secr
             state_hash=_hash(state),
             user=user,
             deployment=deployment.alias,
-            browser_hash=_hash(browser or ""),
+            browser_hash=_bound(deployment, browser or ""),
         )
         .first()
     )
@@ -200,7 +204,9 @@ def _pending(deployment: Deployment, user: Any, browser: str | None, state: Secr
 def _completed_before(pending: PendingAuthorization) -> Connected:
     """Answer a second hit of the same callback as the first one ended, waiting for it if it has not."""
     rows = PendingAuthorization.objects.primary().filter(pk=pending.pk)
-    while rows.filter(outcome=_Outcome.OPEN, spent_at__gt=timezone.now() - WAIT_FOR_FIRST).exists():
+    give_up = time.monotonic() + WAIT_FOR_FIRST.total_seconds()
+    under_way = rows.filter(outcome=_Outcome.OPEN, spent_at__gt=timezone.now() - WAIT_FOR_FIRST)
+    while under_way.exists() and time.monotonic() < give_up:
         time.sleep(LOOK_AGAIN)
     again: PendingAuthorization | None = rows.filter(outcome=_Outcome.CONNECTED).first()
     if again is None:
@@ -217,11 +223,12 @@ def _trade(deployment: Deployment, user: Any, pending: PendingAuthorization, ans
     _check_identity(deployment, user, pending)
     with OAuthClient(deployment) as client:
         grant = client.run(exchange(deployment, answer, userid=userid))
-    with transaction.atomic(using=AIRiskToken.objects.primary().db):
-        _check_identity(deployment, user, pending)
-        token = AIRiskToken.objects.store(
-            None if pending.for_application else user.pk, deployment.alias, pending.userid, grant
-        )
+    _check_identity(deployment, user, pending)
+    owner = None if pending.for_application else user.pk
+    try:
+        token = AIRiskToken.objects.store(owner, deployment.alias, pending.userid, grant)
+    except IntegrityError:
+        raise IdentityChanged from None
     message = "AIRisk token %(token_id)s of deployment %(deployment)s was obtained"
     log(logger, logging.INFO, "token.obtained", message, token=token)
     token_obtained.send_robust(AIRiskToken, user_id=token.user_id, deployment=token.deployment)
@@ -236,7 +243,7 @@ def _check_identity(deployment: Deployment, user: Any, pending: PendingAuthoriza
 
 
 def _settle(pending: PendingAuthorization, outcome: str) -> None:
-    PendingAuthorization.objects.primary().filter(pk=pending.pk).update(outcome=outcome)
+    PendingAuthorization.objects.primary().filter(pk=pending.pk).write(outcome=outcome)
 
 
 def authorization_url(deployment: Deployment, *, state: str, userid: str | None) -> Secret:
@@ -254,6 +261,11 @@ def authorization_url(deployment: Deployment, *, state: str, userid: str | None)
 def new_state() -> Secret:
     """Return 256 random bits, as RFC 6749, section 10.12, asks for."""
     return Secret(secrets.token_urlsafe(32))
+
+
+def _bound(deployment: Deployment, browser: str) -> str:
+    """Return what a flow is bound to: its browser, and the address of AIRisk that it was sent to."""
+    return _hash(f"{deployment.origin_text} {browser}")
 
 
 def _hash(value: str) -> str:

@@ -1,15 +1,15 @@
 """``request.airisk``, and the way to the connect page for a view that needs a connection."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
-from asgiref.sync import iscoroutinefunction, markcoroutinefunction
-from django.core.exceptions import ImproperlyConfigured
-from django.http import HttpRequest, HttpResponseRedirect, JsonResponse, StreamingHttpResponse
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
+from django.http import HttpRequest, HttpResponseRedirect, JsonResponse
 from django.http.response import HttpResponseBase
-from django.utils.functional import SimpleLazyObject
+from django.utils.functional import SimpleLazyObject, new_method_proxy
 
+from . import unwritten
 from .exceptions import ConnectionRequired
 
 if TYPE_CHECKING:
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 class AIRiskMiddleware:
     """Gives every request ``request.airisk``: an ``AIRiskSession`` of its user, made on first use.
 
-    Asynchronous views have its other side: ``await request.airisk.aclient.get(…)``. Put it below
-    ``AuthenticationMiddleware``. A ``ConnectionRequired`` that a view raises is answered as
-    :func:`connection_required_response` says.
+    It calls as the user whom ``request.user`` names at the moment of the call. Asynchronous views have its other side:
+    ``await request.airisk.aclient.get(…)``. Put it below ``AuthenticationMiddleware``. A ``ConnectionRequired`` that a
+    view raises is answered as :func:`connection_required_response` says.
     """
 
     sync_capable = True
@@ -34,37 +34,25 @@ class AIRiskMiddleware:
             markcoroutinefunction(self)
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
-        sessions: list[AIRiskSession] = []
-
-        def make_session() -> "AIRiskSession":
-            from .sessions import AIRiskSession
-
-            if not hasattr(request, "user"):
-                raise ImproperlyConfigured("request.airisk needs AuthenticationMiddleware above AIRiskMiddleware.")
-            session = AIRiskSession.for_user(request.user)
-            # In a synchronous stack, an asynchronous view has an event loop that ends with it.
-            session.keeps_async_connections = self.is_async
-            sessions.append(session)
-            return session
-
-        request.airisk = SimpleLazyObject(make_session)  # type: ignore[attr-defined]
+        visit = _Visit(request, is_async=self.is_async)
+        request.airisk = _LazySession(visit.make_session)  # type: ignore[attr-defined]
         if self.is_async:
-            return self._respond_async(request, sessions)
-        return _closing(self.get_response(request), sessions)
-
-    async def _respond_async(self, request: HttpRequest, sessions: "list[AIRiskSession]") -> HttpResponseBase:
+            return self._respond_async(request, visit)
         try:
-            response = _closing(await self.get_response(request), sessions)
-        except BaseException:
-            # A client that went away: there will be no response to close them with.
-            await _close_async(sessions)
-            raise
-        if isinstance(response, StreamingHttpResponse) and response.is_async:
-            parts: Any = response.streaming_content
-            response.streaming_content = _then_close(parts, sessions)
-        else:
-            await _close_async(sessions)
-        return response
+            response: HttpResponseBase = self.get_response(request)
+            return response
+        finally:
+            unwritten.write()
+            visit.end()
+
+    async def _respond_async(self, request: HttpRequest, visit: "_Visit") -> HttpResponseBase:
+        try:
+            response: HttpResponseBase = await self.get_response(request)
+            return response
+        finally:
+            if unwritten.anything():
+                await sync_to_async(unwritten.write)()
+            await visit.end_async()
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponseBase | None:
         if isinstance(exception, ConnectionRequired) and exception.connect_url is not None:
@@ -89,29 +77,38 @@ def is_script(request: HttpRequest) -> bool:
     return request.get_preferred_type(["text/html", "application/json"]) == "application/json"
 
 
-def _closing(response: HttpResponseBase, sessions: "list[AIRiskSession]") -> HttpResponseBase:
-    """Close the session with the response, which for a streamed one is after its last byte."""
-    close = response.close
+class _Visit:
+    """A request's session from its first use until the view has returned; a response that streams may still use it."""
 
-    def close_both() -> None:
-        try:
-            close()
-        finally:
-            for session in sessions:
-                session.close()
+    def __init__(self, request: HttpRequest, *, is_async: bool) -> None:
+        self._request = request
+        # In a synchronous stack, an asynchronous view has an event loop that ends with it.
+        self._keeps_async_connections = is_async
+        self._session: AIRiskSession | None = None
+        self._is_over = False
 
-    response.close = close_both  # type: ignore[method-assign]
-    return response
+    def make_session(self) -> "AIRiskSession":
+        from .sessions import AIRiskSession
+
+        session = self._session = AIRiskSession.for_visitor(self._request)
+        session.keeps_async_connections = self._keeps_async_connections and not self._is_over
+        if self._is_over:
+            session.wind_down()
+        return session
+
+    def end(self) -> None:
+        self._is_over = True
+        if self._session is not None:
+            self._session.wind_down()
+
+    async def end_async(self) -> None:
+        self.end()
+        if self._session is not None:
+            await self._session.awind_down()
 
 
-async def _then_close(parts: AsyncIterator[bytes], sessions: "list[AIRiskSession]") -> AsyncIterator[bytes]:
-    try:
-        async for part in parts:
-            yield part
-    finally:
-        await _close_async(sessions)
+class _LazySession(SimpleLazyObject):  # type: ignore[type-arg]
+    """Can be used in a ``with`` statement, as the session can that it stands for."""
 
-
-async def _close_async(sessions: "list[AIRiskSession]") -> None:
-    for session in sessions:
-        await session.aclose()
+    __enter__ = new_method_proxy(lambda session: session.__enter__())
+    __exit__ = new_method_proxy(lambda session, *exc: session.__exit__(*exc))

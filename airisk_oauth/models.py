@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Iterable
+from contextlib import nullcontext, suppress
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, ClassVar, Final, Self, cast
@@ -10,13 +11,15 @@ from uuid import UUID
 from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
-from django.db import connections, models, router, transaction
+from django.db import IntegrityError, connections, models, router, transaction
 from django.db.models import Case, Q, Value, When
 from django.db.models.functions import Cast
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from . import conf, sealing
+from . import conf, protocol, sealing
+from .conf import Deployment
+from .database import retrying
 from .exceptions import (
     AIRiskError,
     AIRiskInvalidResponse,
@@ -30,10 +33,20 @@ from .protocol import Secret, TokenGrant
 SKEW: Final = timedelta(seconds=10)
 COOL_DOWN: Final = timedelta(seconds=30)
 MAX_COOL_DOWN: Final = timedelta(hours=1)
+#: No pause is longer than this; the cool-down is spread by a fifth.
+MAX_PAUSE: Final = MAX_COOL_DOWN * 1.2
+#: How often a connection is stored again that a concurrent connect, disconnect or deletion got in the way of.
+STORE_TRIES: Final = 5
 #: How many flows a user may have open at once, and how long a started one is remembered.
 MAX_PENDING: Final = 10
+MAX_SWEPT: Final = 1000
 KEEP_SPENT: Final = timedelta(hours=1)
 MAX_NEXT: Final = 2000
+
+
+def is_recent(then: datetime | None, now: datetime, within: timedelta) -> bool:
+    """Tell whether a time on a row is less than this away; one far ahead was noted by a clock that was wrong."""
+    return then is not None and abs(now - then) < within
 
 
 def validate_userid(value: str) -> None:
@@ -52,6 +65,14 @@ class PrimaryQuerySet(models.QuerySet[Any]):
     def primary(self) -> Self:
         """Read where writes go: a replica that lags would bring a replaced token back."""
         return self.using(router.db_for_write(self.model))
+
+    def write(self, **values: Any) -> int:
+        """``update()``, again where a concurrent transaction got in its way."""
+        return retrying(self.db, lambda: self.update(**values))
+
+    def forget(self) -> int:
+        """``delete()``, again where a concurrent transaction got in its way."""
+        return retrying(self.db, lambda: self.delete()[0])
 
 
 class AIRiskIdentity(models.Model):
@@ -81,38 +102,66 @@ class AIRiskIdentity(models.Model):
 
 class AIRiskTokenQuerySet(PrimaryQuerySet):
     def owned_by(self, user_id: Any, deployment: str) -> Self:
-        """Return the one token of this user, or with ``None`` the application's, if it is there."""
-        return self.filter(user=user_id, deployment=deployment)
+        """Return the one token of this user, if it is there. Nobody, ``None``, has none."""
+        return self.none() if user_id is None else self.filter(user=user_id, deployment=deployment)
+
+    def of_application(self, deployment: str) -> Self:
+        """Return the application's one token, if it is there."""
+        return self.filter(user=None, deployment=deployment)
 
     def store(self, user_id: Any, deployment: str, userid: str, grant: TokenGrant) -> "AIRiskToken":
-        """Save what a person's connecting brought, in place of whatever was there, failures and lease included."""
+        """Save what a person's connecting brought, in place of whatever was there, failures and lease included.
+
+        Written without a look first, and outside a transaction: one that begins with reading may not go on to write on
+        SQLite, and locks rows that others want.
+
+        :param user_id: ``None``: the application's token.
+        :raises django.db.IntegrityError: the user is gone.
+        """
         token = AIRiskToken(user_id=user_id, deployment=deployment, userid=userid)
         token.renew(grant, timezone.now())
         fresh = ("userid", "obtained_at", "last_used_at", "lease", "lease_until")
         values = {name: getattr(token, name) for name in (*fresh, *token.RENEWED, *token.FAILED)}
-        stored, _created = self.primary().update_or_create(user_id=user_id, deployment=deployment, defaults=values)
-        return cast("AIRiskToken", stored)
+        there = self.primary().filter(user=user_id, deployment=deployment)
+        for _again in range(STORE_TRIES - 1):
+            # A concurrent insert came first, and may be gone again.
+            with suppress(IntegrityError):
+                return self._put(there, token, values)
+        return self._put(there, token, values)
+
+    def _put(self, there: Self, token: "AIRiskToken", values: dict[str, Any]) -> "AIRiskToken":
+        stored: AIRiskToken | None = there.first() if there.write(**values) else None
+        if stored is None:
+            token.insert(there.db)
+        return stored or token
 
     def claim(self, lease: UUID, *, now: datetime, seconds: float, limit: int | None = None) -> list["AIRiskToken"]:
         """Lease those of these rows that nobody else has leased, the first ``limit``, and return them.
+
+        A lease that lasts longer than the one that is asked for holds nobody off: it was taken for a token that waits
+        in a sweep's queue, or by a clock that was wrong.
 
         Where rows can be locked, those that somebody is changing this moment are passed over: an UPDATE alone would
         wait for another's transaction to end. Elsewhere every statement stands alone: a SQLite transaction that began
         with reading may not go on to write. A claim whose answer was lost with the connection can be repeated.
         """
-        rows = self.primary().filter(Q(lease_until=None) | Q(lease_until__lt=now) | Q(lease=lease))
+        too_long = Q(lease_until__gt=now + timedelta(seconds=seconds) + SKEW)
+        rows = self.primary().filter(Q(lease_until=None) | Q(lease_until__lt=now) | too_long | Q(lease=lease))
         taken = {"lease": lease, "lease_until": now + timedelta(seconds=seconds)}
         if connections[rows.db].features.has_select_for_update_skip_locked:
-            with transaction.atomic(using=rows.db):
-                claimed = list(rows.select_for_update(skip_locked=True)[:limit])
-                self.primary().filter(pk__in=[token.pk for token in claimed]).update(**taken)
-            return claimed
+            return retrying(rows.db, lambda: self._lease_unlocked(rows[:limit], taken))
         while pks := list(rows.values_list("pk", flat=True)[:limit]):
-            rows.filter(pk__in=pks).update(**taken)
+            rows.filter(pk__in=pks).write(**taken)
             held = self.primary().filter(lease=lease).in_bulk(pks)
             if held:
                 return [held[pk] for pk in pks if pk in held]
         return []
+
+    def _lease_unlocked(self, rows: Self, taken: dict[str, Any]) -> list["AIRiskToken"]:
+        with transaction.atomic(using=rows.db):
+            claimed = list(rows.select_for_update(skip_locked=True))
+            self.primary().filter(pk__in=[token.pk for token in claimed]).update(**taken)
+        return claimed
 
     def settle(self, tokens: list["AIRiskToken"], lease: UUID, fields: Iterable[str] = ()) -> list["AIRiskToken"]:
         """Write these fields of leased rows back and give up their lease, all in one statement.
@@ -123,7 +172,7 @@ class AIRiskTokenQuerySet(PrimaryQuerySet):
             return []
         rows = self.primary().filter(pk__in=[token.pk for token in tokens])
         values = {name: _column(name, tokens, rows.db) for name in fields}
-        if rows.filter(lease=lease).update(**values, lease=None, lease_until=None) == len(tokens):
+        if rows.filter(lease=lease).write(**values, lease=None, lease_until=None) == len(tokens):
             return tokens
         there = {row["pk"]: row for row in rows.values("pk", *fields)}
         return [
@@ -158,7 +207,7 @@ class AIRiskToken(models.Model):
         INVALID = "invalid", _("unusable answer")
 
     HOPELESS: ClassVar[tuple[str, ...]] = (Failure.REFUSED, Failure.PERSON)
-    RENEWED: ClassVar[tuple[str, ...]] = ("sealed", "key_id", "expires_at", "renewed_at")
+    RENEWED: ClassVar[tuple[str, ...]] = ("sealed", "key_id", "origin", "expires_at", "renewed_at")
     FAILED: ClassVar[tuple[str, ...]] = (
         "failed_at",
         "failing_since",
@@ -176,6 +225,7 @@ class AIRiskToken(models.Model):
     userid = models.CharField("userid", max_length=conf.MAX_USERID, blank=True, default="")
     sealed = models.TextField(_("sealed token"), blank=True, default="", editable=False)
     key_id = models.CharField(_("key"), max_length=12, blank=True, default="", editable=False)
+    origin = models.CharField(max_length=300, blank=True, default="", editable=False)
     expires_at = models.DateTimeField(_("ends"), null=True, blank=True)
     obtained_at = models.DateTimeField(_("obtained"), default=timezone.now)
     renewed_at = models.DateTimeField(_("last renewed"), default=timezone.now)
@@ -209,6 +259,16 @@ class AIRiskToken(models.Model):
         return f"{self.userid or _('the application')} ({self.deployment})"
 
     @property
+    def requested_userid(self) -> str | None:
+        """The ``userid`` to ask AIRisk for: ``None``, and with it the generic token, for the application only."""
+        return None if self.user_id is None else self.userid
+
+    def insert(self, using: str) -> None:
+        """Save a new row; inside a transaction so that a row which is there already does not break it."""
+        with transaction.atomic(using=using) if connections[using].in_atomic_block else nullcontext():
+            self.save(using=using, force_insert=True)
+
+    @property
     def owner(self) -> sealing.Owner:
         if self.user_id is None:
             if self.user is not None:
@@ -227,7 +287,18 @@ class AIRiskToken(models.Model):
 
     @access_token.setter
     def access_token(self, token: str) -> None:
+        """Take a token over that AIRisk gave elsewhere.
+
+        :raises ValueError: this cannot be sent as a bearer (RFC 6750, section 2.1).
+        """
+        if not protocol.is_access_token(token):
+            raise ValueError("This is no access token: RFC 6750 allows letters, digits and -._~+/ with = at the end.")
         self.sealed, self.key_id = sealing.seal(token, self.owner)
+        self.origin = conf.origin_of(self.deployment)
+
+    def is_from(self, deployment: Deployment) -> bool:
+        """Tell whether this token was issued by the address that the deployment has now, as far as is known."""
+        return self.origin in ("", deployment.origin_text)
 
     @property
     def needs_person(self) -> bool:
@@ -239,19 +310,34 @@ class AIRiskToken(models.Model):
         return self.is_ended(timezone.now())
 
     def is_ended(self, now: datetime) -> bool:
-        return self.expires_at is not None and self.expires_at <= now + SKEW
+        return self.expires_at is not None and self.expires_at <= now + self.skew
+
+    @property
+    def skew(self) -> timedelta:
+        """How long before its end the token counts as ended: less for one that lives shortly, to be renewed early."""
+        return min(SKEW, self._life / 8) if self._life else SKEW
+
+    @property
+    def _life(self) -> timedelta | None:
+        """For how long AIRisk gave the token; ``None`` where no end is named, or the times cannot be right."""
+        life = None if self.expires_at is None else self.expires_at - self.renewed_at
+        return life if life is not None and life > timedelta(0) else None
 
     def renew_at(self, renew_before: int) -> datetime | None:
-        """Return from when on to renew; ``renew_before`` is in seconds, and a quarter of the life at the most."""
+        """Return from when on to renew; ``renew_before`` is in seconds, and at most a quarter of the life."""
         if self.expires_at is None:
             return None
-        life = self.expires_at - self.renewed_at
-        return self.expires_at - min(timedelta(seconds=renew_before), life / 4)
+        before = timedelta(seconds=renew_before)
+        return self.expires_at - (min(before, self._life / 4) if self._life else before)
+
+    def is_paused(self, now: datetime) -> bool:
+        """Tell whether a renewal failed so recently that none is tried early."""
+        return self.retry_at is not None and now < self.retry_at <= now + MAX_PAUSE
 
     def renew(self, grant: TokenGrant, now: datetime) -> None:
         """Take a new token over (without saving), and forget what failed before."""
-        self.access_token = grant.access_token
-        self.expires_at, self.renewed_at = grant.expires_at, now
+        self.sealed, self.key_id = sealing.seal(grant.access_token, self.owner)
+        self.origin, self.expires_at, self.renewed_at = grant.origin, grant.expires_at, now
         for name in self.FAILED:
             setattr(self, name, cast("models.Field[Any, Any]", self._meta.get_field(name)).get_default())
 
@@ -313,14 +399,17 @@ class PendingAuthorizationQuerySet(PrimaryQuerySet):
         """Save a started flow, drop this user's pending ones beyond the newest ten, and everybody's old ones."""
         now = timezone.now()
         pending = self.primary().create(created_at=now, **values)
-        others = self.primary().filter(user=pending.user_id, spent_at=None).order_by("-created_at", "-pk")
-        self.primary().filter(pk__in=list(others.values_list("pk", flat=True)[MAX_PENDING:])).delete()
-        self.primary().filter(created_at__lt=now - KEEP_SPENT).delete()
+        # By key, because the clock of another host may be ahead.
+        others = self.primary().filter(user=pending.user_id, spent_at=None).order_by("-pk")
+        old = self.primary().filter(created_at__lt=now - KEEP_SPENT)
+        pks = [*others.values_list("pk", flat=True)[MAX_PENDING:], *old.values_list("pk", flat=True)[:MAX_SWEPT]]
+        if pks:
+            self.primary().filter(pk__in=pks).forget()
         return cast("PendingAuthorization", pending)
 
     def spend(self, pk: Any) -> bool:
         """Use a state up; true for one caller only, whoever else tries at the same moment."""
-        return self.primary().filter(pk=pk, spent_at=None).update(spent_at=timezone.now()) == 1
+        return self.primary().filter(pk=pk, spent_at=None).write(spent_at=timezone.now()) == 1
 
 
 class PendingAuthorization(models.Model):

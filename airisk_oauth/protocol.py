@@ -30,6 +30,7 @@ TOKEN_PARAMETERS: Final = frozenset({"code", "client_id", "client_secret", "redi
 
 # Patterns are strings, here and elsewhere: re compiles and keeps each when it is first used, not when a site starts.
 _VSCHAR: Final = r"[\x21-\x7e]+"
+_B64TOKEN: Final = r"[A-Za-z0-9._~+/-]+=*"
 _READABLE: Final = r"[\x20-\x7e]{1,120}"
 _TRACE_ID: Final = r"[0-9A-Za-z:._|-]{1,128}"
 # RFC 3339, to .NET's seven fractional digits. Python itself reads more of ISO 8601: from 3.14 on 24:00, too.
@@ -49,23 +50,35 @@ _ERROR_CODES = frozenset(
 
 
 class Secret(str):
-    """A string that its ``repr`` does not show: a traceback with local variables stays harmless."""
+    """A string that neither its ``repr`` nor a pickle shows: a traceback or a crash report stays harmless."""
 
     __slots__ = ()
 
     def __repr__(self) -> str:
         return "'[secret]'"
 
+    def __reduce_ex__(self, _protocol: object) -> tuple[type[str], tuple[str]]:
+        # What is pickled leaves the process: for another worker, a cache, a recorded cassette.
+        return str, ("[secret]",)
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, _memo: object) -> Self:
+        return self
+
 
 class TokenGrant(NamedTuple):
     """A token as AIRisk granted it.
 
-    :ivar access_token: opaque; at most 16 KiB of visible ASCII.
+    :ivar access_token: opaque; see :func:`is_access_token`.
     :ivar expires_at: when it ends (aware, UTC), or ``None`` where AIRisk named no end.
+    :ivar origin: scheme, host and port of who issued it, or an empty string.
     """
 
     access_token: Secret
     expires_at: datetime | None
+    origin: str = ""
 
 
 class Call(NamedTuple):
@@ -253,9 +266,14 @@ def read_token(reply: Reply, *, now: datetime, secrets: tuple[str, ...] = ()) ->
     if fields is None:
         raise AIRiskInvalidResponse("AIRisk's answer is not the JSON that its documentation shows.")
     token, expiration, expires_in = fields
-    if not isinstance(token, Secret) or len(token) > MAX_TOKEN or not re.fullmatch(_VSCHAR, token):
+    if not isinstance(token, Secret) or not is_access_token(token):
         raise AIRiskInvalidResponse("AIRisk's answer holds no usable access_token.")
     return TokenGrant(token, _end(expiration, expires_in, now))
+
+
+def is_access_token(value: object) -> bool:
+    """Tell whether a value can be sent as a bearer: a ``b64token`` (RFC 6750, section 2.1) of at most 16 KiB."""
+    return isinstance(value, str) and len(value) <= MAX_TOKEN and bool(re.fullmatch(_B64TOKEN, value))
 
 
 def _end(expiration: object, expires_in: object, now: datetime) -> datetime | None:

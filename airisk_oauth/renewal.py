@@ -2,26 +2,31 @@
 
 Soon to end: one caller renews, all others go on with the token they have. Ended, or refused by AIRisk: one renews,
 the others wait for it and use what it brought. A renewal is claimed by a lease on the token's row, which lapses by
-itself when its holder dies; the HTTP calls run outside any transaction, wherever the database allows it.
+itself when its holder dies.
+
+Inside a caller's transaction nothing is claimed, written or waited for: what it brings is used at once, and written
+afterwards; see :mod:`airisk_oauth.unwritten`.
 """
 
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 from uuid import UUID, uuid4
 
 from django.db import Error as DatabaseError
-from django.db import connections, transaction
+from django.db import transaction
 from django.utils import timezone
 
-from . import flow
+from . import flow, unwritten
 from .conf import Deployment
-from .effects import Steps, apart, obtain, on_own_connection, pause, query, run
+from .database import in_transaction, reconnecting
+from .effects import Steps, obtain, one_at_a_time, pause, query, run
 from .events import log
-from .exceptions import AIRiskError, AIRiskRefused, AIRiskUnavailable, ConnectionRequired
-from .models import SKEW, AIRiskToken
+from .exceptions import AIRiskError, AIRiskRefused, ConnectionRequired
+from .models import SKEW, AIRiskToken, is_recent
 from .protocol import Secret, TokenGrant
 from .sealing import Unreadable
 from .signals import renewal_failed, token_obtained, token_renewed
@@ -43,6 +48,16 @@ USE_IS_NOTED_EVERY: Final = timedelta(hours=1)
 Outcome = TokenGrant | AIRiskError
 
 
+class _Application:
+    """The owner of the tokens that are no user's. Never ``None``: a user who is missing must not become this."""
+
+    def __repr__(self) -> str:
+        return "the application"
+
+
+APPLICATION: Final = _Application()
+
+
 class Access(NamedTuple):
     """A token to call with, until when to use it without asking again, and whether asking for it brought it."""
 
@@ -56,15 +71,23 @@ class Access(NamedTuple):
         return Secret(f"Bearer {self.token}")
 
 
+class _Found(NamedTuple):
+    """A stored token, whether it serves its caller, and whether that caller is inside a transaction."""
+
+    token: AIRiskToken
+    serves: bool
+    is_bound: bool
+
+
 class TokenKeeper:
     """Keeps one owner's token on one deployment fresh.
 
-    :param user: the owner; ``None`` for the application.
+    :param owner: a user, or :data:`APPLICATION`.
     """
 
-    def __init__(self, deployment: Deployment, user: Any = None) -> None:
+    def __init__(self, deployment: Deployment, owner: Any) -> None:
         self.deployment = deployment
-        self.user = user
+        self.owner = owner
 
     def access(self, refused: str | None = None) -> Access:
         """Return a token to call AIRisk with. For parameters and errors see :meth:`accessing`."""
@@ -78,18 +101,19 @@ class TokenKeeper:
         :raises ConnectionRequired: a person has to connect.
         :raises AIRiskError: the token has ended, or was refused, and could not be renewed.
         """
-        token, serves = yield from query(self._look, refused)
-        now = timezone.now()
+        token, serves, is_bound = yield from query(self._look, refused)
+        before = token.sealed
         if not serves:
-            token = yield from apart(self._renew_or_wait(refused), token.pk)
-        elif self._is_due(token, now):
+            renew = self._renew_unwritten if is_bound else self._renew_or_wait
+            token = yield from renew(refused)
+        elif self._is_due(token, timezone.now()):
             token = yield from self._renew_early(token)
         secret = yield from query(self._take, token)
-        return Access(secret, self._good_until(token), is_new=token.renewed_at >= now)
+        return Access(secret, self._good_until(token), is_new=token.sealed != before)
 
     def noting_refused_anew(self) -> Steps[None]:
         """Remember that AIRisk refused a call with a token that had just been renewed for it: that does not help."""
-        yield from query(self._note, "refused_anew_at")
+        yield from query(lambda: self._note(self._read(), "refused_anew_at"))
 
     def check(self) -> AIRiskToken:
         """Return the stored token, or raise ``ConnectionRequired`` where a call would, as far as the rows tell."""
@@ -106,34 +130,47 @@ class TokenKeeper:
         """Renew now, whatever its end; false where somebody else is at it. Errors: as :meth:`accessing`."""
         token = self._read()
         self._require_silent_renewal()
-        return on_own_connection(lambda: run(self._claim_and_renew(token)), token.pk) is not None
+        return run(self._claim_and_renew(token)) is not None
 
-    def _look(self, refused: str | None) -> tuple[AIRiskToken, bool]:
+    def _look(self, refused: str | None) -> _Found:
         """Return the stored token, and whether it is good for somebody to whom this one was refused."""
-        token = self._read()
+        token = reconnecting(_database(), self._read)
+        return _Found(token, self._serves(token, refused), in_transaction(_database()))
+
+    def _serves(self, token: AIRiskToken, refused: str | None) -> bool:
         now = timezone.now()
-        if not token.sealed or token.is_ended(now):
-            return token, False
-        hopeless = token.refused_anew_at is not None and now - token.refused_anew_at < HOPELESS
-        return token, refused is None or hopeless or self._open(token) != refused
+        if not token.sealed or token.is_ended(now) or not token.is_from(self.deployment):
+            return False
+        return refused is None or is_recent(token.refused_anew_at, now, HOPELESS) or self._open(token) != refused
 
     def _read(self) -> AIRiskToken:
-        userid = self._userid()
-        tokens = AIRiskToken.objects.primary()
-        token: AIRiskToken | None = tokens.owned_by(self._user_id, self.deployment.alias).first()
-        if token is None and self.user is None:
-            # The application's first token: an empty row is there to be leased.
-            token, _created = tokens.get_or_create(user=None, deployment=self.deployment.alias)
+        if self.owner is APPLICATION:
+            return self._apply_unwritten(self._read_application())
+        userid, using = self._userid(), _database()
+        token = AIRiskToken.objects.using(using).owned_by(self.owner.pk, self.deployment.alias).first()
         if token is None:
             raise self._required("This user has not connected to AIRisk.")
         if token.userid != userid:
             raise self._required("This user is somebody else on AIRisk now than when they connected.")
-        return token
+        if not token.is_from(self.deployment):
+            raise self._required("This user connected to another address of AIRisk than BASE_URL's.")
+        return self._apply_unwritten(token)
+
+    def _read_application(self) -> AIRiskToken:
+        """Return the application's row; before its first token an empty one, which is there to be leased."""
+        alias, rows = self.deployment.alias, AIRiskToken.objects.primary()
+        token: AIRiskToken | None = rows.of_application(alias).first()
+        if token is None and not in_transaction(rows.db):
+            token, _created = rows.get_or_create(user=None, deployment=alias)
+        return token or AIRiskToken(deployment=alias)
+
+    def _apply_unwritten(self, token: AIRiskToken) -> AIRiskToken:
+        return unwritten.applied(token, self.deployment, _database())
 
     def _userid(self) -> str:
-        if self.user is None:
-            return ""
-        userid = self.deployment.userid_of(self.user) if self.user.is_authenticated else None
+        # A framework may leave no user at all on a request, and one that was not saved has no key.
+        is_somebody = getattr(self.owner, "is_authenticated", False) and self.owner.pk is not None
+        userid = self.deployment.userid_of(self.owner) if is_somebody else None
         if userid is None:
             raise self._required("This user has no identity on AIRisk.")
         return userid
@@ -148,8 +185,7 @@ class TokenKeeper:
 
     def _is_due(self, token: AIRiskToken, now: datetime) -> bool:
         renew_at = token.renew_at(self.deployment.renew_before)
-        cooling = token.retry_at is not None and token.retry_at > now
-        return self.deployment.silent_renewal and renew_at is not None and renew_at <= now and not cooling
+        return self.deployment.silent_renewal and renew_at is not None and renew_at <= now and not token.is_paused(now)
 
     def _good_until(self, token: AIRiskToken) -> datetime:
         now = timezone.now()
@@ -158,7 +194,7 @@ class TokenKeeper:
             return now + TRUST
         if renew_at > now:
             return min(now + TRUST, renew_at)
-        return min(now + TRUST_WHILE_DUE, token.expires_at - SKEW)
+        return min(now + TRUST_WHILE_DUE, token.expires_at - token.skew)
 
     def _renew_early(self, token: AIRiskToken) -> Steps[AIRiskToken]:
         """Renew a living token if nobody else is at it; inside a transaction, once that has committed."""
@@ -166,10 +202,11 @@ class TokenKeeper:
         return token if postponed else (yield from self._try_to_renew(token))
 
     def _postpone(self, token: AIRiskToken) -> bool:
-        connection = connections[AIRiskToken.objects.primary().db]
-        if connection.in_atomic_block:
-            transaction.on_commit(lambda: run(self._try_to_renew(token)), using=connection.alias)
-        return connection.in_atomic_block
+        using = _database()
+        if not in_transaction(using):
+            return False
+        transaction.on_commit(lambda: run(self._try_to_renew(token)), using=using, robust=True)
+        return True
 
     def _try_to_renew(self, token: AIRiskToken) -> Steps[AIRiskToken]:
         try:
@@ -180,26 +217,64 @@ class TokenKeeper:
             return token
         return renewed or (yield from query(self._read))
 
+    def _renew_unwritten(self, refused: str | None) -> Steps[AIRiskToken]:
+        """Renew without a claim, for a caller who cannot write, or whose transaction may be rolled back."""
+        token = yield from query(self._read)
+        key = unwritten.key_of(token, self.deployment, _database())
+        return (yield from one_at_a_time(self._obtain_unwritten(refused), key, self.deployment.timeout[1]))
+
+    def _obtain_unwritten(self, refused: str | None) -> Steps[AIRiskToken]:
+        token, serves, _is_bound = yield from query(self._look, refused)
+        if serves:
+            return token
+        yield from query(self._raise_what_is_known, token)
+        before = unwritten.key_of(token, self.deployment, _database())
+        outcome = yield from self._obtain(token)
+        yield from query(self._keep, before, token, outcome)
+        if isinstance(outcome, AIRiskError):
+            raise self._as_seen_by_caller(outcome)
+        return token
+
+    def _keep(self, before: unwritten.Key, token: AIRiskToken, outcome: Outcome) -> None:
+        is_first = not token.sealed
+        names = _apply(token, outcome, timezone.now())
+        values = {name: getattr(token, name) for name in names}
+        unwritten.keep(before, token, values, _database(), lambda row: _tell(row, outcome, is_first=is_first))
+        unwritten.write()
+
     def _renew_or_wait(self, refused: str | None) -> Steps[AIRiskToken]:
-        """Renew the token, or wait for whoever is at it and return what that brought."""
-        give_up = time.monotonic() + lease_seconds(self.deployment)
-        delay = 0.05
+        """Renew the token, or wait for whoever is at it and return what that brought.
+
+        Nobody is waited for longer than a flow may take: AIRisk gives a token to whoever asks.
+        """
+        give_up, delay = time.monotonic() + self.deployment.timeout[1], 0.05
         while time.monotonic() < give_up:
-            token, serves = yield from query(self._look, refused)
+            token, serves, _is_bound = yield from query(self._look, refused)
             if serves:
                 return token
-            if not self.deployment.silent_renewal:
-                yield from query(self._require_silent_renewal, token)
-            now = timezone.now()
-            if token.failed_at is not None and now - token.failed_at < ECHO:
-                raise self._as_seen_by_caller(token.failure())
-            if token.lease_until is None or token.lease_until < now:
-                renewed = yield from self._claim_and_renew(token)
-                if renewed is not None:
-                    return renewed
+            yield from query(self._raise_what_is_known, token)
+            try:
+                renewed = (yield from self._claim_and_renew(token)) if self._is_free(token) else None
+            except DatabaseError as error:
+                yield from query(unwritten.log_not_written, token, error)
+                break
+            if renewed is not None:
+                return renewed
             yield from pause(delay)
             delay = min(delay * 1.5, 0.25)
-        raise AIRiskUnavailable("Another process is renewing this token and has not finished in time.")
+        return (yield from self._renew_unwritten(refused))
+
+    def _is_free(self, token: AIRiskToken) -> bool:
+        """Tell whether a claim has a chance; see there of leases that are too long."""
+        left = timedelta(0) if token.lease_until is None else token.lease_until - timezone.now()
+        return not timedelta(0) < left <= timedelta(seconds=lease_seconds(self.deployment)) + SKEW
+
+    def _raise_what_is_known(self, token: AIRiskToken) -> None:
+        """Raise, without asking AIRisk, where that was of no use a moment ago, or is not to be done."""
+        if not self.deployment.silent_renewal:
+            self._require_silent_renewal(token)
+        if is_recent(token.failed_at, timezone.now(), ECHO):
+            raise self._as_seen_by_caller(token.failure())
 
     def _claim_and_renew(self, token: AIRiskToken) -> Steps[AIRiskToken | None]:
         """Come to the renewed token, or to ``None`` where somebody else is at it or was faster."""
@@ -209,50 +284,58 @@ class TokenKeeper:
             if mine is None:
                 return None
             outcome = yield from self._obtain(mine)
-            saved = yield from query(save_outcomes, [(mine, outcome)], lease)
+            saved = yield from query(self._save, mine, outcome, lease)
         except GeneratorExit:
             # Nobody is left to give the lease back; it lapses by itself.
             raise
         except BaseException:
-            yield from query(AIRiskToken.objects.settle, [token], lease)
+            yield from query(_release, token, lease)
             raise
         if isinstance(outcome, AIRiskError):
             raise self._as_seen_by_caller(outcome)
         return mine if saved else None
 
     def _claim(self, token: AIRiskToken, lease: UUID) -> AIRiskToken | None:
-        row = AIRiskToken.objects.filter(pk=token.pk)
-        for mine in row.claim(lease, now=timezone.now(), seconds=lease_seconds(self.deployment)):
+        row, seconds = AIRiskToken.objects.filter(pk=token.pk), lease_seconds(self.deployment)
+        for mine in row.claim(lease, now=timezone.now(), seconds=seconds):
             if (mine.sealed, mine.failed_at) == (token.sealed, token.failed_at):
                 return mine
             AIRiskToken.objects.settle([mine], lease)
         return None
+
+    def _save(self, mine: AIRiskToken, outcome: Outcome, lease: UUID) -> bool:
+        before = unwritten.key_of(mine, self.deployment, _database())
+        try:
+            return bool(save_outcomes([(mine, outcome)], lease))
+        except DatabaseError as error:
+            # AIRisk has answered, and the caller can go on with that.
+            unwritten.log_not_written(mine, error)
+            self._keep(before, mine, outcome)
+            return True
 
     def _obtain(self, token: AIRiskToken) -> Steps[Outcome]:
         if token.sealed:
             # A host with a wrong key must not replace what the others can still open.
             yield from query(self._open, token)
         try:
-            return (yield from obtain(self.deployment, token.userid or None))
+            return (yield from obtain(self.deployment, token.requested_userid))
         except AIRiskError as error:
             # Returned, to be noted on the row before it is raised.
             return error
 
     def _take(self, token: AIRiskToken) -> Secret:
         """Open a token that is about to be used, and note once in a while that it is."""
-        if timezone.now() - token.last_used_at >= USE_IS_NOTED_EVERY:
-            self._note("last_used_at")
+        if not is_recent(token.last_used_at, timezone.now(), USE_IS_NOTED_EVERY):
+            self._note(token, "last_used_at")
         return self._open(token)
 
-    def _note(self, what: str) -> None:
-        """Write the time of something to the token's row, when the caller's transaction has committed."""
-        now = timezone.now()
-        row = AIRiskToken.objects.primary().owned_by(self._user_id, self.deployment.alias)
-        transaction.on_commit(lambda: row.update(**{what: now}), using=row.db, robust=True)
+    def _note(self, token: AIRiskToken, what: str) -> None:
+        """Write the time of something to the token's row; a failure to write stops nobody."""
+        self._write(token, {what: timezone.now()})
 
-    @property
-    def _user_id(self) -> Any:
-        return None if self.user is None else self.user.pk
+    def _write(self, token: AIRiskToken, values: dict[str, Any]) -> None:
+        unwritten.keep(unwritten.key_of(token, self.deployment, _database()), token, values, _database())
+        unwritten.write()
 
     def _require_silent_renewal(self, useless: AIRiskToken | None = None) -> None:
         if self.deployment.silent_renewal:
@@ -261,22 +344,34 @@ class TokenKeeper:
         if useless is not None and not useless.needs_person:
             # On the row, because a token that AIRisk refused may look as if it lived.
             useless.fail(required, timezone.now())
-            values = {name: getattr(useless, name) for name in AIRiskToken.FAILED}
-            AIRiskToken.objects.primary().filter(pk=useless.pk, sealed=useless.sealed).update(**values)
+            self._write(useless, {name: getattr(useless, name) for name in AIRiskToken.FAILED})
         raise required
 
     def _required(self, message: str) -> ConnectionRequired:
         alias = self.deployment.alias
-        url = None if self.user is None else flow.page_url("connect", alias)
+        url = None if self.owner is APPLICATION else flow.page_url("connect", alias)
         return ConnectionRequired(message, deployment=alias, connect_url=url)
 
     def _as_seen_by_caller(self, error: AIRiskError) -> AIRiskError:
         """Only a person can mend a refusal, by connecting again; the application has no such person."""
-        if isinstance(error, ConnectionRequired) or (isinstance(error, AIRiskRefused) and self.user is not None):
+        refused = isinstance(error, AIRiskRefused) and self.owner is not APPLICATION
+        if isinstance(error, ConnectionRequired) or refused:
             required = self._required(f"The stored token could not be renewed. {error}")
             required.__cause__ = error
             return required
         return error
+
+
+def _database() -> str:
+    """Return the database that the caller's tokens are in; a router may choose another one for each caller."""
+    using: str = AIRiskToken.objects.primary().db
+    return using
+
+
+def _release(token: AIRiskToken, lease: UUID) -> None:
+    """Give a lease up. Where that fails, it lapses by itself, and the error that led here is the one to be seen."""
+    with suppress(DatabaseError):
+        AIRiskToken.objects.settle([token], lease)
 
 
 def lease_seconds(deployment: Deployment) -> float:
@@ -295,25 +390,33 @@ def save_outcomes(
     """
     now = timezone.now()
     first = {token.pk for token, _outcome in outcomes if not token.sealed}
-    errors = {token.pk: outcome for token, outcome in outcomes if isinstance(outcome, AIRiskError)}
-    renewed, failed = [], []
+    of_row = {token.pk: outcome for token, outcome in outcomes}
+    by_fields: dict[tuple[str, ...], list[AIRiskToken]] = {}
     for token, outcome in outcomes:
-        if isinstance(outcome, AIRiskError):
-            token.fail(outcome, now)
-            failed.append(token)
-        else:
-            token.renew(outcome, now)
-            renewed.append(token)
-    saved = settle(renewed, lease, AIRiskToken.RENEWED + AIRiskToken.FAILED)
+        by_fields.setdefault(_apply(token, outcome, now), []).append(token)
+    saved = [token for fields, tokens in by_fields.items() for token in settle(tokens, lease, fields)]
     for token in saved:
-        signal = token_obtained if token.pk in first else token_renewed
-        message = "AIRisk token %(token_id)s of deployment %(deployment)s was renewed"
-        log(logger, logging.INFO, "token.obtained" if token.pk in first else "token.renewed", message, token=token)
-        signal.send_robust(AIRiskToken, user_id=token.user_id, deployment=token.deployment)
-    missed = settle(failed, lease, AIRiskToken.FAILED)
-    for token in missed:
-        error = errors[token.pk]
+        _tell(token, of_row[token.pk], is_first=token.pk in first)
+    return saved
+
+
+def _apply(token: AIRiskToken, outcome: Outcome, now: datetime) -> tuple[str, ...]:
+    """Take over what a renewal brought, without saving, and return the names of the fields that this changed."""
+    if isinstance(outcome, AIRiskError):
+        token.fail(outcome, now)
+        return AIRiskToken.FAILED
+    token.renew(outcome, now)
+    return AIRiskToken.RENEWED + AIRiskToken.FAILED
+
+
+def _tell(token: AIRiskToken, outcome: Outcome, *, is_first: bool) -> None:
+    """Log what became of a renewal, and send its signal, once it is on the row."""
+    what = {"user_id": token.user_id, "deployment": token.deployment}
+    if isinstance(outcome, AIRiskError):
         message = "AIRisk token %(token_id)s of deployment %(deployment)s was not renewed: %(why)s"
-        log(logger, logging.WARNING, "token.renewal_failed", message, token=token, why=error)
-        renewal_failed.send_robust(AIRiskToken, user_id=token.user_id, deployment=token.deployment, error=error)
-    return [*saved, *missed]
+        log(logger, logging.WARNING, "token.renewal_failed", message, token=token, why=outcome)
+        renewal_failed.send_robust(AIRiskToken, error=outcome, **what)
+        return
+    message = "AIRisk token %(token_id)s of deployment %(deployment)s was renewed"
+    log(logger, logging.INFO, "token.obtained" if is_first else "token.renewed", message, token=token)
+    (token_obtained if is_first else token_renewed).send_robust(AIRiskToken, **what)

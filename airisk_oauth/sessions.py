@@ -12,20 +12,27 @@ import requests
 from requests.auth import AuthBase
 from requests.cookies import extract_cookies_to_jar
 from requests.exceptions import InvalidURL
+from requests.sessions import SessionRedirectMixin
 from requests.utils import rewind_body
 from urllib3.exceptions import HTTPError
 
 from . import bearer, conf, protocol
-from .bearer import Bearer
+from .bearer import Bearer, BearerSource
 from .conf import Deployment
 from .effects import run
+from .environment import environment_for
 from .exceptions import AIRiskInvalidResponse, AIRiskUnavailable
 from .protocol import Secret
 from .renewal import Access
-from .transport import USER_AGENT, environment_for
+from .transport import USER_AGENT
 
 if TYPE_CHECKING:
+    from requests import Session
+
     from .async_client import AsyncAIRiskClient
+else:
+    # As requests defines it: a caching one that a site has put in its place would give one user's answer to another.
+    Session = next(each for each in SessionRedirectMixin.__subclasses__() if each.__module__ == "requests.sessions")
 
 _DRAINED: Final = 64 * 1024
 
@@ -38,52 +45,82 @@ class AIRiskAuth(AuthBase):
 
     Calls raise what :meth:`~airisk_oauth.renewal.TokenKeeper.accessing` raises, and
     ``requests.exceptions.InvalidURL``, before connecting, for another origin than the deployment's.
+
+    :param source: whose token to send, asked for each request.
     """
 
-    def __init__(self, deployment: Deployment, user: Any = None) -> None:
+    def __init__(self, deployment: Deployment, source: BearerSource) -> None:
         self.deployment = deployment
-        self.bearer = Bearer(deployment, user)
+        self.source = source
+        self._hook = _Hook(self)
 
     @classmethod
     def for_user(cls, user: Any, deployment: str = conf.DEFAULT_ALIAS) -> Self:
-        """Call as this user. No I/O; errors come with the first call."""
-        return cls(conf.deployment(deployment), user)
+        """Call as this user. No I/O; errors come with the first call.
+
+        :raises TypeError: ``user`` is ``None``.
+        """
+        options = conf.deployment(deployment)
+        return cls(options, bearer.of_user(options, user))
 
     @classmethod
     def for_application(cls, deployment: str = conf.DEFAULT_ALIAS) -> Self:
         """Call as the application itself, with the generic token. No I/O; errors come with the first call."""
-        return cls(conf.deployment(deployment))
+        options = conf.deployment(deployment)
+        return cls(options, bearer.of_application(options))
+
+    @property
+    def bearer(self) -> Bearer:
+        """What a call that is made now is signed with."""
+        return self.source()
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        if not self.bearer.is_ours(request.url or ""):
+        if not bearer.is_ours(self.deployment, request.url or ""):
             raise InvalidURL(bearer.NOT_OURS)
-        request.headers["Authorization"] = run(self.bearer.accessing()).header
-        request.hooks["response"].append(self._after)
+        signer = self.bearer
+        request.headers["Authorization"] = _Signature.of(run(signer.accessing()), signer, self)
+        if "Cache-Control" not in request.headers:
+            # A session that caches would keep one user's answer, and give it to another.
+            request.headers["Cache-Control"] = "no-store"
+        if self._hook not in request.hooks["response"]:
+            request.hooks["response"].append(self._hook)
         return request
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(bearer.NO_PICKLES)
 
-    def _after(self, response: requests.Response, **kwargs: Any) -> requests.Response:
-        """Look at every response, those on the way of a redirect included."""
+    def after(self, response: requests.Response, **kwargs: Any) -> requests.Response:
+        """Look at every response, those on the way of a redirect included; a response hook of ``requests``."""
         request = response.request
-        sent = Secret(request.headers.get("Authorization", "").removeprefix("Bearer "))
-        if response.status_code == 401 and sent and self.bearer.is_ours(request.url or ""):
-            try:
-                access = run(self.bearer.replacing(sent))
-            except BaseException:
-                # Nobody gets to see it, so nobody else would give its connection back.
-                response.close()
-                raise
-            if access is not None and _rewind(request):
-                response = self._replay(response, access, kwargs)
-                run(self.bearer.noting(response.status_code, access))
+        sent = request.headers.get("Authorization")
+        # Somebody else may have signed this request since, and copies of it share their hooks.
+        if not isinstance(sent, _Signature) or sent.auth is not self:
+            return response
+        if response.status_code == 401 and bearer.is_ours(self.deployment, request.url or ""):
+            response = self._renew_and_replay(response, sent, kwargs)
         if response.is_redirect and _target_origin(response) != self.deployment.origin:
             # Removed before requests copies the headers to the next hop, which may be anywhere.
             request.headers.pop("Authorization", None)
         return response
 
-    def _replay(self, response: requests.Response, access: Access, kwargs: dict[str, Any]) -> requests.Response:
+    def _renew_and_replay(
+        self, response: requests.Response, sent: "_Signature", kwargs: dict[str, Any]
+    ) -> requests.Response:
+        try:
+            access = run(sent.signer.replacing(sent.token))
+        except BaseException:
+            # Nobody gets to see it, so nobody else would give its connection back.
+            response.close()
+            raise
+        if access is None or not _rewind(response.request):
+            return response
+        replayed = self._replay(response, _Signature.of(access, sent.signer, self), kwargs)
+        run(sent.signer.noting(replayed.status_code, access))
+        return replayed
+
+    def _replay(
+        self, response: requests.Response, signature: "_Signature", kwargs: dict[str, Any]
+    ) -> requests.Response:
         # Drained, so that the connection can be used again, but not for ever.
         with suppress(HTTPError, OSError):
             response.raw.read(_DRAINED, decode_content=False)
@@ -93,13 +130,45 @@ class AIRiskAuth(AuthBase):
         extract_cookies_to_jar(again._cookies, again, response.raw)  # type: ignore[no-untyped-call]
         again.headers.pop("Cookie", None)
         again.prepare_cookies(again._cookies)
-        again.headers["Authorization"] = access.header
+        again.headers["Authorization"] = signature
         replayed: requests.Response = response.connection.send(again, **kwargs)
         replayed.history.append(response)
         return replayed
 
 
-class AIRiskSession(requests.Session):
+class _Signature(Secret):
+    """The value of ``Authorization``, which knows who put it on the request."""
+
+    __slots__ = ("auth", "signer", "token")
+
+    auth: AIRiskAuth
+    signer: Bearer
+    token: Secret
+
+    @classmethod
+    def of(cls, access: Access, signer: Bearer, auth: AIRiskAuth) -> Self:
+        signature = cls(f"Bearer {access.token}")
+        signature.auth, signature.signer, signature.token = auth, signer, access.token
+        return signature
+
+
+class _Hook:
+    """What :class:`AIRiskAuth` leaves on a request. A copy that left the process renews nothing."""
+
+    def __init__(self, auth: AIRiskAuth | None = None) -> None:
+        self._auth = auth
+
+    def __call__(self, response: requests.Response, **kwargs: Any) -> requests.Response:
+        return response if self._auth is None else self._auth.after(response, **kwargs)
+
+    def __deepcopy__(self, _memo: object) -> Self:
+        return self
+
+    def __reduce__(self) -> tuple[type["_Hook"], tuple[()]]:
+        return _Hook, ()
+
+
+class AIRiskSession(Session):
     """A ``requests.Session`` that calls one deployment: paths are joined to ``BASE_URL``, ``API_TIMEOUT`` holds.
 
     Every HTTP status comes back as a response. Besides what :class:`AIRiskAuth` raises, a call raises
@@ -113,7 +182,8 @@ class AIRiskSession(requests.Session):
         super().__init__()
         self.deployment = auth.deployment
         self.auth = auth
-        self._bearer = auth.bearer
+        self._source = auth.source
+        self._winds_down = False
         self.headers.update({"Accept": "application/json", "User-Agent": USER_AGENT})
         # Once, here, and never .netrc: requests would look at all of it for every call.
         self.trust_env = False
@@ -122,7 +192,10 @@ class AIRiskSession(requests.Session):
 
     @classmethod
     def for_user(cls, user: Any, deployment: str = conf.DEFAULT_ALIAS) -> Self:
-        """Call as this user. No I/O; errors come with the first call."""
+        """Call as this user. No I/O; errors come with the first call.
+
+        :raises TypeError: ``user`` is ``None``.
+        """
         return cls(AIRiskAuth.for_user(user, deployment))
 
     @classmethod
@@ -130,12 +203,18 @@ class AIRiskSession(requests.Session):
         """Call as the application itself, with the generic token. No I/O; errors come with the first call."""
         return cls(AIRiskAuth.for_application(deployment))
 
+    @classmethod
+    def for_visitor(cls, request: Any, deployment: str = conf.DEFAULT_ALIAS) -> Self:
+        """Call as the user whom ``request.user`` names at the moment of each call; ``request.airisk`` does."""
+        options = conf.deployment(deployment)
+        return cls(AIRiskAuth(options, bearer.of_visitor(options, request)))
+
     @cached_property
     def aclient(self) -> "AsyncAIRiskClient":
         """The asynchronous side: the same owner's ``httpx2`` client, made on first use (extra ``async``)."""
         from .async_client import AsyncAIRiskClient
 
-        return AsyncAIRiskClient(self._bearer, keep_alive=self.keeps_async_connections)
+        return AsyncAIRiskClient(self.deployment, self._source, keep_alive=self.keeps_async_connections)
 
     async def aclose(self) -> None:
         """Close the connections of both sides."""
@@ -143,9 +222,19 @@ class AIRiskSession(requests.Session):
         if "aclient" in vars(self):
             await self.aclient.aclose()
 
+    def wind_down(self) -> None:
+        """Close what is idle, and keep no connection from now on: what streams is read to its end, and closed then."""
+        self.close()
+        self._winds_down = True
+
+    async def awind_down(self) -> None:
+        """As :meth:`wind_down`, for the asynchronous side."""
+        if "aclient" in vars(self):
+            await self.aclient.wind_down()
+
     def prepare_request(self, request: requests.Request) -> requests.PreparedRequest:
         """Join a path to ``BASE_URL``, then prepare as ``requests`` does."""
-        url = self._bearer.url_of(str(request.url))
+        url = bearer.url_of(self.deployment, str(request.url))
         if url is None:
             raise InvalidURL(bearer.NO_PATH)
         request.url = url
@@ -153,14 +242,19 @@ class AIRiskSession(requests.Session):
 
     def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
         """Send with ``API_TIMEOUT`` where the caller gave none."""
-        if not self._bearer.is_ours(request.url or ""):
+        if not bearer.is_ours(self.deployment, request.url or ""):
             raise InvalidURL(bearer.NOT_OURS)
         if kwargs.get("timeout") is None:
             kwargs["timeout"] = self.deployment.api_timeout
         try:
-            return super().send(request, **kwargs)
+            response = super().send(request, **kwargs)
         except requests.RequestException as error:
             failure = type(error)
+        else:
+            if self._winds_down:
+                # Leaves the connection to the response alone.
+                self.close()
+            return response
         # Here, where the caught exception and the request that it carries are gone, not only hidden.
         if failure is requests.TooManyRedirects:
             raise AIRiskInvalidResponse(bearer.ENDLESS) from None

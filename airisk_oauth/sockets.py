@@ -130,7 +130,7 @@ def _begin(info: Any, options: list[Any]) -> socket.socket:
         sock.setblocking(False)  # noqa: FBT003
         code = sock.connect_ex(address)
         if code not in _IN_PROGRESS:
-            raise OSError(code, os.strerror(code))
+            raise OSError(code, os.strerror(code))  # noqa: TRY301 - what closes the socket is one
     except BaseException:
         sock.close()
         raise

@@ -14,27 +14,30 @@ from typing import TYPE_CHECKING, Any, Final
 
 import requests
 from django.utils import timezone
-from requests.sessions import Session
+from requests.sessions import SessionRedirectMixin
 from urllib3.exceptions import HTTPError
 
 from . import protocol
-from .deadline import CallTimeout, TimedAdapter
+from .adapter import TimedAdapter
+from .deadline import CallTimeout
 from .environment import described, environment_for, interruption, untraced
 from .events import log
 from .exceptions import AIRiskUnavailable
 from .protocol import ConnectionLost, Reply
 
 if TYPE_CHECKING:
+    from requests import Session
+
     from .conf import Deployment
     from .protocol import Call, Calls, Result
+else:
+    # As requests defines it: a site may have put one in its place that keeps answers on disk.
+    Session = next(each for each in SessionRedirectMixin.__subclasses__() if each.__module__ == "requests.sessions")
 
 logger = logging.getLogger("airisk_oauth.transport")
 
 USER_AGENT: Final = "django-airisk-oauth"
 HEADERS: Final = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": USER_AGENT}
-
-#: That of ``requests`` itself: a site may have put one in its place that keeps answers on disk.
-_Session: Any = next(kind for kind in Session.__mro__ if kind.__module__ == "requests.sessions")
 
 
 class OAuthClient(AbstractContextManager["OAuthClient"]):
@@ -113,7 +116,7 @@ class OAuthClient(AbstractContextManager["OAuthClient"]):
             yield session
 
 
-class _PlainSession(_Session):  # type: ignore[misc]
+class _PlainSession(Session):
     """Sends a request as it is: nothing is followed, and no cookie of one user reaches another's flow.
 
     A session and not its adapter alone, for this is where test doubles stand; none of them may be passed by.

@@ -156,8 +156,10 @@ def test_a_token_is_found_by_its_owner(mia: User) -> None:
     hers, ours = give_token(mia), give_token(None)
     give_token(mia, deployment="second")
     assert tokens.owned_by(mia.pk, "default").get() == hers
-    assert tokens.owned_by(None, "default").get() == ours
-    assert not tokens.owned_by(None, "second").exists()
+    assert tokens.of_application("default").get() == ours
+    assert not tokens.of_application("second").exists()
+    # Nobody, or a user who was not saved, is not the application.
+    assert not tokens.owned_by(None, "default").exists()
 
 
 def test_a_token_is_called_by_its_owners_name(mia: User) -> None:

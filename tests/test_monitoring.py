@@ -67,10 +67,10 @@ def renew(browser: Client, mia: User, airisk: World, settings: Any) -> None:
 
 def renew_in_vain(browser: Client, mia: User, airisk: World, settings: Any) -> None:
     give_token(None, ends_in=200)
-    give_token(mia, ends_in=-60)
     trouble(airisk, settings, "unknown client")
     keeper().access()
     set_option(settings, BASE_URL=NOBODY)
+    give_token(mia, ends_in=-60)
     assert isinstance(attempt(keeper(mia).access), AIRiskUnavailable)
 
 
@@ -89,7 +89,13 @@ def sweep(browser: Client, mia: User, airisk: World, settings: Any) -> None:
     assert refresh(all=True)[0] == 1
 
 
-FLOWS = (connect_and_disconnect, come_back_in_vain, renew, renew_in_vain, lose_the_key, sweep)
+def write_in_vain(browser: Client, mia: User, airisk: World, settings: Any) -> None:
+    give_token(mia, ends_in=-60)
+    with database_away("UPDATE", 1):
+        keeper(mia).access()
+
+
+FLOWS = (connect_and_disconnect, come_back_in_vain, renew, renew_in_vain, lose_the_key, write_in_vain, sweep)
 
 
 @committing
@@ -301,6 +307,7 @@ def test_traces_show_calls_and_no_secret(
         airisk.switches.outage = True
         session.get("/api/GetConversations")
     set_option(settings, BASE_URL=NOBODY)
+    AIRiskToken.objects.update(origin="")
     with AIRiskSession.for_user(mia) as session, pytest.raises(AIRiskUnavailable):
         session.get("/api/GetConversations")
     AIRiskToken.objects.update(expires_at=timezone.now())
@@ -392,5 +399,5 @@ def test_a_field_that_a_site_puts_on_every_record_is_in_nobodys_way(
         logging.setLogRecordFactory(make)
     [record] = [record for record in caplog.records if record.name == "airisk_oauth.renewal"]
     assert (vars(record)["event"], vars(record)["user_id"]) == ("token.renewed", mia.pk)
-    assert record.funcName == "save_outcomes"
+    assert record.funcName == "_tell"
     assert record.getMessage() == f"AIRisk token {token.pk} of deployment default was renewed"

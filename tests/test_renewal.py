@@ -21,7 +21,9 @@ from django.core.signals import request_started
 from django.db import InterfaceError, OperationalError, connection, connections, transaction
 from django.utils import timezone
 
-from airisk_oauth import conf, flow, renewal
+from airisk_oauth import conf, flow, renewal, unwritten
+from airisk_oauth.bearer import Bearer
+from airisk_oauth.effects import run
 from airisk_oauth.exceptions import (
     AIRiskError,
     AIRiskInvalidResponse,
@@ -29,9 +31,9 @@ from airisk_oauth.exceptions import (
     AIRiskUnavailable,
     ConnectionRequired,
 )
-from airisk_oauth.models import AIRiskToken
+from airisk_oauth.models import AIRiskIdentity, AIRiskToken, is_recent
 from airisk_oauth.protocol import Secret, TokenGrant
-from airisk_oauth.renewal import TokenKeeper
+from airisk_oauth.renewal import APPLICATION, TokenKeeper
 from airisk_oauth.sandbox.world import Caller, Seen, World
 from airisk_oauth.signals import renewal_failed, token_obtained, token_renewed
 from tests.flows import give_token
@@ -45,7 +47,7 @@ Result = TypeVar("Result")
 
 
 def keeper(user: User | None = None) -> TokenKeeper:
-    return TokenKeeper(conf.deployment(), user)
+    return TokenKeeper(conf.deployment(), user or APPLICATION)
 
 
 def stored(user: User | None = None) -> AIRiskToken:
@@ -62,12 +64,18 @@ def live_token(airisk: World, user: User | None = None, client_id: str = "client
     return give_token(user, access_token=token, **values)
 
 
-def attempt(work: Callable[[], Result]) -> Result | AIRiskError:
-    """Do this as a thread of its own would; an error of ours is a result too."""
+def attempt_here(work: Callable[[], Result]) -> Result | AIRiskError:
+    """Do this; an error of ours is a result too."""
     try:
         return work()
     except AIRiskError as error:
         return error
+
+
+def attempt(work: Callable[[], Result]) -> Result | AIRiskError:
+    """Do this as a thread of its own would."""
+    try:
+        return attempt_here(work)
     finally:
         connections.close_all()
 
@@ -370,20 +378,53 @@ def test_a_new_token_forgets_what_failed(airisk: World, mia: User, monkeypatch: 
 # Leases
 
 
-def test_a_lapsed_lease_is_taken_over_and_a_held_one_is_waited_for_but_not_for_ever(
-    airisk: World, settings: Any, mia: User, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(renewal, "LEASE_MARGIN", 0.1)
-    set_option(settings, TIMEOUT=(0.1, 0.1))
-    now = timezone.now()
-    give_token(mia, ends_in=-60, lease=uuid4(), lease_until=now + timedelta(seconds=60))
-    with pytest.raises(AIRiskUnavailable):
-        keeper(mia).access()
+@committing
+def test_a_held_lease_is_waited_for_as_long_as_a_flow_takes(airisk: World, settings: Any, mia: User) -> None:
+    """Its holder may have died; AIRisk gives a token to whoever asks, and what it gave is written."""
+    set_option(settings, TIMEOUT=(5, 1))
+    held = renewal.lease_seconds(conf.deployment()) - 1
+    give_token(mia, ends_in=-60, lease=uuid4(), lease_until=timezone.now() + timedelta(seconds=held))
+    began = time.monotonic()
     assert keeper(mia).renew() is False
     assert not airisk.journal
-    AIRiskToken.objects.update(lease_until=now - timedelta(seconds=1))
-    set_option(settings, TIMEOUT=(5, 10))
+    token = keeper(mia).access().token
+    assert time.monotonic() - began >= 1
+    assert token == stored(mia).access_token != "stored-token"
+
+
+@committing
+@pytest.mark.parametrize("seconds", [-1, 95, 8 * 3600], ids=["lapsed", "of a queue", "of a wrong clock"])
+def test_a_lease_no_renewal_can_have_holds_nobody(airisk: World, settings: Any, mia: User, seconds: float) -> None:
+    set_option(settings, TIMEOUT=(5, 60))
+    give_token(mia, ends_in=-60, lease=uuid4(), lease_until=timezone.now() + timedelta(seconds=seconds))
+    began = time.monotonic()
     assert keeper(mia).access().token == stored(mia).access_token != "stored-token"
+    assert time.monotonic() - began < 60
+
+
+@committing
+@pytest.mark.parametrize("what", ["failed_at", "refused_anew_at", "retry_at", "last_used_at", "renewed_at"])
+@pytest.mark.parametrize("ends_in", [-5, 100], ids=["ended", "ends soon"])
+def test_a_time_8_hours_ahead_keeps_nobody_waiting(airisk: World, mia: User, what: str, ends_in: float) -> None:
+    give_token(mia, ends_in=ends_in)
+    AIRiskToken.objects.update(**{what: timezone.now() + timedelta(hours=8)})
+    bearer = Bearer(conf.deployment(), mia)
+    if ends_in > 0:
+        run(bearer.replacing(run(bearer.accessing()).token))
+    token = run(bearer.accessing()).token
+    assert token == stored(mia).access_token != "stored-token"
+    assert is_recent(stored(mia).renewed_at, timezone.now(), timedelta(minutes=1))
+
+
+@committing
+@pytest.mark.parametrize("life", [20, 30, 39])
+def test_a_short_lived_token_is_renewed_early_too(airisk: World, mia: User, life: float) -> None:
+    """So that nobody has to wait for it."""
+    born = timezone.now() - timedelta(seconds=life * 0.8)
+    give_token(mia, ends_in=life * 0.2, renewed_at=born)
+    airisk.switches.outage = True
+    assert keeper(mia).access().token == "stored-token"
+    assert stored(mia).failure_count == 1
 
 
 @committing
@@ -455,7 +496,7 @@ def test_a_renewal_that_somebody_else_has_just_finished_is_not_repeated_and_leav
 
 
 def test_the_applications_first_token_is_the_deployments_own(airisk: World) -> None:
-    token = TokenKeeper(conf.deployment("second")).access().token
+    token = TokenKeeper(conf.deployment("second"), APPLICATION).access().token
     assert (AIRiskToken.objects.get().deployment, AIRiskToken.objects.get().access_token) == ("second", token)
 
 
@@ -499,20 +540,138 @@ def test_an_early_renewal_waits_for_the_commit_and_happens_once(airisk: World, m
 
 @committing
 @pytest.mark.parametrize("fails", [False, True])
-def test_one_that_cannot_wait_is_saved_whatever_becomes_of_the_caller(airisk: World, mia: User, fails: bool) -> None:
+@pytest.mark.parametrize("is_user", [True, False], ids=["user", "application"])
+def test_a_transaction_uses_what_it_does_not_write(airisk: World, mia: User, is_user: bool, fails: bool) -> None:
+    user = mia if is_user else None
+    give_token(user, ends_in=-60)
+    airisk.switches.refuse = fails
+    with transaction.atomic():
+        before = stored(user)
+        with pytest.raises(AIRiskError) if fails else nullcontext():
+            assert keeper(user).access().token != "stored-token"
+        inside = stored(user)
+    after = stored(user)
+    assert (inside.sealed, inside.failure_count, inside.lease) == (before.sealed, 0, None)
+    assert (after.access_token == "stored-token", after.failure_count) == (fails, fails)
+
+
+@committing
+def test_the_first_application_token_needs_no_row(airisk: World) -> None:
+    with transaction.atomic():
+        token = keeper().access().token
+        assert keeper().access().token == token
+        assert not AIRiskToken.objects.exists()
+    assert stored().access_token == token
+    assert len(token_requests(airisk)) == 1
+
+
+@committing
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_a_rollback_undoes_is_not_asked_again(airisk: World, mia: User, fails: bool) -> None:
     give_token(mia, ends_in=-60)
     airisk.switches.refuse = fails
-    with suppress(Undo), transaction.atomic():
-        with pytest.raises(ConnectionRequired) if fails else nullcontext():
-            assert keeper(mia).access().token == stored(mia).access_token
-        inside = stored(mia)
-        raise Undo
-    after = stored(mia)
-    # SQLite has one writer, the caller; there the renewal shares the caller's fate.
-    is_kept = connection.vendor != "sqlite"
-    assert (inside.failure_count, after.failure_count) == (fails, fails and is_kept)
-    assert (inside.access_token == "stored-token", inside.lease) == (fails, None)
-    assert after.access_token == (inside.access_token if is_kept else "stored-token")
+    answers = []
+    for _call in range(3):
+        with suppress(Undo), transaction.atomic():
+            answers.append(attempt_here(keeper(mia).access))
+            raise Undo
+    assert len([seen for seen in airisk.journal if seen.endpoint == "/api/oauth2"]) == 1
+    assert stored(mia).failure_count == 0
+    answers.append(attempt_here(keeper(mia).access))
+    assert len({str(getattr(answer, "token", answer)) for answer in answers}) == 1
+    assert (stored(mia).access_token == "stored-token", stored(mia).failure_count) == (fails, fails)
+
+
+@committing
+def test_a_rollback_loses_no_note_of_a_useless_renewal(airisk: World, mia: User) -> None:
+    give_token(mia)
+    for _call in range(10):
+        with suppress(Undo), transaction.atomic():
+            bearer = Bearer(conf.deployment(), mia)
+            refused = run(bearer.accessing())
+            another = run(bearer.replacing(refused.token))
+            if another is not None:
+                run(bearer.noting(401, another))
+            raise Undo
+        unwritten.write()
+    assert len(token_requests(airisk)) == 1
+    assert stored(mia).refused_anew_at is not None
+
+
+@committing
+def test_the_same_token_again_is_not_asked_for_anew(mia: User) -> None:
+    give_token(mia)
+    with responses.RequestsMock() as wire:
+        silent_flow(wire, {"json": {"access_token": "stored-token"}})
+        for _call in range(3):
+            bearer = Bearer(conf.deployment(), mia)
+            assert run(bearer.replacing(run(bearer.accessing()).token)) is None
+        assert [call.request.method for call in wire.calls] == ["GET", "POST"]
+
+
+@committing
+def test_transactions_at_once_share_a_renewal(airisk: World, mia: User) -> None:
+    give_token(mia, ends_in=-60)
+    airisk.switches.latency = 0.2
+
+    def call() -> str:
+        with transaction.atomic():
+            return str(keeper(mia).access().token)
+
+    assert set(together(8, call)) == {str(stored(mia).access_token)}
+    assert len(token_requests(airisk)) == 1
+
+
+@committing
+@on_postgresql_only
+def test_transactions_that_want_each_others_token(airisk: World, mia: User) -> None:
+    """Neither waits for what the other one holds until its end."""
+    leo = User.objects.create_user("leo")
+    AIRiskIdentity.objects.create(user=leo, userid="user_7")
+    give_token(mia, ends_in=-60)
+    give_token(leo, ends_in=-60, userid="user_7")
+    turns, both_at_it = iter([(mia, leo), (leo, mia)]), threading.Barrier(2)
+
+    def call() -> list[Secret]:
+        first, second = next(turns)
+        with transaction.atomic():
+            tokens = [keeper(first).access().token]
+            both_at_it.wait(10)
+            return [*tokens, keeper(second).access().token]
+
+    began = time.monotonic()
+    answers = together(2, call)
+    assert time.monotonic() - began < 5
+    assert not any(isinstance(answer, AIRiskError) for answer in answers)
+
+
+@committing
+@on_postgresql_only
+def test_a_transaction_asks_for_no_second_connection(airisk: World, mia: User) -> None:
+    give_token(mia, ends_in=-60)
+    with transaction.atomic(), connection.cursor() as cursor:
+        keeper(mia).access()
+        cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()")
+        assert cursor.fetchone() == (1,)
+
+
+@committing
+def test_receivers_run_after_the_callers_commit(airisk: World, mia: User) -> None:
+    give_token(mia, ends_in=-60)
+    seen: list[tuple[bool, str, int]] = []
+
+    def receiver(**_given: Any) -> None:
+        # What the caller has written can be written here, and the token is there.
+        User.objects.filter(pk=mia.pk).update(last_name="receiver")
+        seen.append((connection.in_atomic_block, str(stored(mia).access_token), threading.get_ident()))
+
+    token_renewed.connect(receiver)
+    with transaction.atomic():
+        User.objects.filter(pk=mia.pk).update(last_name="view")
+        token = keeper(mia).access().token
+        assert not seen
+    assert token_renewed.disconnect(receiver)
+    assert seen == [(False, str(token), threading.get_ident())]
 
 
 @pytest.mark.parametrize("is_user", [True, False], ids=["user", "application"])
@@ -553,6 +712,43 @@ def test_a_database_error_while_claiming_early_is_logged_and_the_live_token_used
         assert keeper(mia).access().token == "stored-token"
     assert "the disk is full" in caplog.text
     assert not airisk.journal
+
+
+@committing
+@pytest.mark.parametrize("statement", [1, 2], ids=["claiming", "saving"])
+def test_a_database_that_cannot_write_costs_no_call(airisk: World, mia: User, statement: int) -> None:
+    give_token(mia, ends_in=-60)
+    passed = 0
+
+    def locked(execute: Any, sql: str, *args: Any) -> Any:
+        nonlocal passed
+        passed += sql.startswith("UPDATE")
+        if sql.startswith("UPDATE") and passed >= statement:
+            raise OperationalError("database is locked")
+        return execute(sql, *args)
+
+    with connection.execute_wrapper(locked):
+        tokens = {str(keeper(mia).access().token) for _call in range(3)}
+    assert len(token_requests(airisk)) == 1
+    assert stored(mia).access_token == "stored-token"
+    # Written by the next call that can.
+    assert tokens == {str(keeper(mia).access().token)} == {str(stored(mia).access_token)}
+
+
+@committing
+@on_postgresql_only
+def test_a_closed_connection_is_opened_anew_by_itself(airisk: World, mia: User) -> None:
+    give_token(mia)
+
+    def call_once_closed() -> Secret:
+        with connection.cursor() as cursor, suppress(OperationalError):
+            cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+        return keeper(mia).access().token
+
+    assert call_once_closed() == "stored-token"
+    # A transaction is lost with its connection.
+    with pytest.raises(OperationalError):
+        transaction.atomic(call_once_closed)()
 
 
 # Notes and tidings

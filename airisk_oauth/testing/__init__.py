@@ -6,7 +6,6 @@ It is put where requests leave the process: everything of the site and of this p
 import html
 import re
 import unittest
-from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
@@ -23,6 +22,8 @@ from .doors import doors
 from .server import AIRiskServer, Call
 
 if TYPE_CHECKING:
+    from contextlib import ExitStack
+
     from django.test import Client
 
 __all__ = ["AIRiskTestMixin", "Call", "FakeAIRisk"]
@@ -104,13 +105,15 @@ class FakeAIRisk(AIRiskServer):
 
         :raises AIRiskToken.DoesNotExist: there is none.
         """
-        row = AIRiskToken.objects.primary().owned_by(None if user is None else user.pk, deployment)
+        rows = AIRiskToken.objects.primary()
+        row = rows.of_application(deployment) if user is None else rows.owned_by(user.pk, deployment)
         self._ended.add(row.get().access_token)
         row.update(expires_at=timezone.now())
 
     def _give_token(self, options: Deployment, user_id: Any, userid: str | None, expires_in: int | None) -> AIRiskToken:
         token, ends = self._world.new_token(Caller(options.client_id, userid), expires_in)
-        grant = TokenGrant(Secret(token), None if ends is None else datetime.fromtimestamp(ends, UTC))
+        expires_at = None if ends is None else datetime.fromtimestamp(ends, UTC)
+        grant = TokenGrant(Secret(token), expires_at, options.origin_text)
         return AIRiskToken.objects.store(user_id, options.alias, userid or "", grant)
 
 

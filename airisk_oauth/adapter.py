@@ -1,0 +1,86 @@
+"""The way of ``requests`` to AIRisk: an adapter whose connections end on time and stay within their process."""
+
+import os
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import requests
+from requests.adapters import HTTPAdapter
+from requests.utils import select_proxy
+from urllib3.exceptions import HTTPError
+
+from .deadline import CallTimeout, timed_connection
+from .environment import interruption, obstacle
+
+if TYPE_CHECKING:
+    from urllib3 import PoolManager
+    from urllib3.util import Timeout
+
+
+class TimedAdapter(HTTPAdapter):
+    """An ``HTTPAdapter`` whose calls end on time, and whose connections are not shared with a forked process.
+
+    Besides what ``requests`` raises, nothing is raised for the wire: what ``requests`` lets through of ``urllib3`` and
+    others becomes a ``requests.ConnectionError``. What a signal handler raised meanwhile is raised as it was.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._process = os.getpid()
+        super().__init__(*args, **kwargs)
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        _time(self.poolmanager)
+
+    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> "PoolManager":
+        manager: PoolManager = super().proxy_manager_for(*args, **kwargs)
+        _time(manager)
+        return manager
+
+    def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
+        if self._process != os.getpid():
+            # Our parent uses the same sockets, and would get our answers.
+            self._process = os.getpid()
+            self.__init__()  # type: ignore[misc]
+        try:
+            return super().send(request, *args, **kwargs)
+        except (OSError, HTTPError, ValueError) as error:
+            failure = self._failure(error, request, kwargs)
+        raise failure
+
+    def _failure(self, error: Exception, request: requests.PreparedRequest, options: dict[str, Any]) -> BaseException:
+        own = interruption(error)
+        if own is not None:
+            return own
+        if isinstance(error, requests.RequestException) and not isinstance(error, ValueError):
+            return error
+        proxy = select_proxy(str(request.url), options.get("proxies"))
+        named = obstacle(proxy, options.get("verify", True))
+        if named is not None:
+            return named
+        of_the_wire = isinstance(error, OSError | HTTPError) and not isinstance(error, requests.RequestException)
+        return requests.ConnectionError(error, request=request) if of_the_wire else error
+
+
+class _TimedPool:
+    """What is put before a pool of ``urllib3``, see :func:`_timed_pool`."""
+
+    @property
+    def ConnectionCls(self) -> Any:  # noqa: N802 - urllib3's name
+        """Looked up each time: a test double may stand there for a while."""
+        return timed_connection(super().ConnectionCls)  # type: ignore[misc]
+
+    def urlopen(self, *args: Any, timeout: "Timeout", **kwargs: Any) -> Any:
+        if not isinstance(timeout, CallTimeout):
+            timeout = CallTimeout(timeout.connect_timeout, timeout.read_timeout)
+        return super().urlopen(*args, timeout=timeout, **kwargs)  # type: ignore[misc]
+
+
+def _time(manager: "PoolManager") -> None:
+    pools = manager.pool_classes_by_scheme
+    manager.pool_classes_by_scheme = {scheme: _timed_pool(pool) for scheme, pool in pools.items()}
+
+
+@cache
+def _timed_pool(base: Any) -> Any:
+    return base if issubclass(base, _TimedPool) else type(f"Timed{base.__name__}", (_TimedPool, base), {})

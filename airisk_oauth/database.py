@@ -1,0 +1,61 @@
+"""What a site's own database options and transactions mean for what we write. Knows no model."""
+
+import random
+import time
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+from django.db import InterfaceError, OperationalError, connections
+
+Result = TypeVar("Result")
+
+TRIES: Final = 6
+#: "Serialization failure" and "deadlock detected" (SQLSTATE); MySQL's deadlock, lock wait timeout and changed record.
+_CONFLICTS: Final = frozenset({"40001", "40P01", 1213, 1205, 1020})
+
+
+def in_transaction(using: str) -> bool:
+    """Tell whether what is written now is undone where the caller's transaction fails.
+
+    The transaction that Django's ``TestCase`` puts around a test stands for none.
+    """
+    connection = connections[using]
+    return connection.in_atomic_block and not all(
+        getattr(block, "_from_testcase", False) for block in connection.atomic_blocks
+    )
+
+
+def retrying(using: str, work: Callable[[], Result]) -> Result:
+    """Do this, and again where the database broke it off for the sake of a concurrent transaction.
+
+    Under ``REPEATABLE READ`` a single ``UPDATE`` can meet that. Inside a transaction nothing is repeated: it is lost.
+    """
+    for tried in range(1, TRIES):
+        try:
+            return work()
+        except OperationalError as error:
+            if connections[using].in_atomic_block or not _is_conflict(error):
+                raise
+        time.sleep(random.uniform(0.5, 1) * 0.01 * 2**tried)  # noqa: S311 - only spreads the load
+    return work()
+
+
+def reconnecting(using: str, work: Callable[[], Result]) -> Result:
+    """Read this, on a new connection where the database has closed the one that a long-lived process held."""
+    connection = connections[using]
+    try:
+        return work()
+    except (OperationalError, InterfaceError):
+        if connection.in_atomic_block:
+            raise
+        connection.close_if_unusable_or_obsolete()
+        if connection.connection is not None:
+            raise
+    return work()
+
+
+def _is_conflict(error: OperationalError) -> bool:
+    cause = error.__cause__
+    state = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)
+    number = error.args[0] if error.args else None
+    return state in _CONFLICTS or (isinstance(number, int) and number in _CONFLICTS)
