@@ -1,20 +1,24 @@
 """The way of ``requests`` to AIRisk: an adapter whose connections end on time and stay within their process."""
 
 import os
+import time
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import requests
 from requests.adapters import HTTPAdapter
 from requests.utils import select_proxy
 from urllib3.exceptions import HTTPError
 
-from .deadline import CallTimeout, timed_connection
+from .deadline import CallTimeout, TimedSocket, timed_connection
 from .environment import interruption, obstacle
 
 if TYPE_CHECKING:
     from urllib3 import PoolManager
     from urllib3.util import Timeout
+
+
+_DRAINED: Final = 64 * 1024
 
 
 class TimedAdapter(HTTPAdapter):
@@ -60,6 +64,24 @@ class TimedAdapter(HTTPAdapter):
             return named
         of_the_wire = isinstance(error, OSError | HTTPError) and not isinstance(error, requests.RequestException)
         return requests.ConnectionError(error, request=request) if of_the_wire else error
+
+
+def leave(response: requests.Response) -> None:
+    """Give back the connection of a response whose body nobody wants to read.
+
+    What is left of the body is read for this, up to 64 KiB in a second. Of more, or where the connection is not one of
+    ours, it is closed.
+    """
+    sock = getattr(getattr(response.raw, "connection", None), "sock", None)
+    if isinstance(sock, TimedSocket):
+        sock.ends = time.monotonic() + 1
+        try:
+            response.raw.read(_DRAINED, decode_content=False)
+        except (HTTPError, OSError) as error:
+            own = interruption(error)
+            if own is not None:
+                raise own from None
+    response.close()
 
 
 class _TimedPool:

@@ -4,6 +4,7 @@ import asyncio
 import os
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
@@ -17,12 +18,35 @@ try:
 except ImportError:
     raise ImportError("Asynchronous calls need httpx2: pip install 'django-airisk-oauth[async]'") from None
 
-__all__ = ["EnvironmentTransport", "httpx2"]
+__all__ = ["EnvironmentTransport", "httpx2", "leave"]
 
 #: By scheme: the package that ``httpx2`` needs for such a proxy, if any.
 _PROXY_SCHEMES: Final = {"http": "", "https": "", "socks5": "socksio", "socks5h": "socksio"}
 #: Bytes of a body that have the write timeout together.
 _PIECE: Final = 64 * 1024
+_DRAINED: Final = 64 * 1024
+
+
+async def leave(response: httpx2.Response) -> None:
+    """Give back the connection of a response whose body nobody wants to read: it is empty from now on.
+
+    What is left of the body is read for this, up to 64 KiB in a second. Of more the connection is closed.
+
+    :raises httpx2.TransportError: the body breaks off.
+    """
+    stream: Any = response.stream
+    try:
+        async with asyncio.timeout(1), aclosing(aiter(stream)) as parts:
+            read = 0
+            async for part in parts:
+                read += len(part)
+                if read > _DRAINED:
+                    break
+    except TimeoutError:
+        pass
+    finally:
+        await stream.aclose()
+    response.stream = httpx2.ByteStream(b"")
 
 
 class EnvironmentTransport(httpx2.AsyncBaseTransport):
