@@ -10,7 +10,7 @@ from requests.adapters import HTTPAdapter
 from requests.utils import select_proxy
 from urllib3.exceptions import HTTPError
 
-from .deadline import CallTimeout, TimedSocket, timed_connection
+from .deadline import CallTimeout, TimedConnection, TimedSocket, timed_connection
 from .environment import interruption, obstacle
 
 if TYPE_CHECKING:
@@ -92,10 +92,13 @@ class _TimedPool:
         """Looked up each time: a test double may stand there for a while."""
         return timed_connection(super().ConnectionCls)  # type: ignore[misc]
 
-    def urlopen(self, *args: Any, timeout: "Timeout", **kwargs: Any) -> Any:
+    def urlopen(self, *args: Any, timeout: "Timeout", headers: Any, **kwargs: Any) -> Any:
         if not isinstance(timeout, CallTimeout):
             timeout = CallTimeout(timeout.connect_timeout, timeout.read_timeout)
-        return super().urlopen(*args, timeout=timeout, **kwargs)  # type: ignore[misc]
+        if not issubclass(self.ConnectionCls, TimedConnection):
+            # A double may write them down, and knows no strings but plain ones. Elsewhere ours hide from crash reports.
+            headers = {name: str(value) for name, value in headers.items()}
+        return super().urlopen(*args, timeout=timeout, headers=headers, **kwargs)  # type: ignore[misc]
 
 
 def _time(manager: "PoolManager") -> None:

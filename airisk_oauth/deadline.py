@@ -150,7 +150,7 @@ class _Response(http.client.HTTPResponse):
             http.client.parse_headers(self.fp)
 
 
-class _TimedConnection:
+class TimedConnection:
     """What :func:`timed_connection` puts before a connection of ``urllib3``."""
 
     #: Since the connection was opened.
@@ -250,7 +250,7 @@ def timed_connection(base: Any) -> Any:
     # With urllib3-future in its place, urllib3 has connections that are not those of http.client.
     standard = issubclass(base, http.client.HTTPConnection)
     members = {"response_class": _Response} if standard else {}
-    return type(f"Timed{base.__name__}", (_TimedConnection, base), members)
+    return type(f"Timed{base.__name__}", (TimedConnection, base), members)
 
 
 def _pieces(data: Any) -> Iterator[Any]:
