@@ -5,7 +5,7 @@ What :mod:`airisk_oauth.sessions` is to ``requests``, by the same rules.
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable
-from typing import Any, NoReturn, Self, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
 
 from . import bearer, conf
 from .async_environment import EnvironmentTransport, httpx2, leave
@@ -19,8 +19,14 @@ from .transport import USER_AGENT
 
 Came = TypeVar("Came")
 
+if TYPE_CHECKING:
+    from httpx2 import AsyncClient
+else:
+    # As httpx2 defines it: a caching one in its place would give one user's answer to another.
+    AsyncClient = next(each for each in httpx2.AsyncClient.__mro__ if each.__module__.split(".")[0] == "httpx2")
 
-class AsyncAIRiskClient(httpx2.AsyncClient):
+
+class AsyncAIRiskClient(AsyncClient):
     """An ``httpx2.AsyncClient`` that calls one deployment: paths are joined to ``BASE_URL``, ``API_TIMEOUT`` holds.
 
     Every HTTP status comes back as a response. After a 401 the token is renewed and the request sent once more (not if

@@ -1,5 +1,6 @@
 """``request.airisk``, and the way to the connect page for a view that needs a connection."""
 
+import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
@@ -42,7 +43,7 @@ class AIRiskMiddleware:
             response: HttpResponseBase = self.get_response(request)
             return response
         finally:
-            unwritten.write()
+            unwritten.write(visit.began)
             visit.end()
 
     async def _respond_async(self, request: HttpRequest, visit: "_Visit") -> HttpResponseBase:
@@ -51,7 +52,7 @@ class AIRiskMiddleware:
             return response
         finally:
             if unwritten.anything():
-                await sync_to_async(unwritten.write)()
+                await sync_to_async(unwritten.write)(visit.began)
             await visit.end_async()
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponseBase | None:
@@ -72,15 +73,20 @@ def connection_required_response(request: HttpRequest, error: ConnectionRequired
 
 def is_script(request: HttpRequest) -> bool:
     """Tell a script that wants JSON from a browser that shows pages."""
-    if "X-Requested-With" in request.headers:
+    headers = request.headers
+    if "X-Requested-With" in headers or "HX-Request" in headers:
         return True
-    return request.get_preferred_type(["text/html", "application/json"]) == "application/json"
+    # fetch() and EventSource say no more than "*/*" and "text/event-stream" by themselves.
+    return headers.get("Sec-Fetch-Mode", "navigate") != "navigate" or "text/html" not in headers.get(
+        "Accept", "text/html"
+    )
 
 
 class _Visit:
     """A request's session from its first use until the view has returned; a response that streams may still use it."""
 
     def __init__(self, request: HttpRequest, *, is_async: bool) -> None:
+        self.began = time.monotonic()
         self._request = request
         # In a synchronous stack, an asynchronous view has an event loop that ends with it.
         self._keeps_async_connections = is_async

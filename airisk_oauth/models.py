@@ -225,7 +225,8 @@ class AIRiskToken(models.Model):
     userid = models.CharField("userid", max_length=conf.MAX_USERID, blank=True, default="")
     sealed = models.TextField(_("sealed token"), blank=True, default="", editable=False)
     key_id = models.CharField(_("key"), max_length=12, blank=True, default="", editable=False)
-    origin = models.CharField(max_length=300, blank=True, default="", editable=False)
+    # With a default in the database: while a new version is rolled out, the old one goes on storing tokens.
+    origin = models.CharField(max_length=300, blank=True, default="", db_default="", editable=False)
     expires_at = models.DateTimeField(_("ends"), null=True, blank=True)
     obtained_at = models.DateTimeField(_("obtained"), default=timezone.now)
     renewed_at = models.DateTimeField(_("last renewed"), default=timezone.now)

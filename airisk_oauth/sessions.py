@@ -278,6 +278,8 @@ class AIRiskSession(Session):
 
     def resolve_redirects(self, resp: Any, req: Any, *args: Any, **options: Any) -> Iterator[requests.Response]:
         """Follow redirects without reading what else they say, which may be without end."""
+        if not resp.is_redirect:
+            return
         if options.get("yield_requests"):
             # Only asked where this one leads. Its body is the caller's.
             yield from super().resolve_redirects(_without_body(resp), req, *args, **options)

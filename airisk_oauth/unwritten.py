@@ -11,7 +11,9 @@ whatever tenant, schema or database the process turns to next.
 """
 
 import logging
+import math
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -49,6 +51,7 @@ class _Entry:
     tell: list[Tell] = field(default_factory=list)
     thread: int = field(default_factory=threading.get_ident)
     since: datetime = field(default_factory=timezone.now)
+    began: float = field(default_factory=time.monotonic)
 
 
 #: By the sealed text that the row has, and by the one that it is to have.
@@ -99,11 +102,22 @@ def anything() -> bool:
     return bool(_to_write)
 
 
-def write() -> None:
-    """Write what this thread has left unwritten, as far as the database lets it."""
+def write(since: float = math.inf) -> None:
+    """Write what this thread has left unwritten, as far as the database lets it.
+
+    :param since: a moment on the monotonic clock. A new row is made for what was learned after it only: what is older
+        may have been learned for another tenant.
+    """
     here = threading.get_ident()
     for entry in [each for each in tuple(_to_write) if each.thread == here]:
-        _write(entry)
+        if entry.pk is not None or entry.began >= since:
+            _write(entry)
+
+
+def forget_all() -> None:
+    """Forget everything, as a test does for the next one."""
+    _entries.clear()
+    _to_write.clear()
 
 
 @contextmanager

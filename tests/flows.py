@@ -15,6 +15,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from airisk_oauth.models import AIRiskToken
+from airisk_oauth.sandbox.world import Caller, Seen, World
 
 
 def start(browser: Client, alias: str = "default", **data: str) -> str:
@@ -62,3 +63,21 @@ def give_token(user: User | None, *, ends_in: float | None = 3600, **values: Any
     if ends_in is not None and ends_in < 3600:
         defaults["renewed_at"] = now + timedelta(seconds=ends_in) - timedelta(hours=1)
     return AIRiskToken.objects.create(user=user, **{**defaults, **values})
+
+
+def stored(user: User | None = None) -> AIRiskToken:
+    return AIRiskToken.objects.get(user=user, deployment="default")
+
+
+def token_requests(airisk: World) -> list[Seen]:
+    return [seen for seen in airisk.journal if seen.endpoint == "/api/oauth2/Token"]
+
+
+def live_token(airisk: World, user: User | None = None, client_id: str = "client-1", **values: Any) -> AIRiskToken:
+    """Store a token that AIRisk did give."""
+    token, _ends = airisk.new_token(Caller(client_id, None if user is None else "user_42"))
+    return give_token(user, access_token=token, **values)
+
+
+def set_option(settings: Any, alias: str = "default", **options: Any) -> None:
+    settings.AIRISK_OAUTH = {**settings.AIRISK_OAUTH, alias: {**settings.AIRISK_OAUTH[alias], **options}}

@@ -28,8 +28,8 @@ from airisk_oauth.exceptions import AIRiskInvalidResponse, AIRiskUnavailable
 from airisk_oauth.models import AIRiskToken
 from airisk_oauth.sandbox.world import World
 from tests import pages
-from tests.flows import at_each_request, give_token
-from tests.test_renewal import attempt, committing, keeper, live_token, set_option, stored, token_requests, until
+from tests.flows import at_each_request, give_token, live_token, set_option, stored, token_requests
+from tests.test_renewal import attempt, committing, keeper, until
 from tests.test_sessions import api_statuses, shown_variables
 
 pytestmark = [pytest.mark.django_db, pytest.mark.urls("tests.test_sessions")]

@@ -19,8 +19,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from airisk_oauth.models import AIRiskIdentity, AIRiskToken
 from airisk_oauth.sandbox.world import World
-from tests.flows import give_token
-from tests.test_renewal import set_option, token_requests
+from tests.flows import give_token, set_option, token_requests
 
 CHROMIUM = Path("/usr/bin/chromium")
 FLAGS = [

@@ -38,9 +38,9 @@ from django.views.debug import ExceptionReporter
 
 from airisk_oauth.models import AIRiskToken
 from airisk_oauth.sandbox.world import World
-from tests.flows import at_each_request, give_token, start
+from tests.flows import at_each_request, give_token, set_option, start
 from tests.test_connecting import everything_stored, state_of
-from tests.test_renewal import BASE_URL, committing, set_option
+from tests.test_renewal import BASE_URL, committing
 
 pytestmark = committing
 # Made up anew each time: Django shows the lines of this file, too.

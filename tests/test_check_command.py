@@ -12,8 +12,8 @@ from django.core.management import CommandError, call_command
 
 from airisk_oauth.models import AIRiskIdentity, AIRiskToken
 from airisk_oauth.sandbox.world import World
-from tests.flows import give_token
-from tests.test_renewal import BASE_URL, set_option, silent_flow, travel, trouble
+from tests.flows import give_token, set_option
+from tests.test_renewal import BASE_URL, silent_flow, travel, trouble
 from tests.test_transport import Certificate, Serve, certificate, http, saying, serve  # noqa: F401 - fixtures
 
 pytestmark = pytest.mark.django_db

@@ -29,6 +29,7 @@ class Browser(requests.Session):
     def __init__(self, site: str) -> None:
         super().__init__()
         self.trust_env = False
+        self.headers["Accept"] = "text/html"
         self.site = site
 
     def see(self, path: str, status: int = 200) -> str:

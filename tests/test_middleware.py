@@ -1,6 +1,8 @@
 """``request.airisk``, ``ConnectionRequired`` on its way to a browser, views that need a connection; in both stacks."""
 
 import asyncio
+import copy
+import pickle
 import subprocess
 import sys
 import textwrap
@@ -12,21 +14,24 @@ import pytest
 from asgiref.sync import async_to_sync, iscoroutinefunction, sync_to_async
 from asgiref.testing import ApplicationCommunicator
 from cryptography.fernet import Fernet
+from django.contrib.auth import alogin, login, logout
 from django.contrib.auth.models import User
 from django.core.exceptions import ImproperlyConfigured
 from django.core.handlers.asgi import ASGIHandler
-from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
-from django.test import AsyncClient, AsyncRequestFactory, Client
+from django.db import connection
+from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
+from django.test import AsyncClient, AsyncRequestFactory, Client, RequestFactory
 from django.urls import include, path
 
 from airisk_oauth import AIRiskSession
 from airisk_oauth.decorators import airisk_required
 from airisk_oauth.exceptions import ConnectionRequired
+from airisk_oauth.middleware import AIRiskMiddleware
 from airisk_oauth.models import AIRiskIdentity, AIRiskToken
 from airisk_oauth.sandbox.world import World
 
 from . import site_views
-from .flows import connect, give_token
+from .flows import connect, give_token, live_token, stored, token_requests
 from .test_connecting import configure
 
 if TYPE_CHECKING:
@@ -41,11 +46,15 @@ VIEWS = {
 SCRIPTS: list[dict[str, str]] = [
     {"Accept": "application/json"},
     {"Accept": "application/json, text/plain, */*"},
-    {"X-Requested-With": "XMLHttpRequest", "Accept": "*/*"},
+    {"X-Requested-With": "XMLHttpRequest", "Accept": "text/html"},
+    {"HX-Request": "true", "Accept": "text/html"},
+    {"Accept": "*/*"},
+    {"Accept": "text/event-stream", "Sec-Fetch-Mode": "cors"},
+    {"Accept": "text/html", "Sec-Fetch-Mode": "same-origin"},
 ]
 BROWSERS: list[dict[str, str]] = [
     {},
-    {"Accept": "*/*"},
+    {"Accept": "text/html", "Sec-Fetch-Mode": "navigate"},
     {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8"},
 ]
 
@@ -112,6 +121,35 @@ def hold_and_fail(request: HttpRequest) -> HttpResponse:
     raise ValueError
 
 
+def call_after_sign_in(request: Any) -> HttpResponse:
+    """As a framework that authenticates in the view: whoever looked at the session before met somebody else."""
+    request.airisk.headers["X-Site"] = "yes"
+    before = request.airisk.get("/api/GetConversations").status_code if "first" in request.GET else 0
+    if "nobody" in request.GET:
+        request.user = None
+    elif "out" in request.GET:
+        logout(request)
+    else:
+        login(request, User.objects.get(username="leo"), "django.contrib.auth.backends.ModelBackend")
+    return JsonResponse({"before": before, "after": request.airisk.get("/api/GetConversations").status_code})
+
+
+async def call_after_sign_in_async(request: Any) -> HttpResponse:
+    assert (await request.airisk.aclient.get("/api/GetConversations")).status_code == 200
+    await alogin(request, await User.objects.aget(username="leo"), "django.contrib.auth.backends.ModelBackend")
+    return HttpResponse((await request.airisk.aclient.get("/api/GetConversations")).content)
+
+
+def call_in_a_with_statement(request: Any) -> HttpResponse:
+    with request.airisk as airisk:
+        return HttpResponse(airisk.get("/api/GetConversations").content)
+
+
+def call_and_fail(request: Any) -> HttpResponse:
+    request.airisk.get("/api/GetConversations")
+    raise ValueError
+
+
 def call_second(request: HttpRequest) -> HttpResponse:
     with AIRiskSession.for_user(request.user, "second") as airisk:
         return HttpResponse(airisk.get("/api/GetModels").content)
@@ -140,6 +178,10 @@ urlpatterns = [
     path("hold-aclient-streamed/", hold_aclient_streamed),
     path("hold-and-fail/", hold_and_fail),
     path("call-second/", call_second),
+    path("call-after-sign-in/", call_after_sign_in),
+    path("call-after-sign-in-async/", call_after_sign_in_async),
+    path("call-in-a-with-statement/", call_in_a_with_statement),
+    path("call-and-fail/", call_and_fail),
 ]
 
 
@@ -175,6 +217,87 @@ def test_request_airisk_calls_as_the_user(visit: Browser, browser: Client, airis
     answer = visit("/conversations/").json()
     assert answer["status"] == 200
     assert airisk.journal[-1].values == {"client_id": "client-1", "userid": "user_42"}
+
+
+@pytest.fixture
+def leo(airisk: World, db: None) -> User:
+    """A user who is connected as ``user_7``."""
+    leo = User.objects.create_user("leo")
+    AIRiskIdentity.objects.create(user=leo, userid="user_7")
+    give_token(leo, userid="user_7", access_token="leos-token", ends_in=-60)
+    return leo
+
+
+@pytest.mark.parametrize("query", ["", "?first"])
+def test_a_call_is_made_as_the_user_of_the_moment(
+    query: str, visit: Browser, browser: Client, leo: User, airisk: World
+) -> None:
+    connect(browser)
+    assert visit(f"/call-after-sign-in/{query}").json() == {"before": 200 if query else 0, "after": 200}
+    assert airisk.journal[-1].values["userid"] == "user_7"
+
+
+def test_who_had_no_session_before_calls_as_the_user(anonymous: Browser, leo: User, airisk: World) -> None:
+    assert anonymous("/call-after-sign-in/").json()["after"] == 200
+    assert airisk.journal[-1].values["userid"] == "user_7"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_asynchronous_call_follows_the_user_too(browser: Client, leo: User, airisk: World, settings: Any) -> None:
+    settings.ROOT_URLCONF = __name__
+    connect(browser)
+    assert b"lastMessage" in browser.get("/call-after-sign-in-async/").content
+    assert airisk.journal[-1].values["userid"] == "user_7"
+
+
+@pytest.mark.parametrize("query", ["?out", "?out&first", "?nobody", "?nobody&first"])
+def test_nobody_calls_as_nobody(query: str, visit: Browser, browser: Client, airisk: World) -> None:
+    connect(browser)
+    live_token(airisk)
+    calls = len(airisk.journal)
+    response = visit(f"/call-after-sign-in/{query}", headers={"Accept": "application/json"})
+    assert (response.status_code, len(airisk.journal) - calls) == (403, "first" in query)
+
+
+def test_the_session_works_in_a_with_statement(visit: Browser, browser: Client, airisk: World) -> None:
+    connect(browser)
+    assert b"lastMessage" in visit("/call-in-a-with-statement/").content
+
+
+@pytest.mark.parametrize("stack", ["sync", "async"])
+@pytest.mark.django_db(transaction=True)
+def test_views_that_fail_cost_one_renewal(stack: str, mia: User, airisk: World, settings: Any) -> None:
+    """Each is rolled back, and with it whatever was written inside it."""
+    settings.ROOT_URLCONF = __name__
+    visit = Browser(stack)
+    visit.client.force_login(mia)
+    visit.client.raise_request_exception = False
+    give_token(mia, ends_in=-60)
+    connection.settings_dict["ATOMIC_REQUESTS"] = True
+    try:
+        assert [visit("/call-and-fail/").status_code for _call in range(5)] == [500] * 5
+    finally:
+        connection.settings_dict["ATOMIC_REQUESTS"] = False
+    assert len(token_requests(airisk)) == 1
+    assert stored(mia).renewed_at > stored(mia).obtained_at
+
+
+@pytest.mark.parametrize("path", ["/", "/hold/"])
+def test_djangos_per_site_cache_works(path: str, visit: Browser, browser: Client, airisk: World, settings: Any) -> None:
+    cache = "django.middleware.cache.{}CacheMiddleware"
+    settings.MIDDLEWARE = [cache.format("Update"), *settings.MIDDLEWARE, cache.format("FetchFrom")]
+    connect(browser)
+    assert [visit(path).status_code for _visit in range(2)] == [200] * 2
+
+
+@pytest.mark.parametrize("again", [pickle.dumps, copy.deepcopy])
+def test_responses_are_left_as_the_view_made_them(again: Callable[[Any], Any]) -> None:
+    response = HttpResponse("home")
+    before = dict(vars(response))
+    middleware: Any = AIRiskMiddleware(lambda _request: response)
+    assert middleware(RequestFactory().get("/")) is response
+    assert vars(response) == before
+    again(response)
 
 
 def test_unused_it_costs_no_query(visit: Browser, django_assert_num_queries: "DjangoAssertNumQueries") -> None:

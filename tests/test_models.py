@@ -15,9 +15,11 @@ from django.core import serializers
 from django.core.exceptions import ValidationError
 from django.core.management import call_command
 from django.db import IntegrityError, connection, transaction
+from django.db.migrations.executor import MigrationExecutor
 from django.forms import model_to_dict
 from django.utils import timezone
 
+from airisk_oauth import conf
 from airisk_oauth.exceptions import (
     AIRiskError,
     AIRiskInvalidResponse,
@@ -500,7 +502,7 @@ def test_a_row_that_somebody_is_changing_is_not_claimed_and_holds_nobody_up_wher
 
     def somebody() -> None:
         with transaction.atomic():
-            tokens.filter(pk=held.pk).update(lease=uuid4(), lease_until=timezone.now() + HOUR)
+            tokens.filter(pk=held.pk).update(lease=uuid4(), lease_until=timezone.now() + timedelta(seconds=20))
             begun.set()
             done.wait(10 if can_pass else 0.3)
         connection.close()
@@ -670,3 +672,56 @@ def test_a_flow_is_spent_once(begin: Begin) -> None:
 def test_a_flow_is_spent_by_one_of_those_who_try_at_once(begin: Begin) -> None:
     pending = begin()
     assert sorted(at_once(8, lambda: pendings.spend(pending.pk))) == [False] * 7 + [True]
+
+
+# What a site hands in
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        "",
+        " ",
+        "canary\n",
+        "canary\r\nX-Evil: 1",
+        "can ary",
+        "canary\0",
+        "canaryü",
+        "=canary",
+        b"canary",
+        None,
+        17,
+        "x" * 20_000,
+    ],
+    ids=lambda token: repr(token)[:30],
+)
+def test_what_is_no_token_is_refused_unrepeated(token: Any) -> None:
+    with pytest.raises(ValueError, match="no access token") as caught:
+        AIRiskToken(**{"access_token": token})
+    assert "canary" not in str(caught.value)
+    stored = AIRiskToken(**SEALED)
+    with pytest.raises(ValueError, match="no access token"):
+        stored.access_token = token
+    assert stored.access_token == TOKEN
+
+
+@pytest.mark.parametrize("alias", ["default", "unknown"])
+def test_a_token_notes_the_origin_that_it_is_for(alias: str) -> None:
+    [token] = AIRiskToken.objects.bulk_create([AIRiskToken(deployment=alias, **SEALED)])
+    assert token.origin == ("https://demo.aicrisk.com:443" if alias == "default" else "")
+    assert token.is_from(conf.deployment())
+    assert token.is_from(conf.deployment("second")) is (alias == "unknown")
+
+
+@concurrently
+def test_tokens_from_before_get_the_origin_of_today() -> None:
+    executor = MigrationExecutor(connection)
+    executor.migrate([("airisk_oauth", "0002_sealing_policy")])
+    former: Any = executor.loader.project_state([("airisk_oauth", "0002_sealing_policy")]).apps
+    rows = former.get_model("airisk_oauth", "AIRiskToken").objects
+    rows.create(sealed="sealed")
+    rows.create(deployment="unknown", sealed="sealed")
+    rows.create(deployment="second")
+    MigrationExecutor(connection).migrate(executor.loader.graph.leaf_nodes("airisk_oauth"))
+    origins = dict(AIRiskToken.objects.values_list("deployment", "origin"))
+    assert origins == {"default": "https://demo.aicrisk.com:443", "unknown": "", "second": ""}

@@ -36,9 +36,9 @@ from airisk_oauth.exceptions import AIRiskError, AIRiskUnavailable
 from airisk_oauth.models import AIRiskToken
 from airisk_oauth.sandbox.world import World
 from tests import pages
-from tests.flows import authorize, connect, give_token, start
+from tests.flows import authorize, connect, give_token, set_option, start
 from tests.test_refresh_command import refresh, refresh_json
-from tests.test_renewal import attempt, committing, keeper, set_option, trouble
+from tests.test_renewal import attempt, committing, keeper, trouble
 from tests.test_sweep import crowd, database_away
 
 snippet = partial(pages.snippet, "docs/monitoring.md")

@@ -18,8 +18,8 @@ from django.db import OperationalError, connection
 from airisk_oauth import conf, renewal
 from airisk_oauth.models import AIRiskToken
 from airisk_oauth.sandbox.world import Caller, World
-from tests.flows import give_token
-from tests.test_renewal import keeper, live_token, on_postgresql_only, token_requests, travel, until
+from tests.flows import give_token, live_token, token_requests
+from tests.test_renewal import keeper, on_postgresql_only, travel, until
 from tests.test_sweep import crowd, renewed_of
 
 pytestmark = pytest.mark.django_db(transaction=True)

@@ -24,8 +24,8 @@ from airisk_oauth.management.commands import refresh_airisk_tokens
 from airisk_oauth.models import AIRiskIdentity, AIRiskToken
 from airisk_oauth.sandbox.world import World
 from airisk_oauth.userids import FromIdentity
-from tests.flows import give_token
-from tests.test_renewal import attempt, committing, set_option, token_requests, trouble, until
+from tests.flows import give_token, set_option, token_requests
+from tests.test_renewal import attempt, committing, trouble, until
 from tests.test_sweep import crowd, renewed_of, save_soon  # noqa: F401 - a fixture of all these tests too
 
 pytestmark = pytest.mark.django_db

@@ -34,9 +34,9 @@ from airisk_oauth.exceptions import (
 from airisk_oauth.models import AIRiskIdentity, AIRiskToken, is_recent
 from airisk_oauth.protocol import Secret, TokenGrant
 from airisk_oauth.renewal import APPLICATION, TokenKeeper
-from airisk_oauth.sandbox.world import Caller, Seen, World
+from airisk_oauth.sandbox.world import World
 from airisk_oauth.signals import renewal_failed, token_obtained, token_renewed
-from tests.flows import give_token
+from tests.flows import give_token, set_option, stored, token_requests
 
 pytestmark = pytest.mark.django_db
 committing = pytest.mark.django_db(transaction=True)
@@ -48,20 +48,6 @@ Result = TypeVar("Result")
 
 def keeper(user: User | None = None) -> TokenKeeper:
     return TokenKeeper(conf.deployment(), user or APPLICATION)
-
-
-def stored(user: User | None = None) -> AIRiskToken:
-    return AIRiskToken.objects.get(user=user, deployment="default")
-
-
-def token_requests(airisk: World) -> list[Seen]:
-    return [seen for seen in airisk.journal if seen.endpoint == "/api/oauth2/Token"]
-
-
-def live_token(airisk: World, user: User | None = None, client_id: str = "client-1", **values: Any) -> AIRiskToken:
-    """Store a token that AIRisk did give."""
-    token, _ends = airisk.new_token(Caller(client_id, None if user is None else "user_42"))
-    return give_token(user, access_token=token, **values)
 
 
 def attempt_here(work: Callable[[], Result]) -> Result | AIRiskError:
@@ -111,10 +97,6 @@ def trouble(airisk: World, settings: Any, what: str) -> None:
     else:
         assert getattr(airisk.switches, what) is False
         setattr(airisk.switches, what, True)
-
-
-def set_option(settings: Any, alias: str = "default", **options: Any) -> None:
-    settings.AIRISK_OAUTH = {**settings.AIRISK_OAUTH, alias: {**settings.AIRISK_OAUTH[alias], **options}}
 
 
 def silent_flow(wire: responses.RequestsMock, answer: dict[str, Any], base_url: str = BASE_URL) -> list[str]:

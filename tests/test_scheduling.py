@@ -28,11 +28,11 @@ from airisk_oauth.models import AIRiskIdentity, AIRiskToken
 from airisk_oauth.refresh import WrongOption, refresh_tokens
 from airisk_oauth.sandbox.world import World
 from tests import pages
-from tests.flows import give_token
+from tests.flows import give_token, set_option, token_requests
 from tests.pages import ROOT
 from tests.test_processes import environment  # noqa: F401 - a fixture of these tests too
 from tests.test_refresh_command import COUNTED, refresh_json
-from tests.test_renewal import committing, set_option, token_requests, until
+from tests.test_renewal import committing, until
 from tests.test_sweep import crowd, renewed_of
 
 pytestmark = [pytest.mark.django_db, pytest.mark.once]

@@ -3,8 +3,11 @@
 import copy
 import hashlib
 import io
+import os
 import pickle
 import socket
+import subprocess
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -30,26 +33,15 @@ from django.views.debug import ExceptionReporter
 from pytest_django import DjangoAssertNumQueries
 from requests.exceptions import InvalidURL
 
-from airisk_oauth import AIRiskAuth, AIRiskSession, AsyncAIRiskClient, flow
+from airisk_oauth import AIRiskAuth, AIRiskSession, AsyncAIRiskClient, conf, flow
 from airisk_oauth.exceptions import AIRiskError, AIRiskInvalidResponse, AIRiskUnavailable, ConnectionRequired
 from airisk_oauth.models import AIRiskIdentity, AIRiskToken
 from airisk_oauth.protocol import Secret, TokenGrant
 from airisk_oauth.sandbox.answers import problem
 from airisk_oauth.sandbox.endpoint import Call, endpoint
 from airisk_oauth.sandbox.world import Caller, World
-from tests.flows import at_each_request, give_token
-from tests.test_renewal import (
-    BASE_URL,
-    committing,
-    live_token,
-    set_option,
-    silent_flow,
-    stored,
-    together,
-    token_requests,
-    travel,
-    until,
-)
+from tests.flows import at_each_request, give_token, live_token, set_option, stored, token_requests
+from tests.test_renewal import BASE_URL, committing, silent_flow, together, travel, until
 
 pytestmark = [pytest.mark.django_db, pytest.mark.urls(__name__)]
 
@@ -628,6 +620,134 @@ def test_neither_session_nor_auth_is_pickled_or_copied(session: AIRiskSession, u
     for each in (session, session.auth):
         with pytest.raises(TypeError, match="AIRisk"):
             use(each)
+
+
+@pytest.mark.parametrize("replayed", [False, True])
+def test_what_requests_gives_can_be_pickled(session: AIRiskSession, airisk: World, mia: User, replayed: bool) -> None:
+    """As it can without us: an error of ``raise_for_status()`` crosses from a worker process, a response a cache."""
+    if replayed:
+        airisk.end_all_tokens()
+    response = session.get("/api/Answer", params={"status": 404})
+    with pytest.raises(requests.HTTPError) as raised:
+        response.raise_for_status()
+    for each in (raised.value, response, response.request):
+        pickled = pickle.dumps(each)
+        assert stored(mia).access_token.encode() not in pickled
+        again = pickle.loads(pickled)  # noqa: S301 - our own
+        assert "404" in f"{again}" or again.url == response.url
+    assert copy.deepcopy(response.request).headers["Authorization"] == f"Bearer {stored(mia).access_token}"
+    # Without its session a request that was sent elsewhere renews nothing.
+    abroad = pickle.loads(pickle.dumps(response.request))  # noqa: S301 - our own
+    assert abroad.hooks["response"][0](response) is response
+
+
+def test_each_user_answers_for_their_own_401_only(airisk: World, session: AIRiskSession, mia: User) -> None:
+    """A prepared request, or a copy of a template, can be signed for one user and then for another."""
+    leo = User.objects.create_user("leo")
+    AIRiskIdentity.objects.create(user=leo, userid="user_7")
+    give_token(leo, userid="user_7", access_token="never-valid")
+    template = requests.Request("GET", f"{session.deployment.base_url}/api/GetConversations").prepare()
+    for user in (mia, leo):
+        template.prepare_auth(AIRiskAuth.for_user(user))
+    answer = requests.Session().send(template, timeout=5)
+    assert answer.status_code == 200
+    assert [seen.values.get("userid") for seen in airisk.journal if seen.endpoint == "/api/GetConversations"] == [
+        None,
+        "user_7",
+    ]
+    assert stored(leo).access_token != "never-valid"
+    # Nor is what somebody else has put there taken for ours.
+    template.headers["Authorization"] = "Bearer somebody-elses"
+    assert requests.Session().send(template, timeout=5).status_code == 401
+
+
+CACHED = """
+import requests, threading
+from requests.sessions import Session
+
+class Cached(Session):
+    kept = {}
+    def send(self, request, **kwargs):
+        if "no-store" in request.headers.get("Cache-Control", ""):
+            return super().send(request, **kwargs)
+        return self.kept.get(request.url) or self.kept.setdefault(request.url, super().send(request, **kwargs))
+
+requests.Session = requests.sessions.Session = Cached
+
+import os, django
+django.setup()
+from airisk_oauth import AIRiskAuth, AIRiskSession
+from django.contrib.auth.models import User
+from airisk_oauth.models import AIRiskIdentity
+from airisk_oauth.testing import FakeAIRisk
+from django.core.management import call_command
+from django.http import JsonResponse
+
+call_command("migrate", verbosity=0)
+with FakeAIRisk() as airisk:
+    airisk.answer("GET", "/api/Me", lambda call: JsonResponse({"userid": call.userid}))
+    for name in ("mia", "leo"):
+        user = User.objects.create_user(name)
+        airisk.connect(user, name)
+        assert AIRiskSession.for_user(user).get("/api/Me").json() == {"userid": name}
+        url = "https://demo.aicrisk.com/api/Me"
+        assert requests.get(url, auth=AIRiskAuth.for_user(user), timeout=5).json() == {"userid": name}
+"""
+
+
+@pytest.mark.once
+def test_a_session_that_caches_keeps_users_apart() -> None:
+    """In a process of its own, where it takes the place of ``requests.Session`` before we are imported."""
+    environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "tests.settings"}
+    subprocess.run([sys.executable, "-c", CACHED], check=True, timeout=60, env=environment)
+
+
+@pytest.mark.parametrize("kind", [AIRiskAuth, AIRiskSession, AsyncAIRiskClient])
+def test_a_user_who_is_missing_is_an_error_at_once(kind: Any) -> None:
+    with pytest.raises(TypeError, match="for_application"):
+        kind.for_user(None)
+
+
+@both
+@pytest.mark.parametrize("user", [AnonymousUser(), User(username="unsaved")], ids=["anonymous", "unsaved"])
+def test_nobody_never_calls_as_the_application(airisk: World, settings: Any, user: Any, kind: Any) -> None:
+    set_option(settings, USERID=f"{__name__}.anybody")
+    live_token(airisk)
+    with kind.for_user(user) as session, pytest.raises(ConnectionRequired):
+        session.get("/api/GetModels")
+    assert airisk.journal == []
+
+
+def anybody(_user: Any, _deployment: str) -> str:
+    """A site's own ``USERID``."""
+    return "user_42"
+
+
+@both
+@pytest.mark.parametrize("ends_in", [3600, -60])
+def test_a_token_goes_to_the_origin_it_came_from(
+    airisk: World, settings: Any, mia: User, elsewhere: Elsewhere, kind: Any, ends_in: float
+) -> None:
+    give_token(mia, ends_in=ends_in)
+    set_option(settings, BASE_URL=f"http://{elsewhere.place}")
+    with kind.for_user(mia) as session, pytest.raises(ConnectionRequired, match="another address"):
+        session.get("/api/GetModels")
+    assert elsewhere.connections == 0
+
+
+def test_the_applications_token_is_obtained_anew_there(airisk: World, settings: Any) -> None:
+    there = settings.AIRISK_OAUTH["default"]["BASE_URL"]
+    set_option(settings, BASE_URL="https://former.aicrisk.com")
+    give_token(None)
+    set_option(settings, BASE_URL=there)
+    with AIRiskSession.for_application() as session:
+        assert session.get("/api/GetModels").status_code == 200
+    assert stored(None).origin == conf.deployment().origin_text
+
+
+def test_a_token_from_before_its_origin_was_noted_is_used(session: AIRiskSession) -> None:
+    AIRiskToken.objects.update(origin="")
+    assert session.get("/api/GetModels").status_code == 200
 
 
 def _forget(mia: User) -> None:

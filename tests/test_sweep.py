@@ -25,8 +25,8 @@ from airisk_oauth.models import AIRiskIdentity, AIRiskToken
 from airisk_oauth.protocol import Secret, TokenGrant
 from airisk_oauth.sandbox.world import World
 from airisk_oauth.sweep import Report, Sweep
-from tests.flows import give_token
-from tests.test_renewal import BASE_URL, committing, heard, set_option, together, token_requests, trouble
+from tests.flows import give_token, set_option, token_requests
+from tests.test_renewal import BASE_URL, committing, heard, together, trouble
 
 pytestmark = pytest.mark.django_db
 ROWS_CAN_BE_LOCKED = connection.features.has_select_for_update_skip_locked
@@ -205,7 +205,7 @@ def _unreadable(token: AIRiskToken) -> None:
 
 
 def _held(token: AIRiskToken) -> None:
-    AIRiskToken.objects.filter(pk=token.pk).update(lease=uuid4(), lease_until=timezone.now() + HOUR)
+    AIRiskToken.objects.filter(pk=token.pk).update(lease=uuid4(), lease_until=timezone.now() + timedelta(minutes=1))
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from django.urls import reverse
 from django.utils import timezone
 
-from .. import conf
+from .. import conf, unwritten
 from ..conf import DEFAULT_ALIAS, Deployment
 from ..models import AIRiskIdentity, AIRiskToken
 from ..protocol import Secret, TokenGrant
@@ -48,6 +48,7 @@ class FakeAIRisk(AIRiskServer):
 
     def __exit__(self, *exc: object) -> None:
         self._doors.close()
+        unwritten.forget_all()
 
     def connect(
         self,
