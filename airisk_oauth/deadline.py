@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 #: Bytes of a body that have the read timeout together; a slow line needs more than one of it for a large file.
 _PIECE: Final = 64 * 1024
 _LEAST: Final = 0.001
+#: Seconds by which two timeouts do not differ.
+_SAME: Final = 0.01
 #: Modules whose connections are known. What a test double puts in their place is left as it is.
 _KNOWN: Final = ("urllib3.connection", "urllib3.contrib.socks")
 
@@ -93,11 +95,18 @@ class TimedSocket:
 
     def __init__(self, sock: Any) -> None:
         self._socket = sock
+        self._timeout: float | None = sock.gettimeout()
         self.ends: float | None = None
         self.call: CallTimeout | None = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._socket, name)
+
+    def settimeout(self, seconds: float | None) -> None:
+        """Set the timeout where it makes a difference; the operating system is asked each time."""
+        if seconds is None or self._timeout is None or abs(seconds - self._timeout) > _SAME:
+            self._socket.settimeout(seconds)
+            self._timeout = seconds
 
     def recv(self, *args: Any) -> bytes:
         self._hurry()
@@ -106,14 +115,14 @@ class TimedSocket:
         return data
 
     def makefile(self, *_args: Any, **_kwargs: Any) -> io.BufferedReader:
-        return io.BufferedReader(_TimedReader(self, self._socket.makefile("rb", buffering=0)), _PIECE)
+        return io.BufferedReader(_TimedReader(self, self._socket.makefile("rb", buffering=0)))
 
     def _hurry(self) -> None:
         if self.ends is not None:
             left = self.ends - time.monotonic()
             if left <= 0:
                 raise TimeoutError("AIRisk's answer took too long.")
-            self._socket.settimeout(left)
+            self.settimeout(left)
 
     def _note(self, received: int | None) -> None:
         if received and self.call is not None:
