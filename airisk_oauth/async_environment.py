@@ -47,6 +47,7 @@ async def leave(response: httpx2.Response) -> None:
     finally:
         await stream.aclose()
     response.stream = httpx2.ByteStream(b"")
+    await response.aread()
 
 
 class EnvironmentTransport(httpx2.AsyncBaseTransport):

@@ -4,7 +4,6 @@ Both sides, ``requests`` and ``httpx2``, take them from here, so that what works
 """
 
 import os
-import re
 import signal
 import sys
 import threading
@@ -16,8 +15,9 @@ from types import CodeType
 from typing import Any, Final
 
 import requests
-from requests.utils import get_environ_proxies, prepend_scheme_if_needed, select_proxy
+from requests.utils import get_environ_proxies, select_proxy
 from urllib3.exceptions import HTTPError
+from urllib3.util import parse_url
 
 #: By scheme: the package that ``requests`` needs for such a proxy, if any.
 REQUESTS_SCHEMES: Final = {
@@ -52,7 +52,10 @@ def environment_for(url: str) -> dict[str, Any]:
     """
     bundle = next(filter(None, map(os.environ.get, _BUNDLE_VARIABLES)), None)
     proxy = select_proxy(url, get_environ_proxies(url))
-    proxies = {url.partition(":")[0]: _with_scheme(proxy)} if proxy else {}
+    if proxy and "://" not in proxy:
+        # As curl has it. requests takes the name of a host without a dot for a scheme.
+        proxy = f"http://{proxy.removeprefix('//')}"
+    proxies = {url.partition(":")[0]: proxy} if proxy else {}
     return {"proxies": proxies, "verify": bundle or True}
 
 
@@ -65,12 +68,13 @@ def obstacle(proxy: str | None, bundle: str | bool, schemes: dict[str, str] = RE
         return BundleMissing(f"the CA certificate bundle that {' or '.join(_BUNDLE_VARIABLES)} names is not there")
     if not proxy:
         return None
-    scheme = proxy.partition("://")[0].lower()
+    try:
+        scheme = parse_url(proxy).scheme or ""
+    except HTTPError:
+        return ProxyUnusable("the environment names a proxy whose address cannot be read")
     if scheme not in schemes:
-        shown = scheme if re.fullmatch(r"[a-z][a-z0-9+.-]{0,20}", scheme) else "?"
-        return ProxyUnusable(
-            f"the environment names a proxy of the scheme {shown}, which is none of {', '.join(schemes)}"
-        )
+        known = ", ".join(schemes)
+        return ProxyUnusable(f"the environment names a proxy of the scheme {scheme}, which is none of {known}")
     module = schemes[scheme]
     if module and find_spec(module) is None:
         return ProxyUnusable(f"the environment names a SOCKS proxy, which needs {_DISTRIBUTIONS[module]}")
@@ -126,11 +130,3 @@ def _handlers() -> Iterator[CodeType]:
             code = getattr(function, "__code__", None)
             if isinstance(code, CodeType):
                 yield code
-
-
-def _with_scheme(proxy: str) -> str:
-    try:
-        return str(prepend_scheme_if_needed(proxy, "http"))  # type: ignore[no-untyped-call]
-    except (HTTPError, ValueError):
-        # Nobody can read it. Who sends a request with it says so.
-        return proxy
