@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
-from .environment import ProxyUnusable, environment_for, obstacle
+from .environment import environment_for, obstacle
 
 try:
     import httpx2
@@ -122,10 +122,7 @@ class EnvironmentTransport(httpx2.AsyncBaseTransport):
         if named is not None:
             raise named
         context = _trusting(bundle, Path(bundle).stat().st_mtime_ns)
-        try:
-            return httpx2.AsyncHTTPTransport(verify=context, trust_env=False, proxy=self._proxy, limits=self._limits)
-        except (ValueError, httpx2.InvalidURL):
-            raise ProxyUnusable("the environment names a proxy whose address cannot be read") from None
+        return httpx2.AsyncHTTPTransport(verify=context, trust_env=False, proxy=self._proxy, limits=self._limits)
 
 
 class _Watched(httpx2.AsyncByteStream):

@@ -17,7 +17,7 @@ from typing import Any, Final
 import requests
 from requests.utils import get_environ_proxies, select_proxy
 from urllib3.exceptions import HTTPError
-from urllib3.util import parse_url
+from urllib3.util import Url, parse_url
 
 #: By scheme: the package that ``requests`` needs for such a proxy, if any.
 REQUESTS_SCHEMES: Final = {
@@ -69,9 +69,12 @@ def obstacle(proxy: str | None, bundle: str | bool, schemes: dict[str, str] = RE
     if not proxy:
         return None
     try:
-        scheme = parse_url(proxy).scheme or ""
+        address = parse_url(proxy)
     except HTTPError:
+        address = Url()
+    if not address.host:
         return ProxyUnusable("the environment names a proxy whose address cannot be read")
+    scheme = str(address.scheme)
     if scheme not in schemes:
         known = ", ".join(schemes)
         return ProxyUnusable(f"the environment names a proxy of the scheme {scheme}, which is none of {known}")

@@ -282,12 +282,12 @@ class AIRiskSession(Session):
             return
         if options.get("yield_requests"):
             # Only asked where this one leads. Its body is the caller's.
-            yield from super().resolve_redirects(_without_body(resp), req, *args, **options)
-            return
-        if self.get_redirect_target(resp) is not None:
+            resp = _without_body(resp)
+        elif self.get_redirect_target(resp) is not None:
             leave(resp)
-        for each in super().resolve_redirects(resp, req, *args, **{**options, "stream": True}):
-            if self.get_redirect_target(each) is not None:
+            options["stream"] = True
+        for each in super().resolve_redirects(resp, req, *args, **options):
+            if isinstance(each, requests.Response) and self.get_redirect_target(each) is not None:
                 leave(each)
             yield each
 

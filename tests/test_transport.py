@@ -29,6 +29,7 @@ import requests
 
 from airisk_oauth import AIRiskSession, conf, flow
 from airisk_oauth.async_transport import AsyncOAuthClient
+from airisk_oauth.environment import obstacle
 from airisk_oauth.exceptions import AIRiskError, AIRiskInvalidResponse, AIRiskRefused, AIRiskUnavailable
 from airisk_oauth.protocol import Calls, PageShown, Result, Secret
 from airisk_oauth.transport import USER_AGENT, OAuthClient, look
@@ -388,6 +389,7 @@ def test_a_server_that_falls_silent_late_gets_no_time_on_top(serve: Serve, clien
     assert_is_left_within(1.3, client(serve(script).url, TIMEOUT=(0.8, 0.8)))
 
 
+HTTP_DATE = "Wed, 21 Oct 2015 07:28:"
 BOMB = gzip.compress(b'{"access_token": "canary-token", "x": "' + b"x" * 30_000_000)
 ENDLESS = b"4000\r\n" + b"x" * 0x4000 + b"\r\n"
 
@@ -502,6 +504,10 @@ def test_plain_http_where_tls_was_expected_is_unavailable(serve: Serve, client: 
         ("503 Busy", "Retry-After: 17", 17),
         ("429 Slow down", "Retry-After: 7200", 60),
         ("502 Oops", "Retry-After: Wed, 21 Oct 2015 07:28:00 GMT", None),
+        ("503 Busy", "Retry-After: Fri, 31 Dec 9999 23:59:59 GMT", 60),
+        ("503 Busy", f"Date: {HTTP_DATE}00 GMT\r\nRetry-After: {HTTP_DATE}17 GMT", 17),
+        ("429 Slow down", f"Date: {HTTP_DATE}17 GMT\r\nRetry-After: {HTTP_DATE}17 GMT", None),
+        ("503 Busy", "Retry-After: soon", None),
     ],
 )
 def test_an_outage_says_how_long_to_wait(
@@ -783,6 +789,7 @@ def test_proxy_without_a_scheme_is_http(
         ("https_proxy", "socks://me:canary-password@proxy.corp:1080", "proxy of the scheme socks,"),
         ("https_proxy", "ftp://proxy.corp", "proxy of the scheme ftp,"),
         ("https_proxy", "http://me:canary-password@[proxy.corp", "proxy whose address cannot be read"),
+        ("https_proxy", "http://", "proxy whose address cannot be read"),
         ("https_proxy", "me:canary-password@[proxy.corp", "proxy whose address cannot be read"),
         ("REQUESTS_CA_BUNDLE", "/nowhere/bundle.pem", "the CA certificate bundle .* is not there"),
     ],
@@ -819,7 +826,11 @@ for call in (lambda: OAuthClient(airisk).run(flow()), lambda: asyncio.run(run())
 """
 
 
-def test_missing_package_for_socks_is_named() -> None:
+def test_missing_package_for_socks_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "socks", None)
+    assert (
+        str(obstacle("socks5://127.0.0.1:9", bundle=True)) == "the environment names a SOCKS proxy, which needs PySocks"
+    )
     environment = {**os.environ, "https_proxy": "socks5h://127.0.0.1:9", "no_proxy": ""}
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", WITHOUT_SOCKS],

@@ -12,7 +12,7 @@ import sys
 import time
 import tracemalloc
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any
 from urllib.parse import urlencode
@@ -28,7 +28,7 @@ from airisk_oauth.adapter import TimedAdapter
 from airisk_oauth.async_environment import EnvironmentTransport
 from airisk_oauth.exceptions import AIRiskUnavailable
 from tests.flows import give_token, set_option
-from tests.support.wire import TOO_LONG, Script, Serve, Server, dripping, flooding, http, read_request, saying
+from tests.support.wire import TOO_LONG, Script, Serve, Server, dripping, flooding, http, read_request, saying, silent
 
 pytestmark = [pytest.mark.django_db, pytest.mark.once, pytest.mark.usefixtures("nothing_in_the_environment")]
 
@@ -264,8 +264,16 @@ def test_upload_of_files_goes_out_again(airisk: AIRisk, mia: User, ask: Ask, fil
 
 @pytest.mark.parametrize("file", [Pipe, Bare, closed_file])
 def test_upload_that_is_read_once_stays_refused(airisk: AIRisk, mia: User, file: Callable[[], Any]) -> None:
+    def refuse(sock: socket.socket) -> None:
+        sock.sendall(http(b"", "401 Unauthorized"))
+        # Its chunks, which would reset the connection if they came later.
+        sock.settimeout(0.3)
+        with suppress(TimeoutError):
+            while sock.recv(65536):
+                pass
+
     give_token(mia, access_token="refused")
-    airisk.refused = saying(http(b"", "401 Unauthorized"))
+    airisk.refused = refuse
     assert ask_on_a_loop(mia, "POST", "/api/Upload", files={"file": ("a.txt", file())}).status_code == 401
     assert airisk.paths().count("/api/Upload") == 1
 
@@ -368,10 +376,21 @@ def test_impossible_host_name_is_unavailable(mia: User, settings: Any, ask: Ask)
 
 
 @both
+def test_body_that_breaks_off_is_unavailable(airisk: AIRisk, mia: User, ask: Ask) -> None:
+    def break_off(sock: socket.socket) -> None:
+        sock.sendall(head("200 OK", "Content-Length: 9"))
+        sock.shutdown(socket.SHUT_RDWR)
+
+    give_token(mia)
+    airisk.scripts["/api/x"] = break_off
+    unavailable(lambda: ask(mia, "GET", "/api/x"))
+
+
+@both
 def test_timeout_of_none_is_the_deployment_s(airisk: AIRisk, mia: User, settings: Any, ask: Ask) -> None:
     give_token(mia)
     set_option(settings, API_TIMEOUT=(1, 0.2))
-    airisk.scripts["/api/x"] = dripping(b"", b"")
+    airisk.scripts["/api/x"] = silent
     assert "ReadTimeout" in unavailable(lambda: ask(mia, "GET", "/api/x", timeout=None))
 
 
@@ -441,8 +460,11 @@ def test_time_limit_while_a_loop_sends(airisk: AIRisk, mia: User, strike: Callab
         await asyncio.sleep(0)
 
     give_token(mia)
+    client = AsyncAIRiskClient.for_user(mia, keep_alive=False)
+    # It has its token by now, and the database is another thread's.
+    async_to_sync(client.get)("/api/x")
     with pytest.raises(Limit):
-        ask_on_a_loop(mia, "POST", "/api/x", content=parts())
+        asyncio.run(client.post("/api/x", content=parts()))
 
 
 # Processes
