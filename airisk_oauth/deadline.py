@@ -238,12 +238,11 @@ class TimedConnection:
     def getresponse(self, *args: Any, **kwargs: Any) -> Any:
         sock, call, limit = self.sock, self._call, self.timeout
         ends = call.ends if call is not None else None
-        if isinstance(sock, TimedSocket):
-            sock.call = call
-            sock.ends = ends if ends is not None or limit is None else time.monotonic() + limit
+        sock.call = call
+        sock.ends = ends if ends is not None or limit is None else time.monotonic() + limit
         response = super().getresponse(*args, **kwargs)  # type: ignore[misc]
         self._answers += 1
-        if isinstance(sock, TimedSocket) and ends is None:
+        if ends is None:
             # The headers are there. A body may take as long as something comes.
             sock.ends = None
             with suppress(OSError):

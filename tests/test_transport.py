@@ -15,7 +15,7 @@ import traceback
 import tracemalloc
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -752,6 +752,22 @@ def test_live_address_behind_dead_ones_is_found(serve: Serve, client: ClientOf, 
         assert exchange(client(f"http://airisk.invalid:{server.port}", TIMEOUT=(3, 4))).access_token == "a-token"
 
 
+def test_refusal_beside_a_dead_address_is_not_the_end(client: ClientOf, settings: "Settings") -> None:
+    settings.DEBUG = True
+    with deaf(2, 0) as dead, named(lambda: [dead, ("127.0.0.3", dead[1])]):
+        error = failure(exchange, client(f"http://airisk.invalid:{dead[1]}", TIMEOUT=(0.4, 0.5)))
+    assert "Timeout" in str(error)
+
+
+def test_unknown_name_is_unavailable(client: ClientOf, settings: "Settings") -> None:
+    def unknown() -> list[tuple[str, int]]:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    settings.DEBUG = True
+    with named(unknown):
+        assert isinstance(failure(exchange, client("http://airisk.invalid")), AIRiskUnavailable)
+
+
 def test_name_without_addresses_is_unavailable(client: ClientOf, settings: "Settings") -> None:
     settings.DEBUG = True
     with named(list):
@@ -801,6 +817,43 @@ def test_fault_of_the_environment_is_named(
     error = failure(exchange, client("https://127.0.0.1:9"))
     assert isinstance(error, AIRiskUnavailable)
     assert re.search(cause, str(error))
+
+
+def onward(server: Server) -> Script:
+    """A proxy that has been asked for a tunnel, and leads it to this server."""
+
+    def script(sock: socket.socket) -> None:
+        sock.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        with socket.create_connection(server.address) as other, ThreadPoolExecutor(1) as pool:
+            pool.submit(pump, other, sock)
+            pump(sock, other)
+
+    return script
+
+
+def pump(source: socket.socket, target: socket.socket) -> None:
+    with suppress(OSError):
+        while part := source.recv(65536):
+            target.sendall(part)
+    with suppress(OSError):
+        target.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.mark.parametrize("scheme", ["", "http://"])
+def test_tunnel_of_a_proxy_is_used(
+    serve: Serve, client: ClientOf, certificate: Certificate, monkeypatch: pytest.MonkeyPatch, scheme: str
+) -> None:
+    context, bundle = certificate("airisk.invalid")
+    server = serve(saying(http(GRANT)), context)
+    proxy = serve(onward(server))
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", bundle)
+    monkeypatch.setenv("https_proxy", f"{scheme}127.0.0.1:{proxy.port}")
+    with client("https://airisk.invalid") as airisk:
+        assert exchange(airisk).access_token == "a-token"
+    assert len(server.seen) == 1
+    proxy.script = saying(http(b"", "403 Forbidden"))
+    with client("https://airisk.invalid") as airisk:
+        assert isinstance(failure(exchange, airisk), AIRiskUnavailable)
 
 
 WITHOUT_SOCKS = """
