@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import requests
 from requests.adapters import HTTPAdapter
 from requests.utils import select_proxy
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import HTTPError, ProtocolError, SSLError
 
 from .deadline import CallTimeout, TimedConnection, TimedSocket, timed_connection
 from .environment import interruption, obstacle
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 
 _DRAINED: Final = 64 * 1024
+#: Methods that may be sent again where nobody knows whether they arrived (RFC 9110, section 9.2.2), without a body.
+REPEATABLE: Final = ("GET", "HEAD", "OPTIONS")
 
 
 class TimedAdapter(HTTPAdapter):
@@ -50,7 +52,11 @@ class TimedAdapter(HTTPAdapter):
             return super().send(request, *args, **kwargs)
         except (OSError, HTTPError, ValueError) as error:
             failure = self._failure(error, request, kwargs)
-        raise failure
+        try:
+            raise failure
+        finally:
+            # An error that its own traceback leads back to would stay in memory.
+            del failure
 
     def _failure(self, error: Exception, request: requests.PreparedRequest, options: dict[str, Any]) -> BaseException:
         own = interruption(error)
@@ -93,12 +99,21 @@ class _TimedPool:
         return timed_connection(super().ConnectionCls)  # type: ignore[misc]
 
     def urlopen(self, *args: Any, timeout: "Timeout", headers: Any, **kwargs: Any) -> Any:
-        if not isinstance(timeout, CallTimeout):
-            timeout = CallTimeout(timeout.connect_timeout, timeout.read_timeout)
+        """Send, and send what only reads once more where a connection that was used before dies without an answer."""
         if not issubclass(self.ConnectionCls, TimedConnection):
             # A double may write them down, and knows no strings but plain ones. Elsewhere ours hide from crash reports.
             headers = {name: str(value) for name, value in headers.items()}
-        return super().urlopen(*args, timeout=timeout, headers=headers, **kwargs)  # type: ignore[misc]
+        kwargs["headers"] = headers
+        if isinstance(timeout, CallTimeout):
+            return super().urlopen(*args, timeout=timeout, **kwargs)  # type: ignore[misc]
+        while True:
+            call = CallTimeout(timeout.connect_timeout, timeout.read_timeout)
+            try:
+                return super().urlopen(*args, timeout=call, **kwargs)  # type: ignore[misc]
+            except (ProtocolError, SSLError):
+                # Ends with a new connection at the latest: one that has died is not kept.
+                if not call.has_lost_connection or kwargs.get("method") not in REPEATABLE or kwargs.get("body"):
+                    raise
 
 
 def _time(manager: "PoolManager") -> None:

@@ -42,7 +42,7 @@ class AsyncAIRiskClient(AsyncClient):
 
     def __init__(self, deployment: Deployment, source: BearerSource, *, keep_alive: bool = True) -> None:
         connect, read = deployment.api_timeout
-        self._environment_transport = EnvironmentTransport(deployment.base_url, keep_alive=keep_alive)
+        self._environment_transport = EnvironmentTransport(deployment.base_url, keep_alive=keep_alive, repeats=True)
         super().__init__(
             auth=_BearerAuth(source),
             headers={"Accept": "application/json", "User-Agent": USER_AGENT},

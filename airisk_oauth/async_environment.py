@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
+from .adapter import REPEATABLE
 from .environment import environment_for, obstacle
 
 try:
@@ -18,7 +19,7 @@ try:
 except ImportError:
     raise ImportError("Asynchronous calls need httpx2: pip install 'django-airisk-oauth[async]'") from None
 
-__all__ = ["EnvironmentTransport", "httpx2", "leave"]
+__all__ = ["Course", "EnvironmentTransport", "httpx2", "leave"]
 
 #: By scheme: the package that ``httpx2`` needs for such a proxy, if any.
 _PROXY_SCHEMES: Final = {"http": "", "https": "", "socks5": "socksio", "socks5h": "socksio"}
@@ -57,15 +58,17 @@ class EnvironmentTransport(httpx2.AsyncBaseTransport):
     of an answer have the read timeout, however they come. There is no limit to the connections at a time.
 
     :param keep_alive: whether connections are used again.
+    :param repeats: whether what only reads may be sent again.
     """
 
-    def __init__(self, base_url: str, *, keep_alive: bool = True) -> None:
+    def __init__(self, base_url: str, *, keep_alive: bool = True, repeats: bool = False) -> None:
         environment = environment_for(base_url)
         self._proxy: str | None = next(iter(environment["proxies"].values()), None)
         self._verify: str | bool = environment["verify"]
         # The connections are those of a loop and of its tasks, of which nobody starts more than they want.
         self._limits = httpx2.Limits(max_connections=None, max_keepalive_connections=20 if keep_alive else 0)
         self._inner: httpx2.AsyncHTTPTransport | None = None
+        self._repeats = repeats
         self._process = os.getpid()
         self._answers = 0
         self._winds_down = False
@@ -77,28 +80,39 @@ class EnvironmentTransport(httpx2.AsyncBaseTransport):
             self._inner = self._made()
         self._answers += 1
         try:
-            response = await self._send(self._inner, request)
+            response = await self._send_again_if_lost(self._inner, request)
         except BaseException:
             await self._answer_is_over()
             raise
         response.stream = _Watched(response.stream, self._answer_is_over)
         return response
 
-    async def _send(self, inner: httpx2.AsyncHTTPTransport, request: httpx2.Request) -> httpx2.Response:
+    async def _send_again_if_lost(self, inner: httpx2.AsyncHTTPTransport, request: httpx2.Request) -> httpx2.Response:
+        """Send, and send what only reads once more where a connection that was used before dies without an answer."""
+        while self._repeats and request.method in REPEATABLE:
+            course = Course(request.extensions.get("trace"))
+            try:
+                return await self._send(inner, request, course)
+            except (httpx2.ReadError, httpx2.WriteError, httpx2.RemoteProtocolError):
+                # Ends with a new connection at the latest: one that has died is not kept.
+                if not course.has_lost_connection or not isinstance(request.stream, httpx2.ByteStream):
+                    raise
+        return await self._send(inner, request, request.extensions.get("trace"))
+
+    async def _send(self, inner: httpx2.AsyncHTTPTransport, request: httpx2.Request, trace: Any) -> httpx2.Response:
         if isinstance(request.stream, httpx2.ByteStream) and not isinstance(request.stream, _Pieces):
             request.stream = _Pieces(b"".join(request.stream))
         timeouts, given = request.extensions.get("timeout", {}), request.extensions
         try:
             async with asyncio.timeout(None) as limit:
-                request.extensions = {**given, "trace": _Stages(limit, timeouts, given.get("trace"))}
+                request.extensions = {**given, "trace": _Stages(limit, timeouts, trace)}
                 return await inner.handle_async_request(request)
-        except TimeoutError as error:
+        except TimeoutError:
             if not limit.expired():
                 raise
-            late = error
         finally:
             request.extensions = given
-        raise httpx2.ReadTimeout("The headers did not come in time.", request=request) from late
+        raise httpx2.ReadTimeout("The headers did not come in time.", request=request)
 
     async def aclose(self) -> None:
         inner, self._inner = self._inner, None
@@ -141,6 +155,29 @@ class _Watched(httpx2.AsyncByteStream):
             if self._is_open:
                 self._is_open = False
                 await self._closed()
+
+
+class Course:
+    """Follows a request by what ``httpcore2`` traces, and passes that on.
+
+    :ivar has_lost_connection: tells, of a request that failed otherwise than by a timeout, whether it used a connection
+        that had gone stale.
+    """
+
+    def __init__(self, trace: Any = None) -> None:
+        self._trace = trace
+        self._has_connected = False
+        self.has_lost_connection = False
+
+    async def __call__(self, event: str, info: dict[str, Any]) -> None:
+        if event.endswith("connect_tcp.started"):
+            self._has_connected = True
+        elif event.endswith("send_request_headers.started"):
+            self.has_lost_connection = not self._has_connected
+        elif event.endswith("receive_response_headers.complete"):
+            self.has_lost_connection = False
+        if self._trace is not None:
+            await self._trace(event, info)
 
 
 class _Stages:

@@ -5,12 +5,12 @@ import time
 import zlib
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from django.utils import timezone
 
 from . import protocol
-from .async_environment import EnvironmentTransport, httpx2
+from .async_environment import Course, EnvironmentTransport, httpx2
 from .environment import described, interruption, untraced
 from .exceptions import AIRiskUnavailable
 from .protocol import ConnectionLost, Reply
@@ -42,31 +42,31 @@ class AsyncOAuthClient(AbstractAsyncContextManager["AsyncOAuthClient"]):
         :raises AIRiskError: AIRisk could not be reached, or what the calls themselves make of a reply.
         """
         ends = asyncio.get_running_loop().time() + self.deployment.timeout[1]
-        lost = None
+        lost = ""
         try:
             call = next(calls)
             while True:
                 try:
                     reply = await self._send(call, ends)
                 except ConnectionLost as error:
-                    lost = error
+                    lost = str(error)
                 else:
                     call = calls.send(reply)
                     continue
                 # Whoever closes connections without a word would do so again.
                 self._keeps_connections = False
-                call = calls.throw(lost)
+                call = calls.throw(ConnectionLost(lost))
         except StopIteration as end:
             result: Result = end.value
             return result
         except ConnectionLost as error:
-            lost = error
-        raise AIRiskUnavailable(str(lost)) from None
+            lost = str(error)
+        raise AIRiskUnavailable(lost) from None
 
     async def _send(self, call: "Call", ends: float) -> Reply:
         began = time.monotonic()
         failure = cause = ""
-        course = _Course()
+        course = Course()
         try:
             async with asyncio.timeout_at(ends), self._connections() as transport:
                 with untraced():
@@ -87,7 +87,7 @@ class AsyncOAuthClient(AbstractAsyncContextManager["AsyncOAuthClient"]):
         if failure:
             tell(self.deployment, call, began, failure)
             # Here, where the caught exception and the request that it carries are gone, not only hidden.
-            if course.was_reused and not course.is_answered and not is_late:
+            if course.has_lost_connection and not is_late:
                 raise ConnectionLost(str(unanswered(cause))) from None
             raise unanswered(cause) from None
         tell(self.deployment, call, began, response.status_code)
@@ -102,31 +102,10 @@ class AsyncOAuthClient(AbstractAsyncContextManager["AsyncOAuthClient"]):
         async with EnvironmentTransport(self.deployment.base_url) as transport:
             yield transport
 
-    def _request(self, call: "Call", course: "_Course") -> httpx2.Request:
+    def _request(self, call: "Call", course: Course) -> httpx2.Request:
         timeout = httpx2.Timeout(self.deployment.timeout[1], connect=min(self.deployment.timeout))
         extensions = {"timeout": timeout.as_dict(), "trace": course}
         return httpx2.Request(call.method, call.url, headers=HEADERS, data=call.form, extensions=extensions)
-
-
-class _Course:
-    """Follows a request by what ``httpcore2`` traces.
-
-    :ivar was_reused: it went out on a connection that had been used before.
-    :ivar is_answered: the headers of an answer came.
-    """
-
-    def __init__(self) -> None:
-        self._has_connected = False
-        self.was_reused = False
-        self.is_answered = False
-
-    async def __call__(self, event: str, _info: dict[str, Any]) -> None:
-        if event.endswith("connect_tcp.started"):
-            self._has_connected = True
-        elif event.endswith("send_request_headers.started"):
-            self.was_reused = not self._has_connected
-        elif event.endswith("receive_response_headers.complete"):
-            self.is_answered = True
 
 
 async def _limited_body(response: httpx2.Response) -> bytes | None:

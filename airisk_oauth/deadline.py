@@ -60,6 +60,11 @@ class CallTimeout(Timeout):
         return time.monotonic()
 
     @property
+    def has_lost_connection(self) -> bool:
+        """Tell, of a call that failed otherwise than by a timeout, whether it used a connection that had gone stale."""
+        return self.was_reused and not self.is_heard
+
+    @property
     def left(self) -> float:
         """Seconds until the end of all of it, never quite none: a timeout of 0 means not to wait at all."""
         return max((self.ends or 0) - time.monotonic(), _LEAST)

@@ -58,26 +58,26 @@ class OAuthClient(AbstractContextManager["OAuthClient"]):
         :raises AIRiskError: AIRisk could not be reached, or what the calls themselves make of a reply.
         """
         ends = time.monotonic() + self.deployment.timeout[1]
-        lost = None
+        lost = ""
         try:
             call = next(calls)
             while True:
                 try:
                     reply = self._send(call, ends)
                 except ConnectionLost as error:
-                    lost = error
+                    lost = str(error)
                 else:
                     call = calls.send(reply)
                     continue
                 # Whoever closes connections without a word would do so again.
                 self._keeps_connections = False
-                call = calls.throw(lost)
+                call = calls.throw(ConnectionLost(lost))
         except StopIteration as end:
             result: Result = end.value
             return result
         except ConnectionLost as error:
-            lost = error
-        raise AIRiskUnavailable(str(lost)) from None
+            lost = str(error)
+        raise AIRiskUnavailable(lost) from None
 
     def _send(self, call: "Call", ends: float) -> Reply:
         request = requests.PreparedRequest()
@@ -100,7 +100,7 @@ class OAuthClient(AbstractContextManager["OAuthClient"]):
         if failure:
             tell(self.deployment, call, began, failure)
             # Here, where the caught exception and the request that it carries are gone, not only hidden.
-            if timeout.was_reused and not timeout.is_heard and not is_late:
+            if timeout.has_lost_connection and not is_late:
                 raise ConnectionLost(str(unanswered(cause))) from None
             raise unanswered(cause) from None
         tell(self.deployment, call, began, response.status_code)

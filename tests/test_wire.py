@@ -28,7 +28,19 @@ from airisk_oauth.adapter import TimedAdapter
 from airisk_oauth.async_environment import EnvironmentTransport
 from airisk_oauth.exceptions import AIRiskUnavailable
 from tests.flows import give_token, set_option
-from tests.support.wire import TOO_LONG, Script, Serve, Server, dripping, flooding, http, read_request, saying, silent
+from tests.support.wire import (
+    TOO_LONG,
+    Script,
+    Serve,
+    Server,
+    dripping,
+    flooding,
+    http,
+    read_request,
+    reset,
+    saying,
+    silent,
+)
 
 pytestmark = [pytest.mark.django_db, pytest.mark.once, pytest.mark.usefixtures("nothing_in_the_environment")]
 
@@ -48,6 +60,8 @@ class AIRisk:
     def __init__(self, serve: Serve, settings: Any) -> None:
         self.scripts: dict[str, Script] = {}
         self.requests: list[bytes] = []
+        #: What becomes of a connection that is used again.
+        self.dies: Script | None = None
         self.refused: Script = saying(plain(b"", "401 Unauthorized"))
         self.server: Server = serve(self._script)
         set_option(settings, BASE_URL=self.server.url)
@@ -61,6 +75,10 @@ class AIRisk:
             self.requests.append(request)
             self._answer(request)(sock)
             request = read_request(sock)
+            if request and self.dies is not None:
+                self.requests.append(request)
+                return self.dies(sock)
+        return None
 
     def _answer(self, request: bytes) -> Script:
         path, _, query = request.split()[1].decode().partition("?")
@@ -179,6 +197,43 @@ def test_interim_answer_shifts_no_later_ones(airisk: AIRisk, mia: User, ask: Ask
     assert ask(mia, "GET", "/api/x").content == b"first"
     with AIRiskSession.for_user(mia) as session:
         assert [session.get(path).content for path in ("/api/x", "/api/y")] == [b"first", b"[]"]
+
+
+# Connections that have gone stale
+
+
+def calls_in_a_row(ask: Ask, user: User, *calls: tuple[str, str]) -> list[int]:
+    """The statuses of calls of one session."""
+
+    @async_to_sync
+    async def on_a_loop() -> list[int]:
+        async with AsyncAIRiskClient.for_user(user) as client:
+            return [(await client.request(*each)).status_code for each in calls]
+
+    if ask is ask_on_a_loop:
+        return on_a_loop()
+    with AIRiskSession.for_user(user) as session:
+        return [session.request(*each).status_code for each in calls]
+
+
+@both
+@pytest.mark.parametrize("dying", [saying(), reset], ids=["close", "reset"])
+def test_stale_connection_fails_only_what_writes(airisk: AIRisk, mia: User, ask: Ask, dying: Script) -> None:
+    give_token(mia)
+    airisk.dies = dying
+    assert calls_in_a_row(ask, mia, ("GET", "/api/x"), ("GET", "/api/y"), ("HEAD", "/api/z")) == [200] * 3
+    assert airisk.paths() == ["/api/x", "/api/y", "/api/y", "/api/z", "/api/z"]
+    for method in ("POST", "DELETE"):
+        unavailable(lambda method=method: calls_in_a_row(ask, mia, ("GET", "/api/x"), (method, "/api/w")))  # type: ignore[misc]
+    assert airisk.paths().count("/api/w") == 2
+
+
+@both
+def test_new_connection_that_dies_is_not_tried_again(airisk: AIRisk, mia: User, ask: Ask) -> None:
+    give_token(mia)
+    airisk.scripts["/api/x"] = lambda sock: sock.shutdown(socket.SHUT_RDWR)
+    unavailable(lambda: ask(mia, "GET", "/api/x"))
+    assert airisk.paths() == ["/api/x"]
 
 
 # Uploads
