@@ -218,11 +218,8 @@ class TimedConnection:
         plain = self.sock
         self.sock = TimedSocket(plain)
         self.sock.ends = self._connected_by
-        try:
-            super()._tunnel()  # type: ignore[misc]
-        finally:
-            if self.sock is not None:
-                self.sock = plain
+        super()._tunnel()  # type: ignore[misc]
+        self.sock = plain
 
     def request(self, *args: Any, **kwargs: Any) -> Any:
         self._call = getattr(self.timeout, "call", None)

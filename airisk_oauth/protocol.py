@@ -140,7 +140,7 @@ class MalformedCallback(Exception):
     """A query that AIRisk cannot have sent."""
 
 
-class ConnectionLost(AIRiskUnavailable):
+class ConnectionLost(Exception):
     """A connection that was used again died before a byte of an answer. Only the flow itself sees this one."""
 
 

@@ -33,7 +33,7 @@ from airisk_oauth.environment import obstacle
 from airisk_oauth.exceptions import AIRiskError, AIRiskInvalidResponse, AIRiskRefused, AIRiskUnavailable
 from airisk_oauth.protocol import Calls, PageShown, Result, Secret
 from airisk_oauth.transport import USER_AGENT, OAuthClient, look
-from tests.flows import give_token
+from tests.flows import give_token, set_option
 from tests.support.wire import (
     TOO_LONG,
     Certificate,
@@ -934,7 +934,7 @@ def test_site_with_its_own_way_to_connect_keeps_it(
         "urllib3.util.connection.create_connection",
         lambda _address, *_args, **_kwargs: socket.create_connection(server.address),
     )
-    settings.AIRISK_OAUTH["default"]["BASE_URL"] = "http://airisk.invalid"
+    set_option(settings, BASE_URL="http://airisk.invalid")
     with OAuthClient(conf.deployment()) as airisk:
         assert exchange(airisk).access_token == "a-token"
 
@@ -981,7 +981,7 @@ def test_site_s_own_time_limit_is_raised_as_it_is(serve: Serve, settings: Any, h
         strike()
         silent(sock)
 
-    settings.AIRISK_OAUTH["default"]["BASE_URL"] = serve(script).url
+    set_option(settings, BASE_URL=serve(script).url)
     with limited(handler) as strike, OAuthClient(conf.deployment()) as airisk, pytest.raises(Limit) as raised:
         exchange(airisk)
     shown = "".join(traceback.TracebackException.from_exception(raised.value, capture_locals=True).format())
@@ -1003,7 +1003,7 @@ def test_time_limit_is_raised_from_a_loop(settings: Any) -> None:
 
 
 def test_timeout_in_a_thread_is_unavailable(serve: Serve, settings: Any) -> None:
-    settings.AIRISK_OAUTH["default"] |= {"BASE_URL": serve(silent).url, "TIMEOUT": (0.1, 0.1)}
+    set_option(settings, BASE_URL=serve(silent).url, TIMEOUT=(0.1, 0.1))
     with OAuthClient(conf.deployment()) as airisk, ThreadPoolExecutor(1) as pool:
         assert isinstance(pool.submit(failure, exchange, airisk).result(), AIRiskUnavailable)
 
@@ -1012,7 +1012,7 @@ def test_timeout_in_a_thread_is_unavailable(serve: Serve, settings: Any) -> None
 
 
 def test_look_of_the_doctor_is_over_in_time(serve: Serve, settings: Any) -> None:
-    settings.AIRISK_OAUTH["default"]["BASE_URL"] = serve(dripping(b"HTTP/1.1 200 OK\r\nX: ", b"x")).url
+    set_option(settings, BASE_URL=serve(dripping(b"HTTP/1.1 200 OK\r\nX: ", b"x")).url)
     began = time.monotonic()
     with pytest.raises(requests.ReadTimeout):
         look(conf.deployment(), conf.deployment().base_url, {}, (0.2, 0.2))
@@ -1021,6 +1021,6 @@ def test_look_of_the_doctor_is_over_in_time(serve: Serve, settings: Any) -> None
 
 def test_look_of_the_doctor_follows_nothing(serve: Serve, settings: Any) -> None:
     server = serve(saying(http(b"", "302 Found", "Location: /elsewhere", "Date: today")))
-    settings.AIRISK_OAUTH["default"]["BASE_URL"] = server.url
+    set_option(settings, BASE_URL=server.url)
     response = look(conf.deployment(), server.url, {"User-Agent": USER_AGENT}, (1, 1))
     assert (response.status_code, response.headers["Date"], len(server.seen)) == (302, "today", 1)

@@ -522,6 +522,35 @@ def test_time_limit_while_a_loop_sends(airisk: AIRisk, mia: User, strike: Callab
         asyncio.run(client.post("/api/x", content=parts()))
 
 
+# Around a call
+
+
+def test_trace_of_the_caller_is_called_too(airisk: AIRisk, mia: User) -> None:
+    events: list[str] = []
+
+    async def trace(event: str, _info: Any) -> None:
+        events.append(event)
+
+    give_token(mia)
+    ask_on_a_loop(mia, "GET", "/api/x", extensions={"trace": trace})
+    assert "http11.receive_response_headers.complete" in events
+
+
+def test_winding_down_leaves_a_stream_to_its_end(airisk: AIRisk, mia: User) -> None:
+    @async_to_sync
+    async def main() -> bytes:
+        async with AsyncAIRiskClient.for_user(mia) as client:
+            async with client.stream("GET", "/api/x") as response:
+                await client.wind_down()
+                body = await response.aread()
+            await response.stream.aclose()  # type: ignore[union-attr]
+            assert client._environment_transport._inner is None
+            return body
+
+    give_token(mia)
+    assert main() == b"[]"
+
+
 # Processes
 
 FORKED = """
