@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib3.exceptions import (
     ConnectTimeoutError,
     LocationParseError,
-    NameResolutionError,
     NewConnectionError,
 )
 from urllib3.util import Timeout
@@ -192,7 +191,8 @@ class TimedConnection:
         except UnicodeError:
             raise LocationParseError(f"'{self.host}', label empty or too long") from None
         except sockets.NotResolved as error:
-            raise NameResolutionError(self.host, self, error.args[0]) from error  # type: ignore[arg-type]
+            words = f"Failed to resolve '{self.host}' ({error.args[0]})"
+            raise NewConnectionError(self, words) from error  # type: ignore[arg-type]
         except TimeoutError as error:
             words = f"Connection to {self.host} timed out. (connect timeout={self.timeout})"
             raise ConnectTimeoutError(self, words) from error
@@ -238,8 +238,8 @@ class TimedConnection:
         return result
 
     def getresponse(self, *args: Any, **kwargs: Any) -> Any:
-        sock, call, limit = self.sock, self._call, self.timeout
-        ends = call.ends if call is not None else None
+        sock, call = self.sock, self._call
+        limit, ends = (self.timeout, None) if call is None else (call.read_timeout, call.ends)
         sock.call = call
         sock.ends = ends if ends is not None or limit is None else time.monotonic() + limit
         response = super().getresponse(*args, **kwargs)  # type: ignore[misc]
