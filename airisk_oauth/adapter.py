@@ -10,8 +10,9 @@ from requests.adapters import HTTPAdapter
 from requests.utils import select_proxy
 from urllib3.exceptions import HTTPError, ProtocolError, SSLError
 
-from .deadline import CallTimeout, TimedConnection, TimedSocket, timed_connection
+from .deadline import TimedConnection, timed_connection
 from .environment import interruption, obstacle
+from .limits import CallTimeout, TimedSocket
 
 if TYPE_CHECKING:
     from urllib3 import PoolManager

@@ -19,10 +19,10 @@ from urllib3.exceptions import HTTPError
 
 from . import protocol
 from .adapter import TimedAdapter
-from .deadline import CallTimeout
 from .environment import described, environment_for, interruption, untraced
 from .events import log
 from .exceptions import AIRiskUnavailable
+from .limits import CallTimeout
 from .protocol import ConnectionLost, Reply
 
 if TYPE_CHECKING:

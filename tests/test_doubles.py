@@ -152,7 +152,7 @@ def test_block_that_outlives_the_kit_works(real: Server) -> None:
     HTTPAdapter.send = original  # type: ignore[method-assign]
 
 
-def test_block_that_ends_within_the_kit_is_an_error(real: Server, mia: User) -> None:
+def test_block_that_ends_within_the_kit_fails(real: Server, mia: User) -> None:
     with ExitStack() as outer:
         outer.enter_context(default_block())
         with FakeAIRisk() as airisk:
@@ -163,7 +163,7 @@ def test_block_that_ends_within_the_kit_is_an_error(real: Server, mia: User) -> 
     assert HTTPAdapter.send.__module__ == "requests.adapters"
 
 
-def test_patch_that_ends_within_the_kit_is_an_error(real: Server, mia: User) -> None:
+def test_patch_that_ends_within_the_kit_fails(real: Server, mia: User) -> None:
     async def nothing(_transport: Any, _request: Any) -> Any: ...
 
     with ExitStack() as outer:
@@ -175,7 +175,7 @@ def test_patch_that_ends_within_the_kit_is_an_error(real: Server, mia: User) -> 
                 call_on_a_loop(mia)
 
 
-def test_second_kit_is_refused_and_changes_nothing(real: Server, mia: User) -> None:
+def test_second_kit_is_refused_without_trace(real: Server, mia: User) -> None:
     def enter_another() -> None:
         with pytest.raises(RuntimeError, match="active already"), FakeAIRisk():
             pytest.fail("There are two.")

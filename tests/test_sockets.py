@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from airisk_oauth import sockets
-from airisk_oauth.deadline import CallTimeout, TimedSocket
+from airisk_oauth.limits import CallTimeout, TimedSocket
 from tests.support.wire import TOO_LONG
 
 
@@ -55,7 +55,7 @@ def test_work_is_done_here_without_more_threads(monkeypatch: pytest.MonkeyPatch)
     assert sockets.in_time(threading.get_ident, 5) == threading.get_ident()
 
 
-def test_address_that_cannot_be_tried_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_address_that_fails_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         nowhere = (socket.AF_UNIX, socket.SOCK_STREAM, 0, "", "/nowhere/socket")
         here = (socket.AF_INET, socket.SOCK_STREAM, 0, "", server.getsockname())

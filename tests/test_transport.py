@@ -677,7 +677,7 @@ def test_flow_starts_anew_only_once(serve: Serve, client: ClientOf) -> None:
     assert [len(gateway.sent(method)) for method in ("GET", "POST")] == [2, 2]
 
 
-def test_silence_on_a_used_connection_is_no_new_flow(serve: Serve, client: ClientOf) -> None:
+def test_silence_on_used_connection_ends_a_flow(serve: Serve, client: ClientOf) -> None:
     gateway = Gateway(serve, when_used_again(b"POST", silent))
     with client(gateway.server.url, TIMEOUT=(0.5, 0.5)) as airisk:
         assert type(failure(obtain, airisk)) is AIRiskUnavailable
@@ -752,7 +752,7 @@ def test_live_address_behind_dead_ones_is_found(serve: Serve, client: ClientOf, 
         assert exchange(client(f"http://airisk.invalid:{server.port}", TIMEOUT=(3, 4))).access_token == "a-token"
 
 
-def test_refusal_beside_a_dead_address_is_not_the_end(client: ClientOf, settings: "Settings") -> None:
+def test_refusing_address_leaves_the_dead_one(client: ClientOf, settings: "Settings") -> None:
     settings.DEBUG = True
     with deaf(2, 0) as dead, named(lambda: [dead, ("127.0.0.3", dead[1])]):
         error = failure(exchange, client(f"http://airisk.invalid:{dead[1]}", TIMEOUT=(0.4, 0.5)))

@@ -229,7 +229,7 @@ def test_stale_connection_fails_only_what_writes(airisk: AIRisk, mia: User, ask:
 
 
 @both
-def test_new_connection_that_dies_is_not_tried_again(airisk: AIRisk, mia: User, ask: Ask) -> None:
+def test_new_connection_is_not_tried_again(airisk: AIRisk, mia: User, ask: Ask) -> None:
     give_token(mia)
     airisk.scripts["/api/x"] = lambda sock: sock.shutdown(socket.SHUT_RDWR)
     unavailable(lambda: ask(mia, "GET", "/api/x"))
@@ -390,7 +390,7 @@ def test_unfollowed_redirect_keeps_its_body(airisk: AIRisk, mia: User) -> None:
 
 
 @both
-def test_location_that_is_not_utf_8_is_handed_back(airisk: AIRisk, mia: User, ask: Ask) -> None:
+def test_location_not_in_utf_8_is_handed_back(airisk: AIRisk, mia: User, ask: Ask) -> None:
     give_token(mia)
     airisk.scripts["/api/x"] = saying(plain(b"moved", "302 Found", "Location: /api/\xff\xfe"))
     assert ask(mia, "GET", "/api/x", follow=ask is ask_blocking).status_code == 302
