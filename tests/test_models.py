@@ -697,7 +697,7 @@ def test_a_flow_is_spent_by_one_of_those_who_try_at_once(begin: Begin) -> None:
 )
 def test_what_is_no_token_is_refused_unrepeated(token: Any) -> None:
     with pytest.raises(ValueError, match="no access token") as caught:
-        AIRiskToken(access_token=token)
+        AIRiskToken(**{"access_token": token})
     assert "canary" not in str(caught.value)
     stored = AIRiskToken(**SEALED)
     with pytest.raises(ValueError, match="no access token"):
