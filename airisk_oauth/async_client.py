@@ -8,10 +8,11 @@ from collections.abc import AsyncGenerator, Awaitable
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
 
 from . import bearer, conf
-from .async_transport import EnvironmentTransport, httpx2
+from .async_environment import EnvironmentTransport, httpx2, leave
 from .bearer import BearerSource
 from .conf import Deployment
 from .effects import arun
+from .environment import described, interruption
 from .exceptions import AIRiskInvalidResponse, AIRiskUnavailable
 from .protocol import Secret
 from .transport import USER_AGENT
@@ -41,7 +42,7 @@ class AsyncAIRiskClient(AsyncClient):
 
     def __init__(self, deployment: Deployment, source: BearerSource, *, keep_alive: bool = True) -> None:
         connect, read = deployment.api_timeout
-        self._environment_transport = EnvironmentTransport(deployment.base_url, keep_alive=keep_alive)
+        self._environment_transport = EnvironmentTransport(deployment.base_url, keep_alive=keep_alive, repeats=True)
         super().__init__(
             auth=_BearerAuth(source),
             headers={"Accept": "application/json", "User-Agent": USER_AGENT},
@@ -75,6 +76,9 @@ class AsyncAIRiskClient(AsyncClient):
         joined = bearer.url_of(self.deployment, str(url))
         if joined is None:
             raise httpx2.InvalidURL(bearer.NO_PATH)
+        if options.get("timeout", self.timeout) is None:
+            # As an AIRiskSession has it. httpx2.Timeout(None) is without a limit.
+            options["timeout"] = httpx2.USE_CLIENT_DEFAULT
         return super().build_request(method, joined, **options)
 
     async def send(
@@ -89,22 +93,22 @@ class AsyncAIRiskClient(AsyncClient):
         follows = self.follow_redirects if follow_redirects is httpx2.USE_CLIENT_DEFAULT else follow_redirects
         history: list[httpx2.Response] = []
         while True:
-            response = await self._send_once(request, stream=stream, auth=auth)
+            response = await self._send_once(request, auth=auth)
             response.history = [*history, *response.history]
             following = response.next_request
             if not follows or following is None or not self._may_follow(following):
-                return response
+                return response if stream else await _read(response)
             if len(history) == self.max_redirects:
                 await response.aclose()
                 raise AIRiskInvalidResponse(bearer.ENDLESS)
             history.append(response)
-            await _answered(response.aread())
+            await _answered(leave(response))
             request = following
 
     async def _send_once(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
         if not bearer.is_ours(self.deployment, _address(request)):
             raise httpx2.InvalidURL(bearer.NOT_OURS)
-        return await _answered(super().send(request, follow_redirects=False, **options))
+        return await _answered(super().send(request, stream=True, follow_redirects=False, **options))
 
     def _may_follow(self, request: httpx2.Request) -> bool:
         return bearer.is_ours(self.deployment, _address(request)) and _can_be_sent_again(request)
@@ -127,6 +131,7 @@ class _BearerAuth(httpx2.Auth):
         another = await arun(signer.replacing(Secret(access.token)))
         if another is None or not _can_be_sent_again(request):
             return
+        await leave(response)
         request.headers["Authorization"] = another.header
         response = yield request
         await arun(signer.noting(response.status_code, another))
@@ -136,17 +141,41 @@ async def _answered(work: Awaitable[Came]) -> Came:
     """Await what a call brings; where the transport fails, that is ``AIRiskUnavailable``."""
     try:
         return await work
-    except (OSError, httpx2.TransportError, httpx2.DecodingError) as error:
-        failure = type(error).__name__
+    except (OSError, UnicodeError, httpx2.TransportError, httpx2.DecodingError) as error:
+        own = interruption(error)
+        if own is not None:
+            raise own.with_traceback(None) from None
+        cause = described(error)
     except asyncio.CancelledError as error:
         # Crash reports show frames, and those of the call hold the bearer.
         raise error.with_traceback(None) from None
     # Here, where the caught exception and the request that it carries are gone, not only hidden.
-    raise AIRiskUnavailable(f"AIRisk could not be reached ({failure}).") from None
+    raise AIRiskUnavailable(f"AIRisk could not be reached ({cause}).") from None
+
+
+async def _read(response: httpx2.Response) -> httpx2.Response:
+    try:
+        await _answered(response.aread())
+    except BaseException:
+        await response.aclose()
+        raise
+    return response
 
 
 def _can_be_sent_again(request: httpx2.Request) -> bool:
-    return isinstance(request.stream, httpx2.ByteStream)
+    """Tell whether a body is at hand, or made of files that ``httpx2`` reads from their start each time."""
+    stream: Any = request.stream
+    if hasattr(stream, "boundary"):
+        return all(_can_be_read_again(getattr(field, "file", b"")) for field in stream.fields)
+    return isinstance(stream, httpx2.ByteStream)
+
+
+def _can_be_read_again(file: Any) -> bool:
+    try:
+        return isinstance(file, str | bytes) or bool(file.seekable())
+    except (AttributeError, ValueError):
+        # Not a file, or closed.
+        return False
 
 
 def _address(request: httpx2.Request) -> str:

@@ -17,7 +17,7 @@ from .conf import Deployment
 from .exceptions import AIRiskError, AIRiskRefused, AIRiskUnavailable
 from .models import SKEW
 from .protocol import Call, Calls, Reply, Secret, TokenGrant
-from .transport import USER_AGENT, OAuthClient, environment_for
+from .transport import USER_AGENT, OAuthClient, look
 
 #: A token that lives no longer than this is renewed all the time.
 SHORT_LIFE: Final = timedelta(minutes=2)
@@ -102,9 +102,10 @@ class _Examination:
         url = self.deployment.base_url
         began = time.monotonic()
         try:
-            self.date = _get(url, self.deployment.timeout, {"User-Agent": USER_AGENT}).headers.get("Date", "")
+            response = look(self.deployment, url, {"User-Agent": USER_AGENT}, self.deployment.timeout)
         except OSError as error:
             raise _unreachable(urlsplit(url).netloc, error) from None
+        self.date = response.headers.get("Date", "")
         how = "TLS verified" if url.startswith("https:") else "plain HTTP"
         return f"{url} answered in {time.monotonic() - began:.2f} s, {how}"
 
@@ -197,7 +198,7 @@ class _Examination:
             "User-Agent": USER_AGENT,
         }
         try:
-            response = _get(url, self.deployment.api_timeout, headers)
+            response = look(self.deployment, url, headers, self.deployment.api_timeout)
         except requests.RequestException as error:
             failure = type(error).__name__
         else:
@@ -279,13 +280,3 @@ def _unusable(error: AIRiskError) -> _Fault:
     if isinstance(error, AIRiskUnavailable):
         return _Fault(str(error), f"{_SUPPORT} ask why, or try later.")
     return _Fault(str(error), f"{_NETWORK} if a proxy answers in AIRisk's place, let this server through to AIRisk.")
-
-
-def _get(url: str, timeout: tuple[float, float], headers: dict[str, str]) -> requests.Response:
-    """Look at status and headers only, and follow nothing."""
-    with requests.Session() as session:
-        session.trust_env = False
-        environment = environment_for(url)
-        session.proxies, session.verify = environment["proxies"], environment["verify"]
-        with session.get(url, headers=headers, timeout=timeout, stream=True, allow_redirects=False) as response:
-            return response

@@ -124,9 +124,20 @@ def complete(deployment: Deployment, user: Any, *, browser: str | None, query: S
 def obtain_silently(deployment: Deployment, userid: str | None) -> Calls[TokenGrant]:
     """Run the whole code flow from this server (AIRisk answers the authorization endpoint at once).
 
+    Where a connection that was used again dies before a byte of an answer, the flow starts anew, once: with another
+    state and another code, since nobody knows whether the first were received.
+
     :raises ConnectionRequired: AIRisk wants a person, in a browser.
     :raises AIRiskError: AIRisk refused, could not be reached, or cannot be understood.
     """
+    try:
+        return (yield from _obtain_silently(deployment, userid))
+    except protocol.ConnectionLost:
+        pass
+    return (yield from _obtain_silently(deployment, userid))
+
+
+def _obtain_silently(deployment: Deployment, userid: str | None) -> Calls[TokenGrant]:
     try:
         code = yield from authorize(deployment, state=new_state(), userid=userid)
     except protocol.PageShown:

@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Generator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from typing import Any, Final, NamedTuple, Self, TypeVar
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -20,6 +21,8 @@ MAX_QUERY: Final = 16 * 1024
 MAX_TOKEN: Final = 16 * 1024
 MAX_LIFE: Final = timedelta(days=3653)
 MAX_RETRY_AFTER: Final = 60.0
+#: Objects and lists within one another in a body that is read as JSON; AIRisk's answers need two.
+MAX_DEPTH: Final = 16
 
 # The parameters that are ours to set; a site's extra ones may not replace them.
 AUTHORIZE_PARAMETERS: Final = frozenset({"client_id", "redirect_uri", "state", "userid"})
@@ -97,21 +100,24 @@ class Reply(NamedTuple):
     location: str | None = None
     content_type: str = ""
     retry_after: str = ""
+    answered_at: datetime | None = None
 
     def __repr__(self) -> str:
         return f"<Reply {self.status}>"
 
     @classmethod
-    def of(cls, status: int, headers: Mapping[str, str], body: bytes | None) -> Self:
+    def of(cls, status: int, headers: Mapping[str, str], body: bytes | None, *, now: datetime | None = None) -> Self:
         """Take from a response what counts; ``headers`` has to find names whatever their case.
 
         :param body: ``None`` for one of more than 64 KiB.
+        :param now: when it came (aware). AIRisk's own ``Date`` goes first: ``Retry-After`` is by the same clock.
         :raises AIRiskInvalidResponse: the body is longer than any token.
         """
         if body is None:
             raise AIRiskInvalidResponse("AIRisk's answer is longer than any token.")
         location, retry_after = headers.get("location"), headers.get("retry-after", "")
-        return cls(status, body, location, headers.get("content-type", "").lower(), retry_after)
+        answered_at = _http_date(headers.get("date", "")) or now
+        return cls(status, body, location, headers.get("content-type", "").lower(), retry_after, answered_at)
 
 
 #: What a flow asks to send, call after call, each resumed with its reply; and what it comes to.
@@ -132,6 +138,10 @@ class Callback(NamedTuple):
 
 class MalformedCallback(Exception):
     """A query that AIRisk cannot have sent."""
+
+
+class ConnectionLost(Exception):
+    """A connection that was used again died before a byte of an answer. Only the flow itself sees this one."""
 
 
 class PageShown(Exception):
@@ -299,9 +309,7 @@ def _seconds(value: object) -> float:
 def _refusal(reply: Reply, *, secrets: tuple[str, ...]) -> AIRiskError:
     """Turn an error status into the error that says what to do about it."""
     if reply.status == 429 or reply.status >= 500:
-        return AIRiskUnavailable(
-            f"AIRisk answered with status {reply.status}.", retry_after=_retry_after(reply.retry_after)
-        )
+        return AIRiskUnavailable(f"AIRisk answered with status {reply.status}.", retry_after=_retry_after(reply))
     reason, trace_id = _words(reply)
     return AIRiskRefused(reply.status, _harmless(reason, _READABLE, secrets), _harmless(trace_id, _TRACE_ID, secrets))
 
@@ -322,9 +330,23 @@ def _harmless(value: object, pattern: str, secrets: tuple[str, ...]) -> str:
     return ""
 
 
-def _retry_after(value: str) -> float | None:
-    """Read the seconds form of ``Retry-After`` (RFC 9110, section 10.2.3), capped at a minute."""
-    return min(float(value), MAX_RETRY_AFTER) if re.fullmatch(r"\d{1,9}", value, re.ASCII) else None
+def _retry_after(reply: Reply) -> float | None:
+    """Read ``Retry-After`` (RFC 9110, section 10.2.3), seconds or a date, as seconds, capped at a minute."""
+    if re.fullmatch(r"\d{1,9}", reply.retry_after, re.ASCII):
+        return min(float(reply.retry_after), MAX_RETRY_AFTER)
+    date = _http_date(reply.retry_after)
+    if date is None or reply.answered_at is None or date <= reply.answered_at:
+        return None
+    return min((date - reply.answered_at).total_seconds(), MAX_RETRY_AFTER)
+
+
+def _http_date(value: str) -> datetime | None:
+    """Read a date of HTTP (RFC 9110, section 5.6.7), or return ``None`` for anything else."""
+    try:
+        date = parsedate_to_datetime(value)
+        return date.replace(tzinfo=date.tzinfo or UTC).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
 
 
 def _fields(reply: Reply, *names: str) -> list[object] | None:
@@ -332,6 +354,8 @@ def _fields(reply: Reply, *names: str) -> list[object] | None:
 
     No error is raised where the whole body is at hand: a traceback shows local variables.
     """
+    if _depth(reply.body) > MAX_DEPTH:
+        return None
     try:
         answer = json.loads(reply.body, object_pairs_hook=_unique, parse_constant=_no_constant)
     except (ValueError, RecursionError):
@@ -339,6 +363,15 @@ def _fields(reply: Reply, *names: str) -> list[object] | None:
     if not isinstance(answer, dict):
         return None
     return [_scalar(answer.get(name)) for name in names]
+
+
+def _depth(body: bytes) -> int:
+    """Return how deep lists and objects are within one another; Python's own limit is another in each version."""
+    depth = deepest = 0
+    for mark in re.findall(rb'"(?:[^"\\]|\\.)*\\?(?:"|\Z)|[\[\]{}]', body, re.DOTALL):
+        depth += (mark in b"[{") - (mark in b"]}")
+        deepest = max(depth, deepest)
+    return deepest
 
 
 def _scalar(value: object) -> object:

@@ -3,9 +3,12 @@
 The bearer goes to the deployment's own origin only, checked on every hop.
 """
 
-from contextlib import suppress
+import time
+from collections.abc import Iterator
+from datetime import timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final, NoReturn, Self
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 from urllib.parse import urljoin
 
 import requests
@@ -17,13 +20,15 @@ from requests.utils import rewind_body
 from urllib3.exceptions import HTTPError
 
 from . import bearer, conf, protocol
+from .adapter import TimedAdapter, leave
 from .bearer import Bearer, BearerSource
 from .conf import Deployment
 from .effects import run
+from .environment import described, environment_for, interruption
 from .exceptions import AIRiskInvalidResponse, AIRiskUnavailable
 from .protocol import Secret
 from .renewal import Access
-from .transport import USER_AGENT, environment_for
+from .transport import USER_AGENT
 
 if TYPE_CHECKING:
     from requests import Session
@@ -32,8 +37,6 @@ if TYPE_CHECKING:
 else:
     # As requests defines it: a caching one that a site has put in its place would give one user's answer to another.
     Session = next(each for each in SessionRedirectMixin.__subclasses__() if each.__module__ == "requests.sessions")
-
-_DRAINED: Final = 64 * 1024
 
 
 class AIRiskAuth(AuthBase):
@@ -120,17 +123,16 @@ class AIRiskAuth(AuthBase):
     def _replay(
         self, response: requests.Response, signature: "_Signature", kwargs: dict[str, Any]
     ) -> requests.Response:
-        # Drained, so that the connection can be used again, but not for ever.
-        with suppress(HTTPError, OSError):
-            response.raw.read(_DRAINED, decode_content=False)
-        response.close()
+        leave(response)
         # The request itself is signed anew, not a copy: what a later redirect copies must not be the old token.
         again: Any = response.request
         extract_cookies_to_jar(again._cookies, again, response.raw)  # type: ignore[no-untyped-call]
         again.headers.pop("Cookie", None)
         again.prepare_cookies(again._cookies)
         again.headers["Authorization"] = signature
+        began = time.perf_counter()
         replayed: requests.Response = response.connection.send(again, **kwargs)
+        replayed.elapsed = timedelta(seconds=time.perf_counter() - began)
         replayed.history.append(response)
         return replayed
 
@@ -188,6 +190,9 @@ class AIRiskSession(Session):
         self.trust_env = False
         environment = environment_for(self.deployment.base_url)
         self.proxies, self.verify = environment["proxies"], environment["verify"]
+        adapter = TimedAdapter()
+        self.mount("https://", adapter)
+        self.mount("http://", adapter)
 
     @classmethod
     def for_user(cls, user: Any, deployment: str = conf.DEFAULT_ALIAS) -> Self:
@@ -247,26 +252,57 @@ class AIRiskSession(Session):
             kwargs["timeout"] = self.deployment.api_timeout
         try:
             response = super().send(request, **kwargs)
-        except requests.RequestException as error:
-            failure = type(error)
+        except (requests.RequestException, HTTPError) as error:
+            own = interruption(error)
+            if own is not None:
+                raise own from None
+            is_endless, cause = isinstance(error, requests.TooManyRedirects), described(error)
         else:
             if self._winds_down:
                 # Leaves the connection to the response alone.
                 self.close()
             return response
         # Here, where the caught exception and the request that it carries are gone, not only hidden.
-        if failure is requests.TooManyRedirects:
+        if is_endless:
             raise AIRiskInvalidResponse(bearer.ENDLESS) from None
-        raise AIRiskUnavailable(f"AIRisk could not be reached ({failure.__name__}).") from None
+        raise AIRiskUnavailable(f"AIRisk could not be reached ({cause}).") from None
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:
         """Follow redirects within the deployment's origin only."""
         if not resp.is_redirect or _target_origin(resp) != self.deployment.origin:
             return None
-        return super().get_redirect_target(resp)
+        try:
+            return super().get_redirect_target(resp)
+        except UnicodeError:
+            return None
+
+    def resolve_redirects(self, resp: Any, req: Any, *args: Any, **options: Any) -> Iterator[requests.Response]:
+        """Follow redirects without reading what else they say, which may be without end."""
+        if not resp.is_redirect:
+            return
+        if options.get("yield_requests"):
+            # Only asked where this one leads. Its body is the caller's.
+            resp = _without_body(resp)
+        elif self.get_redirect_target(resp) is not None:
+            leave(resp)
+            options["stream"] = True
+        for each in super().resolve_redirects(resp, req, *args, **options):
+            if isinstance(each, requests.Response) and self.get_redirect_target(each) is not None:
+                leave(each)
+            yield each
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(bearer.NO_PICKLES)
+
+
+def _without_body(response: requests.Response) -> requests.Response:
+    """Return a copy with nothing to read or close, but the cookies that came."""
+    copy: Any = requests.Response()
+    copy.status_code, copy.url, copy.request = response.status_code, response.url, response.request
+    copy.headers = response.headers
+    copy.raw = SimpleNamespace(_original_response=getattr(response.raw, "_original_response", None))
+    copy._content, copy._content_consumed = b"", True
+    return copy  # type: ignore[no-any-return]
 
 
 def _target_origin(response: requests.Response) -> tuple[str, str, int] | None:

@@ -5,38 +5,39 @@ code must not be. Every failure to get an answer is ``AIRiskUnavailable``, raise
 ``requests`` carries the whole request.
 """
 
-import http.client
-import io
 import logging
-import os
-import sys
 import time
-from contextlib import AbstractContextManager, nullcontext
-from contextvars import ContextVar
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from http.cookiejar import DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any, Final
 
 import requests
-from requests.adapters import HTTPAdapter
-from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager
-from urllib3.connection import HTTPConnection, HTTPSConnection
+from django.utils import timezone
+from requests.sessions import SessionRedirectMixin
 from urllib3.exceptions import HTTPError
 
 from . import protocol
+from .adapter import TimedAdapter
+from .environment import described, environment_for, interruption, untraced
 from .events import log
 from .exceptions import AIRiskUnavailable
-from .protocol import Reply
+from .limits import CallTimeout
+from .protocol import ConnectionLost, Reply
 
 if TYPE_CHECKING:
+    from requests import Session
+
     from .conf import Deployment
     from .protocol import Call, Calls, Result
+else:
+    # As requests defines it: a site may have put one in its place that keeps answers on disk.
+    Session = next(each for each in SessionRedirectMixin.__subclasses__() if each.__module__ == "requests.sessions")
 
 logger = logging.getLogger("airisk_oauth.transport")
 
 USER_AGENT: Final = "django-airisk-oauth"
 HEADERS: Final = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": USER_AGENT}
-
-#: When this thread's flow has to be over, on the monotonic clock.
-_deadline: ContextVar[float] = ContextVar("airisk_oauth_deadline")
 
 
 class OAuthClient(AbstractContextManager["OAuthClient"]):
@@ -44,53 +45,111 @@ class OAuthClient(AbstractContextManager["OAuthClient"]):
 
     def __init__(self, deployment: "Deployment") -> None:
         self.deployment = deployment
-        self._adapter = _TimedAdapter()
         self._environment = environment_for(deployment.base_url)
+        self._session = _PlainSession(self._environment)
+        self._keeps_connections = True
 
     def __exit__(self, *exc: object) -> None:
-        self._adapter.close()
+        self._session.close()
 
     def run(self, calls: "Calls[Result]") -> "Result":
         """Send these calls, and return what they come to, within ``TIMEOUT``'s read seconds for all of them together.
 
         :raises AIRiskError: AIRisk could not be reached, or what the calls themselves make of a reply.
         """
-        _deadline.set(time.monotonic() + self.deployment.timeout[1])
+        ends = time.monotonic() + self.deployment.timeout[1]
+        lost = ""
         try:
             call = next(calls)
             while True:
-                call = calls.send(self._send(call))
+                try:
+                    reply = self._send(call, ends)
+                except ConnectionLost as error:
+                    lost = str(error)
+                else:
+                    call = calls.send(reply)
+                    continue
+                # Whoever closes connections without a word would do so again.
+                self._keeps_connections = False
+                call = calls.throw(ConnectionLost(lost))
         except StopIteration as end:
             result: Result = end.value
             return result
+        except ConnectionLost as error:
+            lost = str(error)
+        raise AIRiskUnavailable(lost) from None
 
-    def _send(self, call: "Call") -> Reply:
+    def _send(self, call: "Call", ends: float) -> Reply:
         request = requests.PreparedRequest()
         request.prepare(method=call.method, url=call.url, headers=HEADERS, data=call.form)
-        connect, _read = self.deployment.timeout
         began = time.monotonic()
-        left = max(_deadline.get() - began, 0.001)
-        failure = ""
+        timeout = CallTimeout(self.deployment.timeout[0], self.deployment.timeout[1], ends)
+        failure = cause = ""
         try:
-            # The adapter, not a session: nothing is redirected, and no cookie of one user reaches another's flow.
-            with (
-                untraced(),
-                self._adapter.send(
-                    request, stream=True, timeout=(min(connect, left), left), **self._environment
-                ) as response,
-            ):
+            with untraced(), self._connections() as session, session.send(request, timeout=timeout) as response:
                 body = _limited_body(response)
-        except (OSError, HTTPError) as error:
-            failure = type(error).__name__
+        except (OSError, ValueError, HTTPError) as error:
+            own = interruption(error)
+            if own is not None:
+                raise own.with_traceback(None) from None
+            failure, cause = type(error).__name__, described(error)
+            is_late = isinstance(error, requests.Timeout)
         except BaseException as error:  # noqa: BLE001 - it is raised again
             # A worker's time limit, say. Crash reports show frames, and those of the call hold the client secret.
             raise error.with_traceback(None) from None
         if failure:
             tell(self.deployment, call, began, failure)
             # Here, where the caught exception and the request that it carries are gone, not only hidden.
-            raise unanswered(failure) from None
+            if timeout.has_lost_connection and not is_late:
+                raise ConnectionLost(str(unanswered(cause))) from None
+            raise unanswered(cause) from None
         tell(self.deployment, call, began, response.status_code)
-        return Reply.of(response.status_code, response.headers, body)
+        return Reply.of(response.status_code, response.headers, body, now=timezone.now())
+
+    @contextmanager
+    def _connections(self) -> Iterator["_PlainSession"]:
+        """Lend the session whose connections are used again, or one for this call only."""
+        if self._keeps_connections:
+            yield self._session
+            return
+        with _PlainSession(self._environment) as session:
+            yield session
+
+
+class _PlainSession(Session):
+    """Sends a request as it is: nothing is followed, and no cookie of one user reaches another's flow.
+
+    A session and not its adapter alone, for this is where test doubles stand; none of them may be passed by.
+    """
+
+    def __init__(self, environment: dict[str, Any]) -> None:
+        super().__init__()
+        self.trust_env = False
+        self.proxies, self.verify = environment["proxies"], environment["verify"]
+        self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        adapter = TimedAdapter()
+        self.adapters = {"https://": adapter, "http://": adapter}
+
+    def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:
+        response: requests.Response = super().send(request, stream=True, allow_redirects=False, **options)
+        return response
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """Return none: ``requests`` would read a redirect's whole body to look where it leads."""
+
+
+def look(
+    deployment: "Deployment", url: str, headers: dict[str, str], timeout: tuple[float, float]
+) -> requests.Response:
+    """Return status and headers that a GET of this URL brings, by the way that calls and renewals take.
+
+    :param timeout: seconds for connecting, and for the headers.
+    :raises requests.RequestException: no answer came.
+    """
+    with _PlainSession(environment_for(deployment.base_url)) as session:
+        request = requests.Request("GET", url, headers=headers).prepare()
+        with session.send(request, timeout=timeout) as response:
+            return response
 
 
 def tell(deployment: "Deployment", call: "Call", began: float, outcome: int | str) -> None:
@@ -110,25 +169,9 @@ def tell(deployment: "Deployment", call: "Call", began: float, outcome: int | st
     )
 
 
-def unanswered(failure: str) -> AIRiskUnavailable:
-    """Return the error for a call that ended with this exception, of which no more than the name is told."""
-    return AIRiskUnavailable(f"AIRisk did not answer ({failure}).")
-
-
-def untraced() -> AbstractContextManager[Any]:
-    """Let OpenTelemetry make no span of a call whose URL carries a state and a userid.
-
-    Not imported here: where nothing has loaded it, nothing traces.
-    """
-    opentelemetry = sys.modules.get("opentelemetry.instrumentation.utils")
-    suppressed: AbstractContextManager[Any] = getattr(opentelemetry, "suppress_http_instrumentation", nullcontext)()
-    return suppressed
-
-
-def environment_for(url: str) -> dict[str, Any]:
-    """Return what the environment says of proxies and CA bundle for this URL, as ``requests`` would read it."""
-    bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
-    return {"proxies": requests.utils.get_environ_proxies(url), "verify": bundle or True}
+def unanswered(cause: str) -> AIRiskUnavailable:
+    """Return the error for a call that got no answer, for this reason: see :func:`described`."""
+    return AIRiskUnavailable(f"AIRisk did not answer ({cause}).")
 
 
 def _limited_body(response: requests.Response) -> bytes | None:
@@ -138,68 +181,3 @@ def _limited_body(response: requests.Response) -> bytes | None:
         if len(body) > protocol.MAX_BODY:
             return None
     return body
-
-
-class _TimedReader(io.RawIOBase):
-    """Reads a socket until the deadline, and no longer.
-
-    A read timeout starts anew with every byte, so a server that drips would hold its caller for ever.
-    """
-
-    def __init__(self, sock: Any) -> None:
-        self._socket = sock
-        self._file = sock.makefile("rb", buffering=0)
-        self._ends = _deadline.get()
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int | None:
-        left = self._ends - time.monotonic()
-        if left <= 0:
-            raise TimeoutError("AIRisk's answer took too long.")
-        self._socket.settimeout(left)
-        read: int | None = self._file.readinto(buffer)
-        return read
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()
-
-
-class _TimedResponse(http.client.HTTPResponse):
-    def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:
-        super().__init__(sock, *args, **kwargs)
-        self.fp.close()
-        self.fp = io.BufferedReader(_TimedReader(sock))
-
-
-class _TimedHTTPConnection(HTTPConnection):
-    response_class = _TimedResponse
-
-
-class _TimedHTTPSConnection(HTTPSConnection):
-    response_class = _TimedResponse
-
-
-class _TimedHTTPPool(HTTPConnectionPool):
-    ConnectionCls = _TimedHTTPConnection
-
-
-class _TimedHTTPSPool(HTTPSConnectionPool):
-    ConnectionCls = _TimedHTTPSConnection
-
-
-class _TimedAdapter(HTTPAdapter):
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs)
-        _time(self.poolmanager)
-
-    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> PoolManager:
-        manager: PoolManager = super().proxy_manager_for(*args, **kwargs)
-        _time(manager)
-        return manager
-
-
-def _time(manager: PoolManager) -> None:
-    manager.pool_classes_by_scheme = {"http": _TimedHTTPPool, "https": _TimedHTTPSPool}

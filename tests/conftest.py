@@ -15,6 +15,9 @@ from django.test.testcases import QuietWSGIRequestHandler
 
 from airisk_oauth.models import AIRiskIdentity
 from airisk_oauth.sandbox.world import World, world
+from tests.support.wire import certificate, nothing_in_the_environment, serve
+
+__all__ = ["certificate", "nothing_in_the_environment", "serve"]
 
 
 def pytest_configure(config: pytest.Config) -> None:

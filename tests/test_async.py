@@ -362,7 +362,8 @@ def test_one_is_not_pickled(mia: User) -> None:
 
 def test_without_httpx2_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "httpx2", None)
-    monkeypatch.delitem(sys.modules, "airisk_oauth.async_transport")
+    for module in ("airisk_oauth.async_environment", "airisk_oauth.async_transport"):
+        monkeypatch.delitem(sys.modules, module)
     with pytest.raises(ImportError, match=re.escape("pip install 'django-airisk-oauth[async]'")):
         importlib.import_module("airisk_oauth.async_transport")
 

@@ -13,8 +13,8 @@ from django.core.management import CommandError, call_command
 from airisk_oauth.models import AIRiskIdentity, AIRiskToken
 from airisk_oauth.sandbox.world import World
 from tests.flows import give_token, set_option
+from tests.support.wire import Certificate, Serve, http, saying
 from tests.test_renewal import BASE_URL, silent_flow, travel, trouble
-from tests.test_transport import Certificate, Serve, certificate, http, saying, serve  # noqa: F401 - fixtures
 
 pytestmark = pytest.mark.django_db
 SITE, ADMINISTRATOR, NETWORK, SUPPORT = (
@@ -222,8 +222,8 @@ def test_an_address_that_leads_nowhere_is_told_as_what_it_is(settings: Any, url:
 def test_a_host_that_does_not_prove_who_it_is_is_told(
     settings: Any,
     airisk_url: str,
-    serve: Serve,  # noqa: F811
-    certificate: Certificate,  # noqa: F811
+    serve: Serve,
+    certificate: Certificate,
     speaks_tls: bool,
 ) -> None:
     url = serve(saying(http()), certificate("127.0.0.1")[0]).url if speaks_tls else airisk_url

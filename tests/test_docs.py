@@ -33,7 +33,7 @@ from tests.test_renewal import keeper
 PACKAGE = ROOT / "airisk_oauth"
 SOURCE = "".join(path.read_text(encoding="utf-8") for path in sorted(PACKAGE.rglob("*.py")))
 #: What settings of other software begin with.
-ELSEWHERE = ("CELERY_", "DJANGO_", "OTEL_")
+ELSEWHERE = ("AUDITLOG_", "CELERY_", "DD_", "DJANGO_", "OTEL_", "SILKY_")
 of_each_page = pytest.mark.parametrize("page", PAGES)
 
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from airisk_oauth.exceptions import AIRiskError, AIRiskInvalidResponse, AIRiskRefused, AIRiskUnavailable
 from airisk_oauth.protocol import (
     MAX_BODY,
+    MAX_DEPTH,
     MAX_LIFE,
     MAX_QUERY,
     MAX_RETRY_AFTER,
@@ -425,7 +426,40 @@ def test_an_outage_says_how_long_airisk_asked_to_wait(status: int, header: str, 
         assert_silent(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("date", "retry_after", "seconds"),
+    [
+        ("Mon, 31 Mar 2025 11:00:00 GMT", "Mon, 31 Mar 2025 11:00:17 GMT", 17),
+        ("Mon, 31 Mar 2025 11:00:00 GMT", "Mon, 31 Mar 2025 13:00:00 GMT", 60),
+        ("Mon, 31 Mar 2025 11:00:00 GMT", "Mon, 31 Mar 2025 11:00:00 GMT", None),
+        ("", "Mon, 31 Mar 2025 12:00:17 GMT", 17),
+        ("yesterday", "Monday, 31-Mar-25 12:00:17 GMT", 17),
+        ("", "Mon Mar 31 12:00:17 2025", 17),
+        ("", "Fri, 99 Dec 2025 12:00:00 GMT", None),
+        ("", "Fri, 31 Dec 9999 23:59:59 -2359", None),
+    ],
+)
+def test_date_to_retry_after_counts_from_airisk_s(date: str, retry_after: str, seconds: float | None) -> None:
+    reply = Reply.of(503, {"date": date, "retry-after": retry_after}, b"", now=NOW)
+    with pytest.raises(AIRiskUnavailable) as raised:
+        read_token(reply, now=NOW)
+    assert raised.value.retry_after == seconds
+
+
 # The token endpoint: the token
+
+
+def nested(depth: int) -> Reply:
+    """An object that holds so many more within one another."""
+    inner = '"]}[{\\"' + "[{" * 30 + '"'
+    return Reply(200, f'{{"access_token": "{TOKEN}", "x": {"[" * depth}{inner}{"]" * depth}}}'.encode())
+
+
+def test_json_nests_as_deep_as_airisk_needs_only() -> None:
+    assert read_token(nested(MAX_DEPTH - 1), now=NOW).access_token == TOKEN
+    for depth in (MAX_DEPTH, 2000, 20_000):
+        with pytest.raises(AIRiskInvalidResponse):
+            read_token(nested(depth), now=NOW)
 
 
 @pytest.mark.parametrize("status", [100, 201, 202, 204, 302, 307, 399])

@@ -26,7 +26,7 @@ from airisk_oauth import AIRiskSession, AsyncAIRiskClient, conf, pytest_plugin
 from airisk_oauth.exceptions import AIRiskError, AIRiskRefused, AIRiskUnavailable, ConnectionRequired
 from airisk_oauth.models import AIRiskIdentity, AIRiskToken
 from airisk_oauth.testing import AIRiskTestMixin, Call, FakeAIRisk
-from airisk_oauth.testing.async_door import async_door
+from airisk_oauth.testing.doors import async_door
 
 from .test_readme import Site
 from .test_renewal import travel
@@ -420,7 +420,8 @@ class TestCaseOfDjango(AIRiskTestMixin, TestCase):
 
 def test_without_responses_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "responses", None)
-    monkeypatch.delitem(sys.modules, "airisk_oauth.testing")
+    for module in ("airisk_oauth.testing", "airisk_oauth.testing.doors"):
+        monkeypatch.delitem(sys.modules, module)
     with pytest.raises(ImportError, match=re.escape("pip install 'django-airisk-oauth[testing]'")):
         importlib.import_module("airisk_oauth.testing")
 

@@ -3,156 +3,60 @@
 import asyncio
 import gzip
 import json
+import os
+import re
+import signal
 import socket
-import socketserver
-import ssl
-import struct
+import subprocess
+import sys
 import threading
 import time
 import traceback
 import tracemalloc
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
-from itertools import takewhile
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl
+from unittest import mock
+from urllib.parse import parse_qsl, urlencode
 
+import httpx2
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+import requests
 
 from airisk_oauth import AIRiskSession, conf, flow
 from airisk_oauth.async_transport import AsyncOAuthClient
+from airisk_oauth.environment import obstacle
 from airisk_oauth.exceptions import AIRiskError, AIRiskInvalidResponse, AIRiskRefused, AIRiskUnavailable
 from airisk_oauth.protocol import Calls, PageShown, Result, Secret
-from airisk_oauth.transport import USER_AGENT, OAuthClient
-from tests.flows import give_token
+from airisk_oauth.transport import USER_AGENT, OAuthClient, look
+from tests.flows import give_token, set_option
+from tests.support.wire import (
+    TOO_LONG,
+    Certificate,
+    Script,
+    Serve,
+    Server,
+    dripping,
+    flooding,
+    http,
+    read_request,
+    reset,
+    saying,
+    silent,
+)
 
 if TYPE_CHECKING:
     from pytest_django import Settings
 
+pytestmark = pytest.mark.usefixtures("nothing_in_the_environment")
+
 CODE, STATE, SECRET, TOKEN = (Secret(f"canary-{name}/+=&") for name in ("code", "state", "secret", "token"))
 REDIRECT_URI = "https://app.example.com/airisk/callback/"
 GRANT = json.dumps({"access_token": "a-token"}).encode()
-#: Seconds, and none that anybody waits: only a deadline that does not hold makes a test last longer than half of them.
-TOO_LONG = 10.0
-
-Script = Callable[[socket.socket], None]
-
-
-def http(body: bytes = b"", status: str = "200 OK", *headers: str) -> bytes:
-    lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", "Connection: close", *headers]
-    return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
-
-
-def saying(*parts: bytes) -> Script:
-    """Say this, and close."""
-
-    def script(sock: socket.socket) -> None:
-        for part in parts:
-            sock.sendall(part)
-
-    return script
-
-
-def dripping(start: bytes, drop: bytes) -> Script:
-    """Say this, and then drop after drop, each well within every read timeout."""
-
-    def script(sock: socket.socket) -> None:
-        sock.sendall(start)
-        end = time.monotonic() + TOO_LONG
-        while time.monotonic() < end:
-            sock.sendall(drop)
-            time.sleep(0.02)
-
-    return script
-
-
-def flooding(start: bytes, wave: bytes) -> Script:
-    """Say this, and then the same again and again, as fast as it is taken."""
-
-    def script(sock: socket.socket) -> None:
-        sock.sendall(start)
-        end = time.monotonic() + TOO_LONG
-        while time.monotonic() < end:
-            sock.sendall(wave)
-
-    return script
-
-
-def silent(sock: socket.socket) -> None:
-    sock.settimeout(TOO_LONG)
-    sock.recv(1)
-
-
-def reset(sock: socket.socket) -> None:
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-
-
-def read_request(sock: socket.socket) -> bytes:
-    with sock.makefile("rb") as file:
-        head = b"".join(takewhile(lambda line: line not in (b"", b"\r\n"), file))
-        length = head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]
-        return head and head + b"\r\n" + file.read(int(length or 0))
-
-
-class Server(socketserver.ThreadingTCPServer):
-    """Reads one request a connection, remembers it, and answers by a script."""
-
-    allow_reuse_address = True
-
-    def __init__(self, script: Script, context: ssl.SSLContext | None = None) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.script = script
-        self.context = context
-        self.seen: list[bytes] = []
-        self.url = f"http{'s' if context else ''}://127.0.0.1:{self.server_address[1]}"
-        self._thread = threading.Thread(target=self.serve_forever, args=(0.01,))
-        self._thread.start()
-
-    def stop(self) -> None:
-        self.shutdown()
-        self.server_close()
-        self._thread.join()
-
-    def headers(self, number: int = 0) -> dict[str, str]:
-        lines = self.seen[number].partition(b"\r\n\r\n")[0].decode().split("\r\n")[1:]
-        return dict(line.split(": ", 1) for line in lines)
-
-
-class _Handler(socketserver.BaseRequestHandler):
-    server: Server
-
-    def handle(self) -> None:
-        with suppress(OSError):
-            if self.server.context is None:
-                self.answer(self.request)
-            else:
-                with self.server.context.wrap_socket(self.request, server_side=True) as sock:
-                    self.answer(sock)
-
-    def answer(self, sock: socket.socket) -> None:
-        sock.settimeout(TOO_LONG)
-        if request := read_request(sock):
-            self.server.seen.append(request)
-            self.server.script(sock)
-
-
-@pytest.fixture
-def serve() -> Iterator[Callable[..., Server]]:
-    """Start servers that end with the test."""
-    with ExitStack() as servers:
-
-        def serve(script: Script, context: ssl.SSLContext | None = None) -> Server:
-            server = Server(script, context)
-            servers.callback(server.stop)
-            return server
-
-        yield serve
 
 
 class Blocking(ExitStack):
@@ -191,14 +95,6 @@ def client(request: pytest.FixtureRequest, settings: "Settings") -> Iterator[Cal
         yield client
 
 
-@pytest.fixture(autouse=True)
-def nothing_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
-
-
-Serve = Callable[..., Server]
 ClientOf = Callable[..., AnyClient]
 
 
@@ -359,42 +255,6 @@ def test_an_exception_from_the_proxy_is_honoured(
     assert (len(server.seen), len(proxy.seen)) == (1, 0)
 
 
-@pytest.fixture
-def certificate(tmp_path: Path) -> Callable[..., tuple[ssl.SSLContext, str]]:
-    """Make self-signed certificates: for a server, and the bundle that would trust it."""
-
-    def certificate(host: str, ends_in: timedelta = timedelta(days=1)) -> tuple[ssl.SSLContext, str]:
-        key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "airisk")])
-        try:
-            subject: x509.GeneralName = x509.IPAddress(ip_address(host))
-        except ValueError:
-            subject = x509.DNSName(host)
-        now = datetime.now(UTC)
-        made = (
-            x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-            .not_valid_before(now - timedelta(days=1))
-            .not_valid_after(now + ends_in)
-            .add_extension(x509.SubjectAlternativeName([subject]), critical=False)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-            .sign(key, hashes.SHA256())
-        )
-        pem = serialization.Encoding.PEM
-        bundle, both = tmp_path / f"{host}.pem", tmp_path / f"{host}-with-key.pem"
-        bundle.write_bytes(made.public_bytes(pem))
-        plain = (serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-        both.write_bytes(made.public_bytes(pem) + key.private_bytes(pem, *plain))
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(both)
-        return context, str(bundle)
-
-    return certificate
-
-
-Certificate = Callable[..., tuple[ssl.SSLContext, str]]
-
-
 @pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
 def test_a_certificate_is_trusted_through_the_environments_bundle_only(
     serve: Serve, client: ClientOf, certificate: Certificate, monkeypatch: pytest.MonkeyPatch, variable: str
@@ -529,6 +389,7 @@ def test_a_server_that_falls_silent_late_gets_no_time_on_top(serve: Serve, clien
     assert_is_left_within(1.3, client(serve(script).url, TIMEOUT=(0.8, 0.8)))
 
 
+HTTP_DATE = "Wed, 21 Oct 2015 07:28:"
 BOMB = gzip.compress(b'{"access_token": "canary-token", "x": "' + b"x" * 30_000_000)
 ENDLESS = b"4000\r\n" + b"x" * 0x4000 + b"\r\n"
 
@@ -643,6 +504,10 @@ def test_plain_http_where_tls_was_expected_is_unavailable(serve: Serve, client: 
         ("503 Busy", "Retry-After: 17", 17),
         ("429 Slow down", "Retry-After: 7200", 60),
         ("502 Oops", "Retry-After: Wed, 21 Oct 2015 07:28:00 GMT", None),
+        ("503 Busy", "Retry-After: Fri, 31 Dec 9999 23:59:59 GMT", 60),
+        ("503 Busy", f"Date: {HTTP_DATE}00 GMT\r\nRetry-After: {HTTP_DATE}17 GMT", 17),
+        ("429 Slow down", f"Date: {HTTP_DATE}17 GMT\r\nRetry-After: {HTTP_DATE}17 GMT", None),
+        ("503 Busy", "Retry-After: soon", None),
     ],
 )
 def test_an_outage_says_how_long_to_wait(
@@ -736,3 +601,426 @@ def test_a_name_that_takes_long_to_resolve_does_not_give_the_server_more_time(
     server = serve(dripping(b"HTTP/1.1 200 OK\r\nX: ", b"x"))
     monkeypatch.setattr(socket, "getaddrinfo", slowly)
     assert_is_left_within(0.5, client(server.url, TIMEOUT=(0.25, 0.25)))
+
+
+# A connection that is used again
+
+
+class Gateway:
+    """AIRisk behind a gateway that keeps connections, and does what ``fails`` says with one that is used again.
+
+    :param fails: for a request and its number on its connection, what is done in place of an answer.
+    """
+
+    def __init__(self, serve: Serve, fails: Callable[[bytes, int], Script | None]) -> None:
+        self.fails = fails
+        self.requests: list[bytes] = []
+        self.connections = 0
+        self.server = serve(self._script)
+
+    def sent(self, method: str) -> list[dict[str, str]]:
+        """The parameters of each request by this method."""
+        found = [request for request in self.requests if request.startswith(method.encode())]
+        texts = [(request.split()[1].partition(b"?")[2] or request.partition(b"\r\n\r\n")[2]) for request in found]
+        return [dict(parse_qsl(text.decode())) for text in texts]
+
+    def _script(self, sock: socket.socket) -> None:
+        self.connections += 1
+        request, number = self.server.seen[-1], 1
+        while request:
+            self.requests.append(request)
+            failing = self.fails(request, number)
+            if failing is not None:
+                return failing(sock)
+            sock.sendall(self._answer(request))
+            request, number = read_request(sock), number + 1
+        return None
+
+    def _answer(self, request: bytes) -> bytes:
+        if request.startswith(b"POST"):
+            return f"HTTP/1.1 200 OK\r\nContent-Length: {len(GRANT)}\r\n\r\n".encode() + GRANT
+        back = urlencode({"code": f"code-{len(self.requests)}", "state": self.sent("GET")[-1]["state"]})
+        return f"HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: {REDIRECT_URI}?{back}\r\n\r\n".encode()
+
+
+def obtain(client: AnyClient) -> Any:
+    return client.run(flow.obtain_silently(client.deployment, "user_42"))
+
+
+def when_used_again(method: bytes, failing: Script) -> Callable[[bytes, int], Script | None]:
+    return lambda request, number: failing if number > 1 and request.startswith(method) else None
+
+
+@pytest.mark.parametrize("dying", [saying(), reset], ids=["close", "reset"])
+def test_flow_starts_anew_with_another_code(serve: Serve, client: ClientOf, dying: Script) -> None:
+    gateway = Gateway(serve, when_used_again(b"POST", dying))
+    with client(gateway.server.url) as airisk:
+        assert obtain(airisk).access_token == "a-token"
+        assert len({form["code"] for form in gateway.sent("POST")}) == len(gateway.sent("POST")) == 2
+        assert len({query["state"] for query in gateway.sent("GET")}) == len(gateway.sent("GET")) == 2
+        # It is known by now what becomes of such connections.
+        assert obtain(airisk).access_token == "a-token"
+        assert (len(gateway.requests), gateway.connections) == (6, 5)
+
+
+def test_flow_starts_anew_on_a_new_connection(serve: Serve, client: ClientOf) -> None:
+    gateway = Gateway(serve, when_used_again(b"GET", saying()))
+    with client(gateway.server.url) as airisk:
+        assert [obtain(airisk).access_token for _ in range(2)] == ["a-token"] * 2
+    assert [len(gateway.sent(method)) for method in ("GET", "POST")] == [3, 2]
+
+
+def test_flow_starts_anew_only_once(serve: Serve, client: ClientOf) -> None:
+    gateway = Gateway(serve, lambda request, _number: saying() if request.startswith(b"POST") else None)
+    with client(gateway.server.url) as airisk:
+        assert type(failure(obtain, airisk)) is AIRiskUnavailable
+    assert [len(gateway.sent(method)) for method in ("GET", "POST")] == [2, 2]
+
+
+def test_silence_on_used_connection_ends_a_flow(serve: Serve, client: ClientOf) -> None:
+    gateway = Gateway(serve, when_used_again(b"POST", silent))
+    with client(gateway.server.url, TIMEOUT=(0.5, 0.5)) as airisk:
+        assert type(failure(obtain, airisk)) is AIRiskUnavailable
+    assert len(gateway.sent("POST")) == 1
+
+
+def test_code_of_a_browser_is_not_sent_again(serve: Serve, client: ClientOf) -> None:
+    gateway = Gateway(serve, when_used_again(b"POST", saying()))
+    with client(gateway.server.url) as airisk:
+        exchange(airisk)
+        assert type(failure(exchange, airisk)) is AIRiskUnavailable
+    assert len(gateway.sent("POST")) == 2
+
+
+def test_half_an_answer_is_no_new_flow(serve: Serve, client: ClientOf) -> None:
+    gateway = Gateway(serve, when_used_again(b"POST", saying(b"HTT")))
+    airisk = client(gateway.server.url)
+    if isinstance(airisk, Blocking):
+        pytest.skip("httpx2 does not tell, and another flow has another code")
+    assert type(failure(obtain, airisk)) is AIRiskUnavailable
+    assert len(gateway.sent("POST")) == 1
+
+
+def test_interim_answer_is_not_the_answer(serve: Serve, client: ClientOf) -> None:
+    early = b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n"
+    server = serve(saying(early, http(GRANT)))
+    assert exchange(client(server.url)).access_token == "a-token"
+
+
+# Names, addresses and proxies
+
+
+@contextmanager
+def named(addresses: Callable[[], list[tuple[str, int]]]) -> Iterator[None]:
+    """Let ``airisk.invalid`` have these addresses."""
+    resolve = socket.getaddrinfo
+
+    def look_up(host: Any, *args: Any, **kwargs: Any) -> Any:
+        if host not in ("airisk.invalid", b"airisk.invalid"):
+            return resolve(host, *args, **kwargs)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in addresses()]
+
+    with mock.patch("socket.getaddrinfo", look_up):
+        yield
+
+
+@contextmanager
+def deaf(number: int, port: int) -> Iterator[tuple[str, int]]:
+    """An address that answers nobody: its queue is full."""
+    with ExitStack() as kept:
+        listener = kept.enter_context(socket.create_server((f"127.0.0.{number}", port), backlog=0))
+        for _ in range(4):
+            waiting = kept.enter_context(socket.socket())
+            waiting.setblocking(False)  # noqa: FBT003
+            waiting.connect_ex(listener.getsockname())
+        yield listener.getsockname()
+
+
+def test_dead_addresses_count_once(client: ClientOf, settings: "Settings") -> None:
+    settings.DEBUG = True
+    with ExitStack() as kept:
+        port = kept.enter_context(deaf(2, 0))[1]
+        addresses = [("127.0.0.2", port), *(kept.enter_context(deaf(number, port)) for number in (3, 4, 5))]
+        with named(lambda: addresses):
+            assert_is_left_within(1.5, client(f"http://airisk.invalid:{port}", TIMEOUT=(0.6, 0.9)))
+
+
+def test_live_address_behind_dead_ones_is_found(serve: Serve, client: ClientOf, settings: "Settings") -> None:
+    settings.DEBUG = True
+    server = serve(saying(http(GRANT)))
+    with deaf(2, server.port) as dead, named(lambda: [("127.0.0.3", server.port), dead, server.address]):
+        assert exchange(client(f"http://airisk.invalid:{server.port}", TIMEOUT=(3, 4))).access_token == "a-token"
+
+
+def test_refusing_address_leaves_the_dead_one(client: ClientOf, settings: "Settings") -> None:
+    settings.DEBUG = True
+    with deaf(2, 0) as dead, named(lambda: [dead, ("127.0.0.3", dead[1])]):
+        error = failure(exchange, client(f"http://airisk.invalid:{dead[1]}", TIMEOUT=(0.4, 0.5)))
+    assert "Timeout" in str(error)
+
+
+def test_unknown_name_is_unavailable(client: ClientOf, settings: "Settings") -> None:
+    def unknown() -> list[tuple[str, int]]:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    settings.DEBUG = True
+    with named(unknown):
+        assert isinstance(failure(exchange, client("http://airisk.invalid")), AIRiskUnavailable)
+
+
+def test_name_without_addresses_is_unavailable(client: ClientOf, settings: "Settings") -> None:
+    settings.DEBUG = True
+    with named(list):
+        assert isinstance(failure(exchange, client("http://airisk.invalid")), AIRiskUnavailable)
+
+
+def test_hanging_resolver_is_not_waited_for(client: ClientOf, settings: "Settings") -> None:
+    settings.DEBUG = True
+    over = threading.Event()
+
+    def hang() -> list[tuple[str, int]]:
+        over.wait(TOO_LONG)
+        return []
+
+    # The event loop's own thread is waited for when it is closed.
+    with named(hang), ExitStack() as end:
+        airisk = client("http://airisk.invalid", TIMEOUT=(0.1, 0.2))
+        end.callback(over.set)
+        assert isinstance(failure(exchange, airisk), AIRiskUnavailable)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "me:canary-password@localhost", "//localhost"])
+def test_proxy_without_a_scheme_is_http(
+    serve: Serve, client: ClientOf, settings: "Settings", monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    settings.DEBUG = True
+    proxy = serve(saying(http(GRANT)))
+    monkeypatch.setenv("http_proxy", f"{host}:{proxy.port}")
+    assert exchange(client("http://airisk.invalid")).access_token == "a-token"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "cause"),
+    [
+        ("https_proxy", "socks://me:canary-password@proxy.corp:1080", "proxy of the scheme socks,"),
+        ("https_proxy", "ftp://proxy.corp", "proxy of the scheme ftp,"),
+        ("https_proxy", "http://me:canary-password@[proxy.corp", "proxy whose address cannot be read"),
+        ("https_proxy", "http://", "proxy whose address cannot be read"),
+        ("https_proxy", "me:canary-password@[proxy.corp", "proxy whose address cannot be read"),
+        ("REQUESTS_CA_BUNDLE", "/nowhere/bundle.pem", "the CA certificate bundle .* is not there"),
+    ],
+)
+def test_fault_of_the_environment_is_named(
+    client: ClientOf, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, cause: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    error = failure(exchange, client("https://127.0.0.1:9"))
+    assert isinstance(error, AIRiskUnavailable)
+    assert re.search(cause, str(error))
+
+
+def onward(server: Server) -> Script:
+    """A proxy that has been asked for a tunnel, and leads it to this server."""
+
+    def script(sock: socket.socket) -> None:
+        sock.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        with socket.create_connection(server.address) as other, ThreadPoolExecutor(1) as pool:
+            pool.submit(pump, other, sock)
+            pump(sock, other)
+
+    return script
+
+
+def pump(source: socket.socket, target: socket.socket) -> None:
+    with suppress(OSError):
+        while part := source.recv(65536):
+            target.sendall(part)
+    with suppress(OSError):
+        target.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.mark.parametrize("scheme", ["", "http://"])
+def test_tunnel_of_a_proxy_is_used(
+    serve: Serve, client: ClientOf, certificate: Certificate, monkeypatch: pytest.MonkeyPatch, scheme: str
+) -> None:
+    context, bundle = certificate("airisk.invalid")
+    server = serve(saying(http(GRANT)), context)
+    proxy = serve(onward(server))
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", bundle)
+    monkeypatch.setenv("https_proxy", f"{scheme}127.0.0.1:{proxy.port}")
+    with client("https://airisk.invalid") as airisk:
+        assert exchange(airisk).access_token == "a-token"
+    assert len(server.seen) == 1
+    proxy.script = saying(http(b"", "403 Forbidden"))
+    with client("https://airisk.invalid") as airisk:
+        assert isinstance(failure(exchange, airisk), AIRiskUnavailable)
+
+
+WITHOUT_SOCKS = """
+import asyncio, sys
+sys.modules["socks"] = sys.modules["socksio"] = None
+from types import SimpleNamespace
+from django.conf import settings
+settings.configure(USE_TZ=True)
+from airisk_oauth.async_transport import AsyncOAuthClient
+from airisk_oauth.protocol import Call
+from airisk_oauth.transport import OAuthClient
+airisk = SimpleNamespace(alias="default", base_url="https://127.0.0.1:9", timeout=(1, 1))
+def flow():
+    yield Call("GET", airisk.base_url)
+async def run():
+    async with AsyncOAuthClient(airisk) as client:
+        await client.run(flow())
+for call in (lambda: OAuthClient(airisk).run(flow()), lambda: asyncio.run(run())):
+    try:
+        call()
+    except Exception as error:
+        print(type(error).__name__, error)
+"""
+
+
+def test_missing_package_for_socks_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "socks", None)
+    assert (
+        str(obstacle("socks5://127.0.0.1:9", bundle=True)) == "the environment names a SOCKS proxy, which needs PySocks"
+    )
+    environment = {**os.environ, "https_proxy": "socks5h://127.0.0.1:9", "no_proxy": ""}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", WITHOUT_SOCKS],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    first, second = done.stdout.splitlines()
+    needs = "AIRiskUnavailable AIRisk did not answer (ProxyUnusable: the environment names a SOCKS proxy, which needs"
+    assert (first, second) == (f"{needs} PySocks).", f"{needs} socksio).")
+
+
+def socks(server: Server) -> Script:
+    """A SOCKS5 proxy (RFC 1928) without authentication, which leads everywhere to this server."""
+
+    def script(sock: socket.socket) -> None:
+        sock.sendall(b"\x05\x00")
+        sock.recv(262)
+        sock.sendall(b"\x05\x00\x00\x01" + bytes(6))
+        with socket.create_connection(server.address) as onward:
+            onward.sendall(read_request(sock))
+            while part := onward.recv(65536):
+                sock.sendall(part)
+
+    return script
+
+
+@pytest.mark.parametrize("scheme", ["socks5", "socks5h"])
+def test_socks_proxy_is_used(
+    serve: Serve, client: ClientOf, settings: "Settings", monkeypatch: pytest.MonkeyPatch, scheme: str
+) -> None:
+    settings.DEBUG = True
+    proxy = serve(socks(serve(saying(http(GRANT)))))
+    proxy.greeting = 3
+    monkeypatch.setenv("http_proxy", f"{scheme}://127.0.0.1:{proxy.port}")
+    with named(lambda: [("127.0.0.1", 9)]):
+        assert exchange(client("http://airisk.invalid")).access_token == "a-token"
+
+
+def test_site_with_its_own_way_to_connect_keeps_it(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, settings: Any
+) -> None:
+    """Replacing ``create_connection`` of urllib3 is how many sites choose addresses."""
+    settings.DEBUG = True
+    server = serve(saying(http(GRANT)))
+    monkeypatch.setattr(
+        "urllib3.util.connection.create_connection",
+        lambda _address, *_args, **_kwargs: socket.create_connection(server.address),
+    )
+    set_option(settings, BASE_URL="http://airisk.invalid")
+    with OAuthClient(conf.deployment()) as airisk:
+        assert exchange(airisk).access_token == "a-token"
+
+
+# The site's own time limit
+
+
+class Limit(TimeoutError):
+    """What a site's handler raises."""
+
+
+class Handler:
+    def __call__(self, *_args: object) -> None:
+        raise Limit
+
+    def method(self, *args: object) -> None:
+        self(*args)
+
+
+@contextmanager
+def limited(handler: Any) -> Iterator[Callable[[], None]]:
+    """Handle SIGALRM like this, and lend a function that sends it to this process."""
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        yield lambda: os.kill(os.getpid(), signal.SIGALRM)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
+def raise_limit(*_args: object) -> None:
+    raise Limit
+
+
+@pytest.mark.parametrize("start", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n"], ids=["headers", "body"])
+@pytest.mark.parametrize(
+    "handler",
+    [raise_limit, Handler(), Handler().method, partial(raise_limit)],
+    ids=["function", "object", "method", "partial"],
+)
+def test_site_s_own_time_limit_is_raised_as_it_is(serve: Serve, settings: Any, handler: Any, start: bytes) -> None:
+    def script(sock: socket.socket) -> None:
+        sock.sendall(start)
+        time.sleep(0.05)
+        strike()
+        silent(sock)
+
+    set_option(settings, BASE_URL=serve(script).url)
+    with limited(handler) as strike, OAuthClient(conf.deployment()) as airisk, pytest.raises(Limit) as raised:
+        exchange(airisk)
+    shown = "".join(traceback.TracebackException.from_exception(raised.value, capture_locals=True).format())
+    assert "canary" not in shown
+
+
+def test_time_limit_is_raised_from_a_loop(settings: Any) -> None:
+    async def handle(_transport: Any, _request: Any) -> Any:
+        strike()
+        await asyncio.sleep(0)
+
+    with (
+        limited(raise_limit) as strike,
+        mock.patch.object(httpx2.AsyncHTTPTransport, "handle_async_request", handle),
+        Blocking(conf.deployment()) as airisk,
+        pytest.raises(Limit),
+    ):
+        exchange(airisk)
+
+
+def test_timeout_in_a_thread_is_unavailable(serve: Serve, settings: Any) -> None:
+    set_option(settings, BASE_URL=serve(silent).url, TIMEOUT=(0.1, 0.1))
+    with OAuthClient(conf.deployment()) as airisk, ThreadPoolExecutor(1) as pool:
+        assert isinstance(pool.submit(failure, exchange, airisk).result(), AIRiskUnavailable)
+
+
+# The doctor
+
+
+def test_look_of_the_doctor_is_over_in_time(serve: Serve, settings: Any) -> None:
+    set_option(settings, BASE_URL=serve(dripping(b"HTTP/1.1 200 OK\r\nX: ", b"x")).url)
+    began = time.monotonic()
+    with pytest.raises(requests.ReadTimeout):
+        look(conf.deployment(), conf.deployment().base_url, {}, (0.2, 0.2))
+    assert time.monotonic() - began < TOO_LONG / 2
+
+
+def test_look_of_the_doctor_follows_nothing(serve: Serve, settings: Any) -> None:
+    server = serve(saying(http(b"", "302 Found", "Location: /elsewhere", "Date: today")))
+    set_option(settings, BASE_URL=server.url)
+    response = look(conf.deployment(), server.url, {"User-Agent": USER_AGENT}, (1, 1))
+    assert (response.status_code, response.headers["Date"], len(server.seen)) == (302, "today", 1)

@@ -1,7 +1,6 @@
 """AIRisk for the tests of a site: :class:`FakeAIRisk`, which is the fixture ``airisk`` of pytest.
 
-It is put where requests leave the process, by ``responses``: everything of the site and of this package runs as it
-does in production.
+It is put where requests leave the process: everything of the site and of this package runs as it does in production.
 """
 
 import html
@@ -11,7 +10,6 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
-import requests
 from django.utils import timezone
 
 from .. import conf, unwritten
@@ -19,40 +17,37 @@ from ..conf import DEFAULT_ALIAS, Deployment
 from ..models import AIRiskIdentity, AIRiskToken
 from ..protocol import Secret, TokenGrant
 from ..sandbox.world import Caller
-from .async_door import async_door
-from .server import AIRiskServer, Call, deployments_at
-
-try:
-    import responses
-except ImportError:
-    raise ImportError("Testing with AIRisk needs responses: pip install 'django-airisk-oauth[testing]'") from None
+from .doors import doors
+from .server import AIRiskServer, Call
 
 if TYPE_CHECKING:
+    from contextlib import ExitStack
+
     from django.test import Client
 
 __all__ = ["AIRiskTestMixin", "Call", "FakeAIRisk"]
 
 
 class FakeAIRisk(AIRiskServer):
-    """Answers for every deployment in ``AIRISK_OAUTH``; a context manager.
+    """Answers for every deployment in ``AIRISK_OAUTH``; a context manager, and one at a time in a process.
 
     While it is active, nothing that ``requests`` sends leaves the process. What goes to AIRisk comes here; what goes
-    elsewhere is a ``ConnectionError``, but for what the test itself answers by ``responses.get()`` and the like.
+    elsewhere is a ``ConnectionError``, except what the test itself answers by ``responses.get()`` and the like. Blocks
+    of ``responses`` may be around it and within it.
     What ``httpx2`` sends to AIRisk comes here, too; it goes elsewhere as ever.
+
+    :raises RuntimeError: when it is entered while another one is active.
     """
 
     def __enter__(self) -> Self:
-        responses.add(_Door(self))
-        responses.start()
-        self._async_door = async_door(self)
-        self._async_door.__enter__()
+        # Into a name first: what fails to open must not replace what is open.
+        opened = doors(self)
+        self._doors: ExitStack = opened
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._async_door.__exit__(None, None, None)
+        self._doors.close()
         unwritten.forget_all()
-        responses.stop(allow_assert=False)
-        responses.reset()
 
     def connect(
         self,
@@ -131,26 +126,3 @@ class AIRiskTestMixin(unittest.TestCase):
     def setUp(self) -> None:
         super().setUp()
         self.airisk = self.enterContext(FakeAIRisk())
-
-
-class _Door(responses.CallbackResponse):
-    """Leads every request to an origin of AIRisk's to the fake."""
-
-    def __init__(self, airisk: FakeAIRisk) -> None:
-        super().__init__("ANY", "AIRISK_OAUTH", self._open)
-        self._airisk = airisk
-
-    def matches(self, request: requests.PreparedRequest) -> tuple[bool, str]:
-        # Of two that match, responses drops the first for good.
-        others = (each for each in responses.registered() if not isinstance(each, _Door))
-        is_ours = bool(deployments_at(str(request.url))) and not any(each.matches(request)[0] for each in others)
-        return is_ours, "Answers for AIRisk only"
-
-    def _open(self, request: requests.PreparedRequest) -> tuple[int, dict[str, str], bytes]:
-        body = request.body or b""
-        if not isinstance(body, bytes):
-            body = body.encode() if isinstance(body, str) else b"".join(body)
-        try:
-            return self._airisk.receive(str(request.method), str(request.url), request.headers, body)
-        except ConnectionRefusedError as error:
-            raise requests.ConnectionError(str(error)) from None
