@@ -28,7 +28,7 @@ def check_site(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any) ->
 @register(Tags.security, deploy=True)
 def check_deployment(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any) -> list[CheckMessage]:
     """Warn of what weakens the flow on a site that is open to the world; part of ``check --deploy``."""
-    return [*_key_warnings(), *_cookie_warnings(), *_transport_warnings(), *_policy_warnings()]
+    return [*_key_warnings(), *_cookie_warnings(), *_transport_warnings(), *_policy_warnings(), *_code_warnings()]
 
 
 def _site_errors() -> Iterator[CheckMessage]:
@@ -127,6 +127,18 @@ def _policy_warnings() -> Iterator[CheckMessage]:
                 f"The policy's form-action leaves out AIRISK_OAUTH[{alias!r}]: Connect leads nowhere.",
                 hint=f"Add {urljoin(deployment.base_url, '/').rstrip('/')} to its form-action.",
                 id="airisk_oauth.W008",
+            )
+
+
+def _code_warnings() -> Iterator[CheckMessage]:
+    for alias in _usable_aliases():
+        if not conf.is_written(alias, "CODE_FROM"):
+            yield Warning(
+                f"AIRISK_OAUTH[{alias!r}]: CODE_FROM is not set. Where a code carries its user, users can connect as "
+                "somebody else.",
+                hint="Run check_airisk, which finds out whether this deployment needs CODE_FROM = 'server', and write "
+                "down that or 'browser'.",
+                id="airisk_oauth.W010",
             )
 
 
