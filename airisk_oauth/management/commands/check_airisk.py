@@ -1,13 +1,14 @@
-"""Try each deployment for real, and say what is wrong and who can mend it; a script reads the status."""
+"""Try each deployment for real, and say what is wrong and who can fix it; a script reads the exit status."""
 
 from typing import Any
 
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import DatabaseError
 
 from airisk_oauth import conf
-from airisk_oauth.diagnosis import diagnose
+from airisk_oauth.diagnosis.steps import diagnose
 
 
 class Command(BaseCommand):
@@ -49,3 +50,8 @@ def _user(name: str) -> Any:
         return users._default_manager.get_by_natural_key(name)
     except users.DoesNotExist:
         raise CommandError(f"There is no user {name!r}.") from None
+    except DatabaseError as error:
+        raise CommandError(
+            f"The users cannot be read ({type(error).__name__}). Whoever runs this server: see that the database runs, "
+            "and run manage.py migrate."
+        ) from None

@@ -1,0 +1,149 @@
+"""Why AIRisk refuses: a cause is named only where AIRisk names it, or where other requests rule out the rest."""
+
+import secrets
+import uuid
+from dataclasses import replace
+from typing import Final
+from urllib.parse import urljoin
+
+from .. import flow
+from ..conf import Deployment
+from ..exceptions import AIRiskError, AIRiskRefused
+from ..protocol import Call, Calls, PageShown, Reply, Secret
+from ..transport import OAuthClient
+from .faults import ADMINISTRATOR, SITE, STAFF, Fault, is_airisks_own, refused
+
+_FROM_IDENTITY: Final = "airisk_oauth.userids.from_identity"
+#: Statuses of an address at which there is no endpoint.
+_NOTHING_THERE: Final = (404, 405)
+
+
+def authorization_refused(
+    deployment: Deployment, userid: str | None, error: AIRiskRefused, *, callback_fits: bool
+) -> Fault:
+    """Return why the authorization endpoint says no.
+
+    :param callback_fits: whether ``REDIRECT_URI`` is this site's callback.
+    """
+    with OAuthClient(deployment) as client:
+        if userid is not None and _outcome(client, deployment, None) is None:
+            return Fault(f"AIRisk refuses the userid {userid}, and answers without one. {error}.", _correct(deployment))
+        if error.status in _NOTHING_THERE:
+            return Fault(
+                f"There is no authorization endpoint at {deployment.authorize_url}. {error}.",
+                f"{SITE} correct BASE_URL, or AUTHORIZE_PATH.",
+            )
+        at_fault = _option_at_fault(client, deployment, userid, error) if is_airisks_own(error) else ""
+    if at_fault == "CLIENT_ID":
+        return Fault(
+            f"AIRisk does not know CLIENT_ID {deployment.client_id}. {error}.",
+            f"{SITE} set CLIENT_ID to the client_id of an APIUser of this deployment.",
+        )
+    if at_fault == "REDIRECT_URI":
+        return _not_registered(deployment, error, callback_fits=callback_fits)
+    if at_fault:
+        return Fault(
+            f"AIRisk does not know CLIENT_ID {deployment.client_id}, or not REDIRECT_URI {deployment.redirect_uri}: "
+            f"it says the same of both. {error}.",
+            f"{ADMINISTRATOR} compare both with those of the APIUser.",
+        )
+    return refused(error, deployment.client_id)
+
+
+def _not_registered(deployment: Deployment, error: AIRiskRefused, *, callback_fits: bool) -> Fault:
+    said = f"AIRisk does not know REDIRECT_URI {deployment.redirect_uri}. {error}."
+    if not callback_fits:
+        return Fault(said, f"{SITE} first correct REDIRECT_URI, which is not this site's callback either.")
+    return Fault(
+        said,
+        f"{ADMINISTRATOR} if that is this site's address, add exactly this to the redirect URIs of the APIUser "
+        f"{deployment.client_id}. {SITE} if it is misspelt, correct it.",
+    )
+
+
+def token_refused(deployment: Deployment, userid: str | None, error: AIRiskRefused) -> Fault:
+    """Return why the token endpoint says no to a code that has just come."""
+    if error.status in _NOTHING_THERE:
+        return Fault(
+            f"There is no token endpoint at {deployment.token_url}. {error}.",
+            f"{SITE} correct BASE_URL, or TOKEN_PATH.",
+        )
+    if is_airisks_own(error):
+        with OAuthClient(deployment) as client:
+            # CLIENT_ID is known, because a code came for it.
+            if "client_secret" in error.reason or (error.status == 401 and _made_up_code(client, userid) == 401):
+                return Fault(
+                    f"AIRisk does not accept CLIENT_SECRET. {error}.",
+                    f"{SITE} set CLIENT_SECRET to the client_secret of the APIUser {deployment.client_id}.",
+                )
+    return refused(error, deployment.client_id)
+
+
+def look_again(client: OAuthClient, deployment: Deployment, userid: str | None) -> Reply | None:
+    """Return what the authorization endpoint answers, as it comes; ``None`` where that is nothing."""
+
+    def calls() -> Calls[Reply]:
+        return (yield Call("GET", flow.authorization_url(deployment, state=flow.new_state(), userid=userid)))
+
+    try:
+        return client.run(calls())
+    except AIRiskError:
+        return None
+
+
+def _option_at_fault(client: OAuthClient, deployment: Deployment, userid: str | None, error: AIRiskRefused) -> str:
+    """Return ``CLIENT_ID``, ``REDIRECT_URI``, ``BOTH`` where it can be either, or an empty string for none of them."""
+    for option in ("CLIENT_ID", "REDIRECT_URI"):
+        if option.lower() in error.reason.lower():
+            return option
+    reply = look_again(client, deployment, userid)
+    if reply is None or (reply.location or "").partition("?")[0] == deployment.redirect_uri:
+        # AIRisk sends refusals there only if it knows client and address.
+        return ""
+    unregistered = urljoin(deployment.redirect_uri, f"/{uuid.uuid4()}/")
+    other_client = _outcome(client, replace(deployment, client_id=str(uuid.uuid4())), userid)
+    other_address = _outcome(client, replace(deployment, redirect_uri=unregistered), userid)
+    same = [
+        option
+        for option, other in (("CLIENT_ID", other_client), ("REDIRECT_URI", other_address))
+        if _alike(error, other)
+    ]
+    if len(same) < 2:
+        return "".join(same)
+    # An unknown client is refused whatever address it names; whether it is known, the token endpoint can tell.
+    return {400: "REDIRECT_URI", 401: "CLIENT_ID"}.get(_made_up_code(client, userid), "BOTH")
+
+
+def _alike(error: AIRiskRefused, other: AIRiskError | None) -> bool:
+    return isinstance(other, AIRiskRefused) and (other.status, other.reason) == (error.status, error.reason)
+
+
+def _outcome(client: OAuthClient, deployment: Deployment, userid: str | None) -> AIRiskError | None:
+    """Return how asking for a code fails; ``None``: a code came, or a page for a person."""
+    try:
+        client.run(flow.authorize(deployment, state=flow.new_state(), userid=userid))
+    except PageShown:
+        return None
+    except AIRiskError as error:
+        return error
+    return None
+
+
+def _made_up_code(client: OAuthClient, userid: str | None) -> int:
+    """Return the status of the refusal of a code that AIRisk never gave: 400 only if it names the code, else 0."""
+    try:
+        client.run(flow.exchange(client.deployment, Secret(secrets.token_urlsafe(32)), userid=userid))
+    except AIRiskRefused as error:
+        is_vague = error.status == 400 and "code" not in error.reason.lower()
+        return 0 if is_vague or not is_airisks_own(error) else error.status
+    except AIRiskError:
+        pass
+    return 0
+
+
+def _correct(deployment: Deployment) -> str:
+    if deployment.userid == _FROM_IDENTITY:
+        site = f"{STAFF} correct the user's AIRisk identity in the admin."
+    else:
+        site = f"{SITE} correct what {deployment.userid} returns."
+    return f"{site} {ADMINISTRATOR} else, look up whether there is such an ApplicationUser, and whether it is active."
