@@ -30,18 +30,18 @@ def findings(deployment: Deployment, userid: str | None) -> Iterator[Finding]:
     whose = "the application" if userid is None else userid
     trials = _Trials(deployment, userid)
     found = {name: trials.outcome(calls) for name, calls in trials.all()}
-    unbound = [name for name in (trials.OTHER, trials.NOBODY) if found.get(name) == _TRADED]
-    if unbound:
-        yield _unbound(deployment, whose, unbound)
-    for name, said in ((trials.AGAIN, "works a second time"), (trials.ADDRESS, "works with another redirect URI")):
-        if found[name] == _TRADED:
-            yield _loose(deployment, f"A code for {whose} {said}.")
+    traded = [name for name, outcome in found.items() if outcome == _TRADED]
     kept = [name for name, outcome in found.items() if outcome == _REFUSED]
+    if unbound := [name for name in traded if name in trials.binding]:
+        yield _unbound(deployment, whose, unbound)
+    for name in traded:
+        if name not in trials.binding:
+            yield _loose(deployment, f"A code for {whose} works {name}.")
     if kept:
-        yield Finding.of(STEP, f"a code for {whose} is refused {_listed(kept)}{_hint(deployment, userid, unbound)}")
-    for name, outcome in found.items():
-        if outcome not in (_TRADED, _REFUSED):
-            yield Finding.of(STEP, f"whether a code for {whose} is refused {name} is not known: {outcome}")
+        hint = trials.hint if len(kept) == len(found) else ""
+        yield Finding.of(STEP, f"a code for {whose} is refused {_listed(kept)}{hint}")
+    for name in (each for each in found if each not in (*traded, *kept)):
+        yield Finding.of(STEP, f"whether a code for {whose} is refused {name} is not known: {found[name]}")
 
 
 def _unbound(deployment: Deployment, whose: str, how: list[str]) -> Finding:
@@ -66,12 +66,6 @@ def _loose(deployment: Deployment, said: str) -> Finding:
     )
 
 
-def _hint(deployment: Deployment, userid: str | None, unbound: list[str]) -> str:
-    if userid is None:
-        return "; for a user's codes, run this with --user"
-    return '; CODE_FROM = "browser" is safe here' if not unbound and deployment.code_from == "browser" else ""
-
-
 def _listed(names: list[str]) -> str:
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
@@ -79,21 +73,29 @@ def _listed(names: list[str]) -> str:
 class _Trials:
     """Token requests that AIRisk should refuse, each for a code of its own."""
 
-    OTHER: Final = "with another userid"
-    NOBODY: Final = "without a userid"
-    AGAIN: Final = "a second time"
-    ADDRESS: Final = "with another redirect URI"
-
     def __init__(self, deployment: Deployment, userid: str | None) -> None:
         self.deployment, self.userid = deployment, userid
+        others: Any = AIRiskIdentity.objects.primary().filter(deployment=deployment.alias).order_by("pk")
+        #: One that AIRisk knows, if this site has one; else one that is made up, and refused if only for that.
+        self.other: str | None = others.exclude(userid=userid or "").values_list("userid", flat=True).first()
+        self.binding = (f"with {'a made-up' if self.other is None else 'another'} userid", "without a userid")
+
+    @property
+    def hint(self) -> str:
+        """What follows from it if all were refused."""
+        if self.userid is None:
+            return "; for a user's codes, run this with --user"
+        if self.deployment.code_from == "server":
+            return ""
+        return '; CODE_FROM = "browser" is safe' + (" as far as that can tell" if self.other is None else "")
 
     def all(self) -> Iterator[tuple[str, Calls[str]]]:
-        yield self.OTHER, self._trade(self.deployment, self._another_userid())
+        yield self.binding[0], self._trade(self.deployment, self.other or str(uuid.uuid4()))
         if self.userid is not None:
-            yield self.NOBODY, self._trade(self.deployment, None)
-        yield self.AGAIN, self._trade(self.deployment, self.userid, again=True)
+            yield self.binding[1], self._trade(self.deployment, None)
+        yield "a second time", self._trade(self.deployment, self.userid, again=True)
         elsewhere = urljoin(self.deployment.redirect_uri, f"/{uuid.uuid4()}/")
-        yield self.ADDRESS, self._trade(replace(self.deployment, redirect_uri=elsewhere), self.userid)
+        yield "with another redirect URI", self._trade(replace(self.deployment, redirect_uri=elsewhere), self.userid)
 
     def outcome(self, calls: Calls[str]) -> str:
         """Return what became of a trial, or why that is not known."""
@@ -114,9 +116,3 @@ class _Trials:
         except AIRiskRefused:
             return _REFUSED
         return _TRADED
-
-    def _another_userid(self) -> str:
-        """Return one that AIRisk knows, if this site does; else one that is made up, as AIRisk's own look."""
-        others: Any = AIRiskIdentity.objects.primary().filter(deployment=self.deployment.alias)
-        known = others.exclude(userid=self.userid or "").order_by("pk").values_list("userid", flat=True).first()
-        return str(known or uuid.uuid4())

@@ -144,17 +144,17 @@ class _Examination:
         if not location:
             return Fault("A page came where AIRisk redirects at once.", remedy)
         try:
-            target = plain(urljoin(self.deployment.authorize_url, location).partition("?")[0])
+            target = urljoin(self.deployment.authorize_url, location).partition("?")[0]
         except ValueError:
-            target = plain(location.partition("?")[0])
+            target = location.partition("?")[0]
         origin, redirect_uri = protocol.origin_of(target), self.deployment.redirect_uri
         if origin and origin != self.deployment.origin and origin[1] == urlsplit(redirect_uri).hostname:
             return Fault(
-                f"AIRisk redirects to {target}, and REDIRECT_URI is {redirect_uri}.",
+                f"AIRisk redirects to {plain(target)!r}, and REDIRECT_URI is {redirect_uri!r}.",
                 f"{SITE} make REDIRECT_URI the same, letter for letter, here and on the APIUser.",
             )
         where = target if origin is None or origin == self.deployment.origin else origin[1]
-        return Fault(f"A redirect to {where} came where AIRisk redirects to REDIRECT_URI.", remedy)
+        return Fault(f"A redirect to {plain(where)} came where AIRisk redirects to REDIRECT_URI.", remedy)
 
     def try_token(self) -> str:
         deployment, began = self.deployment, time.monotonic()
