@@ -27,6 +27,7 @@ from airisk_oauth.sandbox.world import World
 
 from . import site_views
 from .flows import connect, give_token
+from .support.chat import FIRST_LINE, QUESTION
 from .test_connecting import configure
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ async def hold_aclient_and_wait(request: Any) -> HttpResponse:
 
 async def hold_aclient_streamed(request: Any) -> StreamingHttpResponse:
     async def lines() -> AsyncIterator[bytes]:
-        async with request.airisk.aclient.stream("GET", "/api/StreamAnswer") as answer:
+        async with request.airisk.aclient.stream("POST", "/api/Chat/AskAgent", json=QUESTION) as answer:
             held[:] = [request.airisk]
             async for part in answer.aiter_bytes():
                 yield part
@@ -114,7 +115,7 @@ def hold_and_fail(request: HttpRequest) -> HttpResponse:
 
 def call_second(request: HttpRequest) -> HttpResponse:
     with AIRiskSession.for_user(request.user, "second") as airisk:
-        return HttpResponse(airisk.get("/api/GetModels").content)
+        return HttpResponse(airisk.get("/api/Chat/ListAgents").content)
 
 
 def is_open(session: AIRiskSession) -> bool:
@@ -219,7 +220,7 @@ def test_the_session_of_a_streamed_response_is_closed_after_its_last_byte(
     connect(browser)
     response: Any = browser.get("/hold-streamed/")
     lines = iter(response)
-    assert b"lastMessage" in next(lines)
+    assert b"lastUpdated" in next(lines)
     assert is_open(held[0])
     assert list(lines) == [b"last"]
     assert not is_open(held[0])
@@ -237,7 +238,7 @@ def test_the_session_of_an_asynchronous_stream_is_closed_after_its_last_byte(
     async def read() -> None:
         response: Any = await client.get("/hold-streamed-async/")
         lines = aiter(response)
-        assert b"lastMessage" in await anext(lines)
+        assert b"lastUpdated" in await anext(lines)
         assert is_open(held[0])
         assert [line async for line in lines] == [b"last"]
         assert not is_open(held[0])
@@ -247,7 +248,7 @@ def test_the_session_of_an_asynchronous_stream_is_closed_after_its_last_byte(
 
 def test_an_asynchronous_view_calls_by_the_other_side(visit: Browser, browser: Client, airisk: World) -> None:
     connect(browser)
-    assert b"lastMessage" in visit("/hold-aclient/").content
+    assert b"lastUpdated" in visit("/hold-aclient/").content
     assert airisk.journal[-1].values == {"client_id": "client-1", "userid": "user_42"}
     # In a synchronous stack there is no loop left to close it on, and nothing in it to close.
     assert held[0].aclient.is_closed is isinstance(visit.client, AsyncClient)
@@ -275,7 +276,7 @@ def test_the_other_side_is_closed_after_the_last_byte_of_a_stream(
         assert held[0].aclient.is_closed
         return first + rest
 
-    assert b"Answer for user_42:" in read()
+    assert FIRST_LINE.encode() in read()
 
 
 @pytest.mark.django_db(transaction=True)

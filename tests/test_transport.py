@@ -424,7 +424,7 @@ def test_a_certificate_that_proves_nothing_gets_no_code_no_secret_and_no_token(
         assert isinstance(failure(call, client(server.url)), AIRiskUnavailable)
     give_token(None)
     with AIRiskSession.for_application() as session, pytest.raises(AIRiskUnavailable):
-        session.get("/api/GetModels")
+        session.get("/api/Chat/ListAgents")
     assert server.seen == []
 
 
