@@ -184,11 +184,45 @@ def test_wrong_secret_is_blamed_on_client_secret(airisk: SecondAIRisk, mia: User
     assert "does not accept CLIENT_SECRET" in fault()[0]
 
 
+def _code_first(airisk: SecondAIRisk, given: dict[str, str]) -> Answer:
+    return airisk.trade(given) if given["code"] in airisk.codes else answer_text("Invalid Code")
+
+
+def test_secret_at_a_server_that_reads_codes_first(airisk: SecondAIRisk) -> None:
+    """There a made-up code shows nothing about the client."""
+    airisk.client_secret = "another"
+    airisk.answers[TRADE] = lambda given: _code_first(airisk, given)
+    found, remedy = fault()
+    assert found.startswith("token: AIRisk refused with status 401: Unauthorized (traceId 00-")
+    assert found.endswith("), which AIRisk documents for a client that it does not know.")
+    assert (remedy.startswith(f"{SITE} set CLIENT_SECRET"), ADMINISTRATOR in remedy) == (True, True)
+
+
+def test_client_at_a_server_that_reads_codes_first(airisk: SecondAIRisk) -> None:
+    airisk.client_id = "another"
+    airisk.answers[TRADE] = lambda given: _code_first(airisk, given)
+    assert "AIRisk does not know CLIENT_ID client-1, or not REDIRECT_URI" in fault()[0]
+
+
 def test_refused_code_is_not_blamed_on_client_secret(airisk: SecondAIRisk) -> None:
-    airisk.answers[TRADE] = lambda given: problem() if given["code"] in airisk.codes else answer_text("Invalid Code")
+    def trade(given: dict[str, str]) -> Answer:
+        is_ours = (given["client_id"], given["client_secret"]) == ("client-1", "secret-1")
+        return answer_text("Invalid Code") if is_ours and given["code"] not in airisk.codes else problem()
+
+    airisk.answers[TRADE] = trade
     found, remedy = fault()
     assert found.startswith("token: AIRisk refused with status 401: Unauthorized")
     assert remedy.startswith(f"{ADMINISTRATOR} look up why")
+    airisk.answers[TRADE] = lambda given: answer_text("Invalid Code")
+    assert fault()[1].startswith(f"{ADMINISTRATOR} look up why")
+
+
+def test_userid_refused_with_the_code_is_blamed(airisk: SecondAIRisk, mia: User) -> None:
+    usual = airisk.trade
+    airisk.answers[TRADE] = lambda given: problem() if "userid" in given else usual(given)
+    found, remedy = fault(user="mia")
+    assert found.startswith("token: AIRisk refuses a token for the userid user_42, and gives one without.")
+    assert remedy.startswith(f"{STAFF} correct the user's AIRisk identity")
 
 
 @pytest.mark.parametrize("status", [401, 403])
@@ -347,14 +381,14 @@ def held_up(airisk: SecondAIRisk, *call: str) -> Iterator[None]:
     [
         (
             ("GET", "/"),
-            "connection: {host} is slow: it took the connection, and did not answer within 0.3 s.",
+            "connection: {host} is slow: it took the connection, and did not answer within 1 s.",
             "TIMEOUT",
         ),
-        (AUTHORIZE, "authorization: AIRisk is slow: it did not answer within 0.3 s.", "TIMEOUT"),
-        (TRADE, "token: AIRisk is slow: it did not answer within 0.3 s.", "TIMEOUT"),
+        (AUTHORIZE, "authorization: AIRisk is slow: it did not answer within 1 s.", "TIMEOUT"),
+        (TRADE, "token: AIRisk is slow: it did not answer within 1 s.", "TIMEOUT"),
         (
             AGENTS,
-            "call: GET /api/Chat/ListAgents got no answer (within 0.3 s: AIRisk is slow, or API_TIMEOUT too short).",
+            "call: GET /api/Chat/ListAgents got no answer (within 1 s: AIRisk is slow, or API_TIMEOUT too short).",
             "",
         ),
     ],
@@ -362,7 +396,7 @@ def held_up(airisk: SecondAIRisk, *call: str) -> Iterator[None]:
 def test_slow_is_not_told_as_unreachable(
     airisk: SecondAIRisk, settings: Any, call: tuple[str, str], said: str, option: str
 ) -> None:
-    set_default(settings, TIMEOUT=(0.3, 0.3), API_TIMEOUT=(0.3, 0.3))
+    set_default(settings, TIMEOUT=(1, 1), API_TIMEOUT=(1, 1))
     with held_up(airisk, *call):
         found, remedy = fault()
     assert found == said.format(host=airisk.url.removeprefix("http://"))

@@ -60,7 +60,8 @@ def unusable(error: AIRiskError, deployment: Any, seconds: float) -> Fault:
     """
     if isinstance(error, AIRiskUnavailable):
         limit = deployment.timeout[1]
-        if seconds >= 0.95 * limit:
+        # The host was reached a moment ago; whether it is slow to connect now, or gone, nobody knows.
+        if seconds >= 0.95 * limit and "Connect" not in str(error):
             return Fault(
                 f"AIRisk is slow: it did not answer within {limit:g} s.",
                 f"{SUPPORT} ask why, or try later. {SITE} raise TIMEOUT, if AIRisk always takes that long.",

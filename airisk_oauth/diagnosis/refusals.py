@@ -9,7 +9,7 @@ from urllib.parse import urljoin
 from .. import flow
 from ..conf import Deployment
 from ..exceptions import AIRiskError, AIRiskRefused
-from ..protocol import Call, Calls, PageShown, Reply, Secret
+from ..protocol import Call, Calls, PageShown, Reply, Secret, TokenGrant
 from ..transport import OAuthClient
 from .faults import ADMINISTRATOR, SITE, STAFF, Fault, is_airisks_own, refused
 
@@ -68,14 +68,24 @@ def token_refused(deployment: Deployment, userid: str | None, error: AIRiskRefus
             f"There is no token endpoint at {deployment.token_url}. {error}.",
             f"{SITE} correct BASE_URL, or TOKEN_PATH.",
         )
-    if is_airisks_own(error):
-        with OAuthClient(deployment) as client:
-            # CLIENT_ID is known, because a code came for it.
-            if "client_secret" in error.reason or (error.status == 401 and _made_up_code(client, userid) == 401):
-                return Fault(
-                    f"AIRisk does not accept CLIENT_SECRET. {error}.",
-                    f"{SITE} set CLIENT_SECRET to the client_secret of the APIUser {deployment.client_id}.",
-                )
+    if not is_airisks_own(error):
+        return refused(error, deployment.client_id)
+    with OAuthClient(deployment) as client:
+        if userid is not None and _is_well(client, flow.obtain_silently(deployment, None)):
+            said = f"AIRisk refuses a token for the userid {userid}, and gives one without. {error}."
+            return Fault(said, _correct(deployment))
+        # CLIENT_ID is known, because a code came for it.
+        is_known = error.status != 401 or _is_known(client, deployment, userid)
+        if "client_secret" in error.reason:
+            is_known = False
+    correct = f"{SITE} set CLIENT_SECRET to the client_secret of the APIUser {deployment.client_id}."
+    if is_known is False:
+        return Fault(f"AIRisk does not accept CLIENT_SECRET. {error}.", correct)
+    if is_known is None:
+        return Fault(
+            f"{error}, which AIRisk documents for a client that it does not know.",
+            f"{correct} {ADMINISTRATOR} if it is that, look up why this client is refused.",
+        )
     return refused(error, deployment.client_id)
 
 
@@ -110,8 +120,8 @@ def _option_at_fault(client: OAuthClient, deployment: Deployment, userid: str | 
     ]
     if len(same) < 2:
         return "".join(same)
-    # An unknown client is refused whatever address it names; whether it is known, the token endpoint can tell.
-    return {400: "REDIRECT_URI", 401: "CLIENT_ID"}.get(_made_up_code(client, userid), "BOTH")
+    # An unknown client is refused whatever address it names; whether it is known, the token endpoint may tell.
+    return {True: "REDIRECT_URI", False: "CLIENT_ID", None: "BOTH"}[_is_known(client, deployment, userid)]
 
 
 def _alike(error: AIRiskRefused, other: AIRiskError | None) -> bool:
@@ -129,10 +139,31 @@ def _outcome(client: OAuthClient, deployment: Deployment, userid: str | None) ->
     return None
 
 
-def _made_up_code(client: OAuthClient, userid: str | None) -> int:
+def _is_well(client: OAuthClient, calls: Calls[TokenGrant]) -> bool:
+    try:
+        client.run(calls)
+    except AIRiskError:
+        return False
+    return True
+
+
+def _is_known(client: OAuthClient, deployment: Deployment, userid: str | None) -> bool | None:
+    """Tell whether the token endpoint knows this client and its secret; ``None`` where it does not show that.
+
+    It has to refuse a code that it never gave: by 401 if it looks at the client first and does not know it, by 400 if
+    it knows it, or looks at the code first. Which of these, a client that is made up shows.
+    """
+    made_up = replace(deployment, client_id=str(uuid.uuid4()), client_secret=Secret(secrets.token_urlsafe(32)))
+    ours = _made_up_code(client, deployment, userid)
+    if ours == 400:
+        return True if _made_up_code(client, made_up, userid) == 401 else None
+    return False if ours == 401 else None
+
+
+def _made_up_code(client: OAuthClient, deployment: Deployment, userid: str | None) -> int:
     """Return the status of the refusal of a code that AIRisk never gave: 400 only if it names the code, else 0."""
     try:
-        client.run(flow.exchange(client.deployment, Secret(secrets.token_urlsafe(32)), userid=userid))
+        client.run(flow.exchange(deployment, Secret(secrets.token_urlsafe(32)), userid=userid))
     except AIRiskRefused as error:
         is_vague = error.status == 400 and "code" not in error.reason.lower()
         return 0 if is_vague or not is_airisks_own(error) else error.status
