@@ -21,6 +21,9 @@ MAX_TOKEN: Final = 16 * 1024
 MAX_LIFE: Final = timedelta(days=3653)
 MAX_RETRY_AFTER: Final = 60.0
 
+#: What is said of a code that comes without the state that was sent: the doctor knows it again by that.
+STATE_MISSING: Final = "AIRisk's redirect carries no state, though one was sent."
+
 # The parameters that are ours to set; a site's extra ones may not replace them.
 AUTHORIZE_PARAMETERS: Final = frozenset({"client_id", "redirect_uri", "state", "userid"})
 TOKEN_PARAMETERS: Final = frozenset({"code", "client_id", "client_secret", "redirect_uri", "userid"})
@@ -126,13 +129,6 @@ class PageShown(Exception):
     """The authorization endpoint wants a person: it showed a page or led elsewhere."""
 
 
-class StateMissing(AIRiskInvalidResponse):
-    """AIRisk redirected back with a code and without the ``state`` that was sent."""
-
-    def __str__(self) -> str:
-        return "AIRisk's redirect carries no state, though one was sent."
-
-
 def authorization_url(
     endpoint: str,
     *,
@@ -218,8 +214,7 @@ def read_authorization(reply: Reply, *, endpoint: str, redirect_uri: str, state:
     :raises PageShown: a person has to go through what AIRisk shows.
     :raises AIRiskRefused: AIRisk said no: by status, by error parameters, or with JSON.
     :raises AIRiskUnavailable: 5xx or 429.
-    :raises StateMissing: a redirect to us without a state.
-    :raises AIRiskInvalidResponse: a redirect to us with another state, or one that cannot be read.
+    :raises AIRiskInvalidResponse: a redirect to us with another state or none, or one that cannot be read.
     """
     if reply.status >= 400:
         raise _refusal(reply, secrets=(state,))
@@ -246,7 +241,7 @@ def _callback_for(query: str) -> Callback:
         names = _query_of(query)
     if "state" not in names and ("code" in names) != ("error" in names):
         if "code" in names:
-            raise StateMissing
+            raise AIRiskInvalidResponse(STATE_MISSING)
         # It answers our own request, so that it can be believed without a state, as no code can.
         raise _refused_by_redirect(names["error"])
     raise AIRiskInvalidResponse("AIRisk's redirect cannot be read.")

@@ -82,9 +82,7 @@ print(mine, agents)
 def test_the_quickstart_ends_in_a_call_to_airisk(site: Site) -> None:
     for line in [*snippet("manage.py migrate").splitlines(), snippet("check_airisk")]:
         site.run(PYTHON, *line.split()[1:])
-    said = site.manage(
-        "shell", "-c", VISIT.format(identity=snippet("objects.create"), outside=snippet("for_user"))
-    )
+    said = site.manage("shell", "-c", VISIT.format(identity=snippet("objects.create"), outside=snippet("for_user")))
     assert said.count("lastUpdated") > 1
     assert "botSuggestion" in said
     cron = snippet("refresh_airisk_tokens").split()

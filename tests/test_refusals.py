@@ -21,7 +21,7 @@ from airisk_oauth.exceptions import (
     ConnectionRequired,
 )
 from airisk_oauth.models import AIRiskToken
-from airisk_oauth.protocol import StateMissing, TokenGrant
+from airisk_oauth.protocol import STATE_MISSING, TokenGrant
 from airisk_oauth.transport import OAuthClient
 from tests.flows import connect
 from tests.support.doctor import set_default
@@ -120,9 +120,8 @@ def test_look_is_over_within_the_flows_deadline(
 @both
 def test_code_without_a_state_is_not_traded(airisk: SecondAIRisk, obtain: Callable[[], TokenGrant]) -> None:
     airisk.returns_state = False
-    with pytest.raises(StateMissing) as raised:
+    with pytest.raises(AIRiskInvalidResponse, match=STATE_MISSING):
         obtain()
-    assert isinstance(raised.value, AIRiskInvalidResponse)
     assert len(airisk.requests) == 1
 
 

@@ -3,7 +3,7 @@
 from typing import Any, Final, NamedTuple
 
 from ..exceptions import AIRiskError, AIRiskRefused, AIRiskUnavailable
-from ..protocol import StateMissing
+from ..protocol import STATE_MISSING
 
 SITE: Final = "In this site's settings:"
 SERVER: Final = "Whoever runs this server:"
@@ -67,7 +67,7 @@ def unusable(error: AIRiskError, deployment: Any, seconds: float) -> Fault:
                 f"{SUPPORT} ask why, or try later. {SITE} raise TIMEOUT, if AIRisk always takes that long.",
             )
         return Fault(str(error), f"{SUPPORT} ask why, or try later.")
-    if isinstance(error, StateMissing):
+    if str(error) == STATE_MISSING:
         return Fault(
             f"{error} A callback without it could come from anybody, so this package accepts none: nobody can connect, "
             "and no token is renewed.",
