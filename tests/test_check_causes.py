@@ -74,7 +74,7 @@ def refuse_by(airisk: SecondAIRisk, shape: Callable[[Answer], Answer]) -> None:
 
 @in_each_shape
 @pytest.mark.parametrize("unknown_user", [problem, lambda: answer_text("Invalid userid"), lambda: (400, {}, b"")])
-def test_unknown_userid_is_not_blamed_on_the_client(
+def test_unknown_userid_does_not_blame_the_client(
     airisk: SecondAIRisk, mia: User, shape: Any, unknown_user: Callable[[], Answer]
 ) -> None:
     """To change CLIENT_ID for one user's sake would break the site for everybody."""
@@ -100,7 +100,7 @@ def test_unknown_client_is_blamed_on_client_id(
 
 @in_each_shape
 @pytest.mark.parametrize("all_alike", [False, True])
-def test_unregistered_address_is_blamed_on_redirect_uri(airisk: SecondAIRisk, shape: Any, all_alike: bool) -> None:
+def test_unregistered_address_blames_redirect_uri(airisk: SecondAIRisk, shape: Any, all_alike: bool) -> None:
     refuse_by(airisk, shape)
     airisk.refuses_all_alike, airisk.redirect_uris = all_alike, ("https://app.example.com/",)
     found, remedy = fault()
@@ -116,7 +116,7 @@ def test_option_that_airisk_names_is_believed(airisk: SecondAIRisk, reason: str)
     assert [path for _method, path, _given in airisk.requests].count("/api/oauth2/Token") == 0
 
 
-def test_misspelt_redirect_uri_is_not_to_be_registered(airisk: SecondAIRisk, settings: Any) -> None:
+def test_misspelt_redirect_uri_is_to_be_corrected(airisk: SecondAIRisk, settings: Any) -> None:
     set_default(settings, REDIRECT_URI=NOT_THIS_SITES)
     status, said = check()
     assert (status, said.count("FAULT")) == (1, 2)
@@ -129,7 +129,7 @@ def test_misspelt_redirect_uri_is_not_to_be_registered(airisk: SecondAIRisk, set
     "at_token_endpoint",
     [(503, {}, b""), answer_text("Something is missing"), page(status=403), answer_json({"access_token": "x"})],
 )
-def test_what_cannot_be_told_apart_is_told_as_both(airisk: SecondAIRisk, at_token_endpoint: Answer) -> None:
+def test_two_possible_causes_are_told_as_two(airisk: SecondAIRisk, at_token_endpoint: Answer) -> None:
     airisk.answers[AUTHORIZE] = lambda given: problem()
     airisk.answers[TRADE] = lambda given: at_token_endpoint
     found, remedy = fault()
@@ -157,7 +157,7 @@ def _refuse_unless_elsewhere(given: dict[str, str]) -> Answer:
 
 
 @pytest.mark.parametrize("refuse", [_refuse_us, _refuse_at_our_address, _refuse_without_state])
-def test_refusal_for_another_reason_blames_no_option(airisk: SecondAIRisk, refuse: Any) -> None:
+def test_other_refusals_blame_no_option(airisk: SecondAIRisk, refuse: Any) -> None:
     airisk.answers[AUTHORIZE] = refuse
     found, remedy = fault()
     assert found.startswith("authorization: AIRisk refused with status")
@@ -169,7 +169,7 @@ def test_refusal_only_of_this_client_is_its_own(airisk: SecondAIRisk) -> None:
     assert "AIRisk does not know CLIENT_ID client-1." in fault()[0]
 
 
-def test_airisk_that_goes_away_meanwhile_is_no_cause(airisk: SecondAIRisk) -> None:
+def test_outage_meanwhile_blames_no_option(airisk: SecondAIRisk) -> None:
     answers = [problem(), (503, {}, b"")]
     airisk.answers[AUTHORIZE] = lambda given: answers.pop(0) if len(answers) > 1 else answers[0]
     found, remedy = fault()
@@ -188,7 +188,7 @@ def _code_first(airisk: SecondAIRisk, given: dict[str, str]) -> Answer:
     return airisk.trade(given) if given["code"] in airisk.codes else answer_text("Invalid Code")
 
 
-def test_secret_at_a_server_that_reads_codes_first(airisk: SecondAIRisk) -> None:
+def test_secret_where_codes_are_read_first(airisk: SecondAIRisk) -> None:
     """There a made-up code shows nothing about the client."""
     airisk.client_secret = "another"
     airisk.answers[TRADE] = lambda given: _code_first(airisk, given)
@@ -198,13 +198,13 @@ def test_secret_at_a_server_that_reads_codes_first(airisk: SecondAIRisk) -> None
     assert (remedy.startswith(f"{SITE} set CLIENT_SECRET"), ADMINISTRATOR in remedy) == (True, True)
 
 
-def test_client_at_a_server_that_reads_codes_first(airisk: SecondAIRisk) -> None:
+def test_client_where_codes_are_read_first(airisk: SecondAIRisk) -> None:
     airisk.client_id = "another"
     airisk.answers[TRADE] = lambda given: _code_first(airisk, given)
     assert "AIRisk does not know CLIENT_ID client-1, or not REDIRECT_URI" in fault()[0]
 
 
-def test_refused_code_is_not_blamed_on_client_secret(airisk: SecondAIRisk) -> None:
+def test_refused_code_does_not_blame_the_secret(airisk: SecondAIRisk) -> None:
     def trade(given: dict[str, str]) -> Answer:
         is_ours = (given["client_id"], given["client_secret"]) == ("client-1", "secret-1")
         return answer_text("Invalid Code") if is_ours and given["code"] not in airisk.codes else problem()
@@ -226,7 +226,7 @@ def test_userid_refused_with_the_code_is_blamed(airisk: SecondAIRisk, mia: User)
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_page_at_the_token_endpoint_blames_no_option(airisk: SecondAIRisk, status: int) -> None:
+def test_page_for_a_token_blames_no_option(airisk: SecondAIRisk, status: int) -> None:
     airisk.answers[TRADE] = lambda given: page(status=status)
     found, remedy = fault()
     assert found.startswith(f"token: AIRisk refused with status {status}, without a reason")
@@ -253,7 +253,7 @@ def test_missing_endpoints_are_told_as_missing(airisk: SecondAIRisk, status: int
         ("https://app.example.com/", "callback, which is at /airisk/callback/."),
     ],
 )
-def test_registered_address_of_something_else_is_a_fault(
+def test_registered_wrong_callback_is_a_fault(
     airisk: SecondAIRisk, settings: Any, redirect_uri: str, said: str
 ) -> None:
     airisk.redirect_uris = (redirect_uri,)
@@ -304,14 +304,14 @@ def test_host_that_django_refuses_is_a_fault(airisk: SecondAIRisk, settings: Any
 
 
 @pytest.mark.urls(__name__)
-def test_site_without_our_pages_is_told_what_it_lacks(airisk: SecondAIRisk) -> None:
+def test_site_without_our_pages_is_healthy(airisk: SecondAIRisk) -> None:
     status, said = check()
     assert (status, "does not include airisk_oauth.urls: nobody can connect in a browser" in said) == (0, True)
 
 
 @pytest.mark.parametrize("options", [{}, {"user": "mia"}])
 @pytest.mark.parametrize("table", ["airisk_oauth_airiskidentity", "airisk_oauth_pendingauthorization"])
-def test_missing_table_is_told_before_anything_is_sent(
+def test_missing_table_ends_the_examination(
     airisk: SecondAIRisk, mia: User, table: str, options: dict[str, str]
 ) -> None:
     with connection.cursor() as cursor:
@@ -415,7 +415,7 @@ def test_slow_is_not_told_as_unreachable(
         ),
     ],
 )
-def test_name_that_is_not_found_differs_from_no_name_server(
+def test_unknown_name_differs_from_dns_failure(
     settings: Any, monkeypatch: pytest.MonkeyPatch, error: OSError, said: str, remedy: str
 ) -> None:
     def look_up(*_args: Any, **_kwargs: Any) -> Any:
@@ -471,7 +471,7 @@ def test_date_without_a_zone_is_utc(airisk: SecondAIRisk) -> None:
     assert "within 10 s of AIRisk's" in check()[1]
 
 
-def test_end_that_is_past_by_a_wrong_clock_is_the_clocks(airisk: SecondAIRisk) -> None:
+def test_wrong_clock_explains_a_past_expiry(airisk: SecondAIRisk) -> None:
     then = datetime.now(UTC) - timedelta(hours=2)
     ends = (then + timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
     airisk.answers[TRADE] = lambda given: answer_json({"access_token": "eyJ", "expiration": ends})
@@ -502,7 +502,7 @@ def test_end_that_is_past_by_a_wrong_clock_is_the_clocks(airisk: SecondAIRisk) -
         ("", "A page came where AIRisk redirects at once."),
     ],
 )
-def test_address_reaches_the_terminal_as_plain_text(airisk: SecondAIRisk, location: str, said: str) -> None:
+def test_addresses_are_shown_as_plain_text(airisk: SecondAIRisk, location: str, said: str) -> None:
     airisk.answers[AUTHORIZE] = lambda given: redirect(location)
     found, _remedy = fault()
     assert "[secret]" not in found
@@ -520,14 +520,14 @@ def test_name_of_a_user_commands_no_terminal(airisk: SecondAIRisk) -> None:
 CARRIES = "A code for user_42 was traded with a made-up userid and without a userid: this deployment's codes carry"
 
 
-def test_codes_that_carry_their_user_need_code_from(airisk: SecondAIRisk, mia: User) -> None:
+def test_codes_that_carry_users_need_code_from(airisk: SecondAIRisk, mia: User) -> None:
     airisk.codes_carry_user = True
     found, remedy = fault(user="mia")
     assert found.startswith(f"codes: {CARRIES} their user. Whoever edits userid=")
     assert remedy == f'{SITE} set CODE_FROM to "server".'
 
 
-def test_codes_that_carry_their_user_show_without_one(airisk: SecondAIRisk) -> None:
+def test_application_shows_codes_carry_users(airisk: SecondAIRisk) -> None:
     airisk.codes_carry_user = True
     found, remedy = fault()
     assert found.startswith(
@@ -536,7 +536,7 @@ def test_codes_that_carry_their_user_show_without_one(airisk: SecondAIRisk) -> N
     assert remedy.endswith('set CODE_FROM to "server".')
 
 
-def test_userid_that_has_to_be_known_proves_nothing(airisk: SecondAIRisk, mia: User) -> None:
+def test_other_users_id_proves_more_than_made_up(airisk: SecondAIRisk, mia: User) -> None:
     """A made-up userid is refused here; that of another user of this site is not."""
     airisk.codes_carry_user = airisk.asks_for_known_userid = True
     status, said = check(user="mia")
@@ -547,7 +547,7 @@ def test_userid_that_has_to_be_known_proves_nothing(airisk: SecondAIRisk, mia: U
     assert fault(user="mia")[0].startswith("codes: A code for user_42 was traded with another userid: this")
 
 
-def test_code_from_server_makes_loose_codes_harmless(airisk: SecondAIRisk, settings: Any, mia: User) -> None:
+def test_code_from_server_tolerates_loose_codes(airisk: SecondAIRisk, settings: Any, mia: User) -> None:
     set_default(settings, CODE_FROM="server")
     airisk.codes_carry_user = airisk.codes_reusable = airisk.any_redirect_uri = True
     status, said = check(user="mia")

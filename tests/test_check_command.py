@@ -196,7 +196,7 @@ def _unknown(user: Any, deployment: str) -> str:
         (_unknown, "AIRisk refuses the userid user_9", "correct what {} returns"),
     ],
 )
-def test_userid_from_the_sites_own_function_is_not_staffs(
+def test_own_userid_function_is_the_sites_to_fix(
     other: SecondAIRisk, settings: Any, mia: User, function: Any, said: str, remedy: str
 ) -> None:
     name = f"{__name__}.{function.__name__}"
@@ -214,6 +214,9 @@ def test_a_page_is_well_where_a_person_is_expected(airisk: World, settings: Any)
         0,
         "  ok    authorization: AIRisk shows a page, as SILENT_RENEWAL = False says",
     )
+    assert "CODE_FROM" not in said
+    set_option(settings, CODE_FROM="server")
+    assert 'by the browser\'s code: CODE_FROM = "server" cannot help where there is a page' in check()[1]
 
 
 @pytest.mark.parametrize(("seconds", "way"), [(60, "ahead of"), (-60, "behind")])
@@ -316,7 +319,7 @@ def test_call_of_a_user_that_fails_is_told(other: SecondAIRisk, mia: User, answe
 
 
 @pytest.mark.parametrize("status", [200, 400, 401, 403, 404])
-def test_call_of_the_application_claims_nothing_unknown(other: SecondAIRisk, status: int) -> None:
+def test_application_call_claims_nothing_unknown(other: SecondAIRisk, status: int) -> None:
     _tell(other, AGENTS, problem(status))
     code, said = check()
     assert code == 0

@@ -231,7 +231,7 @@ def test_a_policy_that_leaves_forms_alone_or_names_one_source_is_well(settings: 
 
 
 @pytest.mark.parametrize("value", ["browser", "server"])
-def test_code_from_that_is_written_down_is_no_warning(settings: "Settings", value: str) -> None:
+def test_code_from_written_down_is_no_warning(settings: "Settings", value: str) -> None:
     decided, open_question = {**GOOD, "CODE_FROM": value}, site_settings.AIRISK_OAUTH["second"]
     assert "W010" not in deployment_complaints(settings, AIRISK_OAUTH={"default": decided})
     found = deployment_complaints(settings, AIRISK_OAUTH={"default": decided, "second": open_question})

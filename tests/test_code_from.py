@@ -56,7 +56,7 @@ def test_edited_userid_reaches_nobody_with_server(
     assert seen_by(mia) == reached
 
 
-def test_code_of_the_browser_is_never_sent_with_server(
+def test_browsers_code_is_never_sent_with_server(
     airisk: SecondAIRisk, settings: Any, mia: User, browser: Client
 ) -> None:
     code_from(settings, "server")
@@ -68,9 +68,7 @@ def test_code_of_the_browser_is_never_sent_with_server(
     assert seen_by(mia) == "user_42"
 
 
-def test_application_gets_its_own_token_with_server(
-    airisk: SecondAIRisk, settings: Any, mia: User, browser: Client
-) -> None:
+def test_application_keeps_its_own_with_server(airisk: SecondAIRisk, settings: Any, mia: User, browser: Client) -> None:
     """Even where this server does not renew by itself, and staff have to connect the application."""
     code_from(settings, "server", SILENT_RENEWAL=False)
     User.objects.filter(pk=mia.pk).update(is_staff=True)
@@ -83,7 +81,7 @@ def test_application_gets_its_own_token_with_server(
 @pytest.mark.parametrize(
     "shown", [page, lambda: redirect("https://login.example/"), lambda: redirect("/Account/Login")]
 )
-def test_code_of_the_browser_is_used_where_a_page_is_shown(
+def test_browsers_code_is_used_after_a_page(
     airisk: SecondAIRisk, settings: Any, mia: User, browser: Client, shown: Any
 ) -> None:
     code_from(settings, "server")
@@ -134,7 +132,7 @@ def test_forged_callback_fetches_no_code(airisk: SecondAIRisk, settings: Any, br
     assert airisk.requests == []
 
 
-def test_edited_userid_is_refused_where_codes_are_bound(settings: Any, mia: User, browser: Client) -> None:
+def test_edited_userid_is_refused_by_bound_codes(settings: Any, mia: User, browser: Client) -> None:
     with second_airisk(settings) as airisk:
         back = authorize(edited(start(browser), userid="user_7"))
         browser.get(back)

@@ -440,7 +440,7 @@ def test_only_a_page_of_airisks_own_is_looked_at(location: str | None, looked_at
     assert own_page(Reply(200, location=location), endpoint=ENDPOINT, redirect_uri=REDIRECT_URI) is None
 
 
-def test_own_redirect_uri_on_airisks_host_is_no_page() -> None:
+def test_redirect_uri_on_airisks_host_is_no_page() -> None:
     ours = f"{AIRISK}/airisk/callback/"
     assert own_page(Reply(302, location=f"{ours}?x=y"), endpoint=ENDPOINT, redirect_uri=ours) is None
 

@@ -68,7 +68,7 @@ both = pytest.mark.parametrize("obtain", [obtain, obtain_async])
         (redirect("https://login.example/?error=no"), None, ConnectionRequired),
     ],
 )
-def test_json_is_a_refusal_and_a_page_is_for_a_person(
+def test_json_refuses_and_a_page_needs_a_person(
     airisk: SecondAIRisk, obtain: Callable[[], TokenGrant], answer: Any, target: Any, error: Any
 ) -> None:
     airisk.answers[AUTHORIZE] = lambda given: answer
@@ -84,7 +84,7 @@ def test_json_is_a_refusal_and_a_page_is_for_a_person(
 
 
 @both
-def test_look_at_a_page_sends_no_secret_and_no_code(airisk: SecondAIRisk, obtain: Callable[[], TokenGrant]) -> None:
+def test_look_at_a_page_sends_no_secret(airisk: SecondAIRisk, obtain: Callable[[], TokenGrant]) -> None:
     airisk.answers[AUTHORIZE] = lambda given: redirect("/e?a=b#c")
     airisk.answers["GET", "/e"] = lambda given: problem()
     with pytest.raises(AIRiskRefused) as raised:

@@ -670,7 +670,7 @@ def test_control_page_offers_every_way_to_refuse() -> None:
     assert tuple(dict(field.choices)) == REFUSALS
 
 
-def test_switches_left_out_are_those_of_a_good_day(client: Client) -> None:
+def test_switches_left_out_keep_their_defaults(client: Client) -> None:
     client.post(reverse("airisk_sandbox:control"), switch_fields())
     assert world.switches == Switches()
 

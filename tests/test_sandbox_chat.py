@@ -107,7 +107,7 @@ def test_conversations_are_the_latest_first(mia: Chat) -> None:
     assert mia.get("GetConversations").json() == found
 
 
-def test_conversations_survive_a_reload_of_the_server(mia: Chat, client: Client) -> None:
+def test_conversation_ids_survive_a_reload(mia: Chat, client: Client) -> None:
     before = [each["id"] for each in mia.get("Chat/GetConversations").json()]
     world.reset()
     assert [each["id"] for each in Chat(client, "user_42").get("Chat/GetConversations").json()] == before
@@ -139,7 +139,7 @@ def test_conversation_comes_with_its_messages(mia: Chat) -> None:
     assert {frozenset(message) for message in messages} == {frozenset(MESSAGE)}
 
 
-def test_nobody_reaches_somebody_elses_conversation(mia: Chat, client: Client) -> None:
+def test_nobody_reaches_anothers_conversation(mia: Chat, client: Client) -> None:
     ben, theirs = Chat(client, "user_7"), mia.create()
     assert theirs not in {each["id"] for each in ben.get("Chat/GetConversations").json()}
     feedback = {"conversationId": theirs, "messageId": "x", "feedback": "Like"}
@@ -236,7 +236,7 @@ def test_call_without_what_it_needs_is_refused(mia: Chat, path: str, given: dict
     assert (answer.status_code, answer.content) == (400, said)
 
 
-def test_times_of_conversations_can_lack_an_offset(mia: Chat) -> None:
+def test_conversation_times_can_lack_an_offset(mia: Chat) -> None:
     world.clock = lambda: NOON
     mia.create()
     world.switches.no_offset = True

@@ -124,7 +124,7 @@ class _Examination:
             except protocol.PageShown:
                 if not deployment.silent_renewal:
                     self.is_over = True
-                    return "AIRisk shows a page, as SILENT_RENEWAL = False says; the rest takes a browser"
+                    return "AIRisk shows a page, as SILENT_RENEWAL = False says; the rest takes a browser" + self._gap()
                 raise self._page_fault(client) from None
             except AIRiskRefused as error:
                 fits = self.callback_fits
@@ -133,11 +133,18 @@ class _Examination:
                 raise unusable(error, deployment, time.monotonic() - began) from None
         return "a code came at once"
 
+    def _gap(self) -> str:
+        if self.deployment.code_from != "server":
+            return ""
+        return (
+            '. Whoever connects does so by the browser\'s code: CODE_FROM = "server" cannot help where there is a page'
+        )
+
     def _page_fault(self, client: OAuthClient) -> Fault:
         """Look again at what came in place of a redirect to us, and say where it leads; its query may be secret."""
         remedy = (
             f"{SITE} if Connect leads to a page of AIRisk's, set SILENT_RENEWAL to False. "
-            f"{NETWORK} if the page is a proxy's, let this server through."
+            f"{NETWORK} if the page is a proxy's, let this server through. {SITE} if it is neither's, correct BASE_URL."
         )
         reply = look_again(client, self.deployment, self.userid)
         location = reply.location if reply is not None and 300 <= reply.status < 400 else None

@@ -12,14 +12,19 @@ from airisk_oauth.diagnosis.steps import diagnose
 
 
 class Command(BaseCommand):
-    help = "Tries each AIRisk deployment step by step. Stores no token. Exit status: 0 healthy, 1 not."
+    help = (
+        "Tests each AIRisk deployment step by step, and finds out what its authorization codes are good for. "
+        "Stores no token. Exit status: 0 healthy, 1 not."
+    )
     # Wrong settings are what this command is for.
     requires_system_checks = ()
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--deployment", metavar="ALIAS", help="only this deployment")
         parser.add_argument(
-            "--user", metavar="NAME", help="try this user's token (by natural key), not the application's"
+            "--user",
+            metavar="NAME",
+            help="test as this user (by natural key), not as the application; it shows best which CODE_FROM to set",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
