@@ -442,7 +442,30 @@ def test_only_a_page_of_airisks_own_is_looked_at(location: str | None, looked_at
 
 def test_redirect_uri_on_airisks_host_is_no_page() -> None:
     ours = f"{AIRISK}/airisk/callback/"
-    assert own_page(Reply(302, location=f"{ours}?x=y"), endpoint=ENDPOINT, redirect_uri=ours) is None
+    for query in ("", "?x=y", "?x=y?z"):
+        assert own_page(Reply(302, location=ours + query), endpoint=ENDPOINT, redirect_uri=ours) is None
+
+
+@pytest.mark.parametrize(("status", "is_redirect"), [(299, False), (300, True), (399, True), (400, False)])
+def test_every_redirect_and_no_other_leads_on(status: int, is_redirect: bool) -> None:
+    reply = Reply(status, b"{}", location="/Error", content_type="application/json")
+    page = own_page(reply, endpoint=ENDPOINT, redirect_uri=REDIRECT_URI)
+    assert page == (f"{AIRISK}/Error" if is_redirect else None)
+    if is_redirect:
+        check_not_refused(reply, secrets=())
+    else:
+        with pytest.raises(AIRiskRefused):
+            check_not_refused(reply, secrets=())
+
+
+def test_addresses_are_read_up_to_their_limit() -> None:
+    longest = "/" + "x" * (MAX_QUERY - len(AIRISK) - 1)
+    assert own_page(Reply(302, location=longest), endpoint=ENDPOINT, redirect_uri=REDIRECT_URI) == AIRISK + longest
+    query = "error=no&x=" + "x" * (MAX_QUERY - 11)
+    with pytest.raises(AIRiskRefused):
+        code_of(Reply(302, location=f"/Error?{query}"))
+    with pytest.raises(PageShown):
+        code_of(Reply(302, location=f"/Error?{query}x"))
 
 
 @pytest.mark.parametrize(
@@ -456,7 +479,9 @@ def test_redirect_uri_on_airisks_host_is_no_page() -> None:
         (Reply(400, b"Invalid userid", content_type="text/plain"), AIRiskRefused),
         (Reply(302, b"{}", content_type="application/json"), AIRiskRefused),
         (problem(), AIRiskRefused),
-        (Reply(503, b"<html>", content_type="text/html"), AIRiskUnavailable),
+        (Reply(429, b"<html>", content_type="text/html"), AIRiskUnavailable),
+        (Reply(500, b"<html>", content_type="text/html"), AIRiskUnavailable),
+        (Reply(499, b"<html>", content_type="text/html"), None),
         (problem(429), AIRiskUnavailable),
     ],
 )
@@ -489,6 +514,7 @@ def test_page_that_is_no_refusal_is_let_pass(reply: Reply, error: type[AIRiskErr
         (problem(title="<b>\r\nX: y", traceId="00-1\r\nX: y"), (401, "", "")),
         (problem(title="Unauthorisé", traceId="<script>"), (401, "", "")),
         (Reply(404, b"<html>Not found</html>", content_type="text/html"), (404, "", "")),
+        (Reply(400, b"<html>Bad request</html>", content_type="text/html"), (400, "", "")),
         (Reply(400, b"Invalid\nCode", content_type="text/plain"), (400, "", "")),
         (Reply(400, b"Invalid \xff", content_type="text/plain"), (400, "", "")),
         (Reply(400, b"a" * 2**20, content_type="text/plain"), (400, "", "")),
