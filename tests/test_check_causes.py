@@ -109,6 +109,19 @@ def test_unregistered_address_blames_redirect_uri(airisk: SecondAIRisk, shape: A
     assert f"{SITE} if it is misspelt, correct it." in remedy
 
 
+@pytest.mark.parametrize("unknown_user", [lambda: problem(400, "Bad Request"), lambda: answer_text("Invalid userid")])
+def test_userid_is_blamed_where_all_need_one(
+    airisk: SecondAIRisk, mia: User, unknown_user: Callable[[], Answer]
+) -> None:
+    """Without a userid this client is refused, too, in other words."""
+    usual = airisk.authorize
+    airisk.users, airisk.unknown_user = ("user_7",), unknown_user
+    airisk.answers[AUTHORIZE] = lambda given: usual(given) if "userid" in given else problem(403, "Forbidden")
+    found, remedy = fault(user="mia")
+    assert found.startswith("authorization: AIRisk refuses the userid user_42. AIRisk refused with status 400")
+    assert remedy.startswith(f"{STAFF} correct the user's AIRisk identity")
+
+
 @pytest.mark.parametrize("reason", ["Invalid client_id", "Invalid redirect_uri"])
 def test_option_that_airisk_names_is_believed(airisk: SecondAIRisk, reason: str) -> None:
     airisk.answers[AUTHORIZE] = lambda given: answer_text(reason)
@@ -138,7 +151,11 @@ def test_two_possible_causes_are_told_as_two(airisk: SecondAIRisk, at_token_endp
 
 
 def _refuse_us(given: dict[str, str]) -> Answer:
-    known = given["client_id"] == "client-1" and given["redirect_uri"] == CALLBACK
+    known = (
+        given["client_id"] == "client-1"
+        and given["redirect_uri"] == CALLBACK
+        and given.get("userid", "user_42") == "user_42"
+    )
     return problem(403, "Forbidden") if known else problem()
 
 
@@ -156,10 +173,16 @@ def _refuse_unless_elsewhere(given: dict[str, str]) -> Answer:
     return problem()
 
 
-@pytest.mark.parametrize("refuse", [_refuse_us, _refuse_at_our_address, _refuse_without_state])
-def test_other_refusals_blame_no_option(airisk: SecondAIRisk, refuse: Any) -> None:
+def _refuse_all_users(given: dict[str, str]) -> Answer:
+    known = given["client_id"] == "client-1" and given["redirect_uri"] == CALLBACK
+    return problem(403, "Forbidden") if known else problem()
+
+
+@pytest.mark.parametrize("refuse", [_refuse_us, _refuse_all_users, _refuse_at_our_address, _refuse_without_state])
+@pytest.mark.parametrize("options", [{}, {"user": "mia"}])
+def test_other_refusals_blame_no_option(airisk: SecondAIRisk, mia: User, refuse: Any, options: dict[str, str]) -> None:
     airisk.answers[AUTHORIZE] = refuse
-    found, remedy = fault()
+    found, remedy = fault(**options)
     assert found.startswith("authorization: AIRisk refused with status")
     assert remedy == f"{ADMINISTRATOR} look up why the APIUser client-1 is refused."
 
@@ -495,7 +518,7 @@ def test_wrong_clock_explains_a_past_expiry(airisk: SecondAIRisk) -> None:
             "redirects to 'https://app.example.com/airisk/callback', and REDIRECT",
         ),
         ("https://app.example.com/\xe9\x9b", "redirects to 'https://app.example.com/??', and REDIRECT_URI is"),
-        ("https://app.example.com/" + "x" * 300, "x…', and REDIRECT_URI is"),
+        ("https://app.example.com/" + "x" * 300, "x...', and REDIRECT_URI is"),
         ("https://login\x1b]0;x\x07.example/?code=code-canary", "A redirect to https://login?]0;x?.example/ came"),
         ("/Account/Login?code=code-canary", "A redirect to {url}/Account/Login came"),
         ("https://[?code=code-canary", "A redirect to https://[ came"),

@@ -45,7 +45,7 @@ def printable(text: str) -> str:
 def plain(text: str) -> str:
     """Return foreign text as at most 200 characters of printable ASCII."""
     shown = "".join(each if each.isascii() and each.isprintable() else "?" for each in text[:MAX_TEXT])
-    return shown + ("…" if len(text) > MAX_TEXT else "")
+    return shown + ("..." if len(text) > MAX_TEXT else "")
 
 
 def is_airisks_own(error: AIRiskRefused) -> bool:

@@ -34,6 +34,8 @@ def authorization_refused(
                 f"{SITE} correct BASE_URL, or AUTHORIZE_PATH.",
             )
         at_fault = _option_at_fault(client, deployment, userid, error) if is_airisks_own(error) else ""
+    if at_fault == "USERID":
+        return Fault(f"AIRisk refuses the userid {userid}. {error}.", _correct(deployment))
     if at_fault == "CLIENT_ID":
         return Fault(
             f"AIRisk does not know CLIENT_ID {deployment.client_id}. {error}.",
@@ -102,8 +104,9 @@ def look_again(client: OAuthClient, deployment: Deployment, userid: str | None) 
 
 
 def _option_at_fault(client: OAuthClient, deployment: Deployment, userid: str | None, error: AIRiskRefused) -> str:
-    """Return ``CLIENT_ID``, ``REDIRECT_URI``, ``BOTH`` where it can be either, or an empty string for none of them."""
-    for option in ("CLIENT_ID", "REDIRECT_URI"):
+    """Return ``CLIENT_ID``, ``REDIRECT_URI`` or ``USERID``, ``BOTH`` for one of the first two, or an empty string."""
+    options = ["CLIENT_ID", "REDIRECT_URI"] if userid is None else ["CLIENT_ID", "REDIRECT_URI", "USERID"]
+    for option in options:
         if option.lower() in error.reason.lower():
             return option
     reply = look_again(client, deployment, userid)
@@ -118,6 +121,10 @@ def _option_at_fault(client: OAuthClient, deployment: Deployment, userid: str | 
         for option, other in (("CLIENT_ID", other_client), ("REDIRECT_URI", other_address))
         if _alike(error, other)
     ]
+    if not same and userid is not None:
+        # A client that is refused whoever it asks for is refused without a userid in the same words.
+        without, other_user = (_outcome(client, deployment, each) for each in (None, str(uuid.uuid4())))
+        return "USERID" if _alike(error, other_user) and not _alike(error, without) else ""
     if len(same) < 2:
         return "".join(same)
     # An unknown client is refused whatever address it names; whether it is known, the token endpoint may tell.
