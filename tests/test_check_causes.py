@@ -540,13 +540,15 @@ def test_name_of_a_user_commands_no_terminal(airisk: SecondAIRisk) -> None:
 # What a code is good for
 
 
-CARRIES = "A code for user_42 was traded with a made-up userid and without a userid: this deployment's codes carry"
+UNBOUND = (
+    "A code for user_42 was traded with a made-up userid and without a userid: userids are not compared, and a code"
+)
 
 
 def test_codes_that_carry_users_need_code_from(airisk: SecondAIRisk, mia: User) -> None:
     airisk.codes_carry_user = True
     found, remedy = fault(user="mia")
-    assert found.startswith(f"codes: {CARRIES} their user. Whoever edits userid=")
+    assert found.startswith(f"codes: {UNBOUND} may carry its user. Whoever edits userid=")
     assert remedy == f'{SITE} set CODE_FROM to "server".'
 
 
@@ -554,7 +556,7 @@ def test_application_shows_codes_carry_users(airisk: SecondAIRisk) -> None:
     airisk.codes_carry_user = True
     found, remedy = fault()
     assert found.startswith(
-        "codes: A code for the application was traded with a made-up userid: this deployment's codes"
+        "codes: A code for the application was traded with a made-up userid: userids are not compared"
     )
     assert remedy.endswith('set CODE_FROM to "server".')
 
@@ -567,7 +569,7 @@ def test_other_users_id_proves_more_than_made_up(airisk: SecondAIRisk, mia: User
     assert 'CODE_FROM = "browser" is safe as far as that can tell\n' in said
     ben = User.objects.create_user("ben")
     AIRiskIdentity.objects.create(user=ben, userid="user_7")
-    assert fault(user="mia")[0].startswith("codes: A code for user_42 was traded with another userid: this")
+    assert fault(user="mia")[0].startswith("codes: A code for user_42 was traded with another userid: userids")
 
 
 def test_code_from_server_tolerates_loose_codes(airisk: SecondAIRisk, settings: Any, mia: User) -> None:
@@ -575,7 +577,7 @@ def test_code_from_server_tolerates_loose_codes(airisk: SecondAIRisk, settings: 
     airisk.codes_carry_user = airisk.codes_reusable = airisk.any_redirect_uri = True
     status, said = check(user="mia")
     assert status == 0
-    assert f'{CARRIES} their user. CODE_FROM = "server" is what this site needs, and has.' in said
+    assert f'{UNBOUND} may carry its user. CODE_FROM = "server" is what this site needs, and has.' in said
     assert said.count('This site trades no code that came through a browser: CODE_FROM = "server".') == 2
 
 

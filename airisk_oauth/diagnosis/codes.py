@@ -45,12 +45,12 @@ def findings(deployment: Deployment, userid: str | None) -> Iterator[Finding]:
 
 
 def _unbound(deployment: Deployment, whose: str, how: list[str]) -> Finding:
-    said = f"A code for {whose} was traded {_listed(how)}: this deployment's codes carry their user."
+    said = f"A code for {whose} was traded {_listed(how)}: userids are not compared, and a code may carry its user."
     if deployment.code_from == "server":
         return Finding.of(STEP, f'{said} CODE_FROM = "server" is what this site needs, and has.')
     return Finding.of(
         STEP,
-        f"{said} Whoever edits userid= in the address bar while connecting is connected as somebody else.",
+        f"{said} Whoever edits userid= in the address bar while connecting may be connected as somebody else.",
         f'{SITE} set CODE_FROM to "server".',
     )
 
