@@ -44,6 +44,7 @@ def check_deployment(app_configs: Sequence[AppConfig] | None = None, **kwargs: A
         *_cookie_warnings(),
         *_transport_warnings(),
         *_policy_warnings(),
+        *_code_warnings(),
         *_sqlite_warnings(atomic_requests=False),
         *_page_warnings(),
     ]
@@ -182,6 +183,18 @@ def _policy_warnings() -> Iterator[CheckMessage]:
             )
 
 
+def _code_warnings() -> Iterator[CheckMessage]:
+    for alias in _usable_aliases():
+        if not conf.is_written(alias, "CODE_FROM"):
+            yield Warning(
+                f"AIRISK_OAUTH[{alias!r}]: CODE_FROM is not set. Where a code carries its user, users can connect as "
+                "somebody else.",
+                hint="Run check_airisk, which finds out whether this deployment needs CODE_FROM = 'server', and write "
+                "down that or 'browser'.",
+                id="airisk_oauth.W010",
+            )
+
+
 def _form_actions() -> Iterator[Iterable[object]]:
     """Yield the sources of ``form-action`` of each policy that is enforced: Django's own, and that of django-csp.
 
@@ -219,7 +232,7 @@ def _page_warnings() -> Iterator[CheckMessage]:
         yield Warning(
             "AIRiskMiddleware is in use, but there is no page to send people to who have to connect.",
             hint='Add path("airisk/", include("airisk_oauth.urls")) to urlpatterns. Ignore this where nobody connects.',
-            id="airisk_oauth.W010",
+            id="airisk_oauth.W011",
         )
 
 

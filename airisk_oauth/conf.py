@@ -58,6 +58,7 @@ class Deployment:
     token_path: str = "/api/oauth2/Token"  # noqa: S105 - a path
     userid: str = "airisk_oauth.userids.from_identity"
     silent_renewal: bool = True
+    code_from: str = "browser"
     renew_before: int = 300
     renew_unused_for: int = 30
     timeout: tuple[float, float] = (5, 10)
@@ -134,6 +135,14 @@ def page_url(name: str, alias: str = DEFAULT_ALIAS, request: "HttpRequest | None
     :param request: chooses among several inclusions the one that the request is at.
     """
     return addresses.find(name, *([] if alias == DEFAULT_ALIAS else [alias]), request=request)
+
+
+def is_written(alias: str, option: str) -> bool:
+    """Tell whether a deployment's settings name this option, be it with its default.
+
+    :raises ImproperlyConfigured: there is no ``AIRISK_OAUTH``.
+    """
+    return option in _configured().get(alias, {})
 
 
 def problems_of(alias: str) -> Iterator[Problem]:
@@ -250,6 +259,7 @@ _RULES: dict[str, tuple[Callable[[object], bool], str]] = {
     "TOKEN_PATH": (_is_path, "a path that starts with /"),
     "USERID": (_is_dotted_path, "the dotted path of a function (user, deployment alias) -> str | None"),
     "SILENT_RENEWAL": (lambda value: isinstance(value, bool), "True or False"),
+    "CODE_FROM": (lambda value: value in ("browser", "server"), '"browser" or "server"'),
     "RENEW_BEFORE": (_is_count(86_400), "a whole number of seconds, at most a day of them"),
     "RENEW_UNUSED_FOR": (_is_count(36_500), "a whole number of days, at most a century of them"),
     "TIMEOUT": (_are_timeouts, _TIMEOUTS),

@@ -146,9 +146,16 @@ def _obtain_silently(deployment: Deployment, userid: str | None) -> Calls[TokenG
 
 
 def authorize(deployment: Deployment, *, state: Secret, userid: str | None) -> Calls[Secret]:
-    """Ask for a code without a browser. Errors: see :func:`protocol.read_authorization`."""
+    """Ask for a code without a browser. Errors: see :func:`protocol.read_authorization`.
+
+    Where AIRisk leads to a page on its own origin, that is looked at once, because it may hold a refusal as JSON.
+    """
+    endpoint, redirect_uri = deployment.authorize_url, deployment.redirect_uri
     reply = yield Call("GET", authorization_url(deployment, state=state, userid=userid))
-    return protocol.read_authorization(reply, redirect_uri=deployment.redirect_uri, state=state)
+    page = protocol.own_page(reply, endpoint=endpoint, redirect_uri=redirect_uri)
+    if page is not None:
+        protocol.check_not_refused((yield Call("GET", page)), secrets=(state,))
+    return protocol.read_authorization(reply, endpoint=endpoint, redirect_uri=redirect_uri, state=state)
 
 
 def exchange(deployment: Deployment, code: Secret, *, userid: str | None) -> Calls[TokenGrant]:
@@ -205,14 +212,10 @@ def _completed_before(pending: PendingAuthorization) -> Connected:
 
 
 def _trade(deployment: Deployment, user: Any, pending: PendingAuthorization, answer: Secret | AIRiskRefused) -> None:
-    from .transport import OAuthClient
-
     if isinstance(answer, AIRiskRefused):
         raise answer
-    userid = pending.userid or None
     _check_identity(deployment, user, pending)
-    with OAuthClient(deployment) as client:
-        grant = client.run(exchange(deployment, answer, userid=userid))
+    grant = _grant_for(deployment, pending, answer)
     _check_identity(deployment, user, pending)
     owner = None if pending.for_application else user.pk
     try:
@@ -222,6 +225,26 @@ def _trade(deployment: Deployment, user: Any, pending: PendingAuthorization, ans
     message = "AIRisk token %(token_id)s of deployment %(deployment)s was obtained"
     log(logger, logging.INFO, "token.obtained", message, token=token)
     token_obtained.send_robust(AIRiskToken, user_id=token.user_id, deployment=token.deployment)
+
+
+def _grant_for(deployment: Deployment, pending: PendingAuthorization, code: Secret) -> TokenGrant:
+    """Return the token for a verified callback: for its code, or for one that this server fetches (``CODE_FROM``)."""
+    from .transport import OAuthClient
+
+    userid = pending.userid or None
+    with OAuthClient(deployment) as client:
+        if deployment.code_from == "server":
+            return client.run(_obtain_or_exchange(deployment, code, userid=userid))
+        return client.run(exchange(deployment, code, userid=userid))
+
+
+def _obtain_or_exchange(deployment: Deployment, code: Secret, *, userid: str | None) -> Calls[TokenGrant]:
+    """Obtain a token without the browser's code, which may be another user's; trade it only if AIRisk shows a page."""
+    try:
+        code = yield from authorize(deployment, state=new_state(), userid=userid)
+    except protocol.PageShown:
+        pass
+    return (yield from exchange(deployment, code, userid=userid))
 
 
 def _check_identity(deployment: Deployment, user: Any, pending: PendingAuthorization) -> None:

@@ -6,11 +6,11 @@ message holds nothing of what was read, so that an error can be shown and logged
 
 import json
 import re
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any, Final, NamedTuple, Self, TypeVar
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit, urlunsplit
 
 from .exceptions import AIRiskError, AIRiskInvalidResponse, AIRiskRefused, AIRiskUnavailable
 
@@ -24,6 +24,9 @@ MAX_RETRY_AFTER: Final = 60.0
 #: Objects and lists within one another in a body that is read as JSON; AIRisk's answers need two.
 MAX_DEPTH: Final = 16
 
+#: What is said of a code that comes without the state that was sent: the doctor knows it again by that.
+STATE_MISSING: Final = "AIRisk's redirect carries no state, though one was sent."
+
 # The parameters that are ours to set; a site's extra ones may not replace them.
 AUTHORIZE_PARAMETERS: Final = frozenset({"client_id", "redirect_uri", "state", "userid"})
 TOKEN_PARAMETERS: Final = frozenset({"code", "client_id", "client_secret", "redirect_uri", "userid"})
@@ -33,8 +36,9 @@ _VSCHAR: Final = r"[\x21-\x7e]+"
 _B64TOKEN: Final = r"[A-Za-z0-9._~+/-]+=*"
 _READABLE: Final = r"[\x20-\x7e]{1,120}"
 _TRACE_ID: Final = r"[0-9A-Za-z:._|-]{1,128}"
-# RFC 3339, to .NET's seven fractional digits. Python itself reads more of ISO 8601: from 3.14 on 24:00, too.
-_RFC3339: Final = r"(?a)\d{4}-\d\d-\d\d[Tt](?:[01]\d|2[0-3]):\d\d:\d\d(?:\.\d{1,7})?(?:[Zz]|[+-]\d\d:\d\d)"
+# RFC 3339, with up to .NET's seven fractional digits. The offset may be missing: .NET writes none for a time whose kind
+# it does not know. Python itself reads more of ISO 8601: from 3.14 on 24:00, too.
+_RFC3339: Final = r"(?a)\d{4}-\d\d-\d\d[Tt](?:[01]\d|2[0-3]):\d\d:\d\d(?:\.\d{1,7})?(?:[Zz]|[+-]\d\d:\d\d)?"
 # RFC 6749, section 4.1.2.1: the only words of an error redirect that are worth repeating.
 _ERROR_CODES = frozenset(
     {
@@ -216,37 +220,111 @@ def read_callback(query: str) -> Callback:
     if not state or (code is None) == (error is None):
         raise MalformedCallback
     if error is not None:
-        refusal = AIRiskRefused(302, error if error in _ERROR_CODES else "")
-        return Callback(Secret(state), refusal, values.get("iss"))
+        return Callback(Secret(state), _refused_by_redirect(error), values.get("iss"))
     if not re.fullmatch(_VSCHAR, code or ""):
         raise MalformedCallback
     return Callback(Secret(state), Secret(code), values.get("iss"))
 
 
-def read_authorization(reply: Reply, *, redirect_uri: str, state: str) -> Secret:
+def _refused_by_redirect(error: str) -> AIRiskRefused:
+    return AIRiskRefused(302, error if error in _ERROR_CODES else "")
+
+
+def read_authorization(reply: Reply, *, endpoint: str, redirect_uri: str, state: str) -> Secret:
     """Return the code from the authorization endpoint's answer to our own server (AIRisk: "302 at once").
 
+    :param endpoint: the URL of the authorization endpoint.
     :raises PageShown: a person has to go through what AIRisk shows.
-    :raises AIRiskRefused: AIRisk said no, by status or by error parameters.
+    :raises AIRiskRefused: AIRisk said no: by status, by error parameters, or with JSON.
     :raises AIRiskUnavailable: 5xx or 429.
-    :raises AIRiskInvalidResponse: a redirect to us with another state, or one that cannot be read.
+    :raises AIRiskInvalidResponse: a redirect to us with another state or none, or one that cannot be read.
     """
     if reply.status >= 400:
         raise _refusal(reply, secrets=(state,))
+    check_not_refused(reply, secrets=(state,))
     if reply.status < 300 or reply.location is None:
         raise PageShown
     target, _, query = map(Secret, reply.location.partition("?"))
     if target != redirect_uri:
+        if _is_within(endpoint, reply.location):
+            _check_error(query, secrets=(state,))
         raise PageShown
-    try:
-        callback = read_callback(query)
-    except MalformedCallback:
-        raise AIRiskInvalidResponse("AIRisk's redirect cannot be read.") from None
+    callback = _callback_for(query)
     if callback.state != state:
         raise AIRiskInvalidResponse("AIRisk's redirect carries another state than the one that was sent.")
     if isinstance(callback.answer, AIRiskRefused):
         raise callback.answer
     return callback.answer
+
+
+def _callback_for(query: str) -> Callback:
+    try:
+        return read_callback(query)
+    except MalformedCallback:
+        names = _query_of(query)
+    if "state" not in names and ("code" in names) != ("error" in names):
+        if "code" in names:
+            raise AIRiskInvalidResponse(STATE_MISSING)
+        # It answers our own request, so that it can be believed without a state, as no code can.
+        raise _refused_by_redirect(names["error"])
+    raise AIRiskInvalidResponse("AIRisk's redirect cannot be read.")
+
+
+def own_page(reply: Reply, *, endpoint: str, redirect_uri: str) -> Secret | None:
+    """Return where on AIRisk itself the authorization endpoint leads, if only a look there can tell what it means.
+
+    That may be a page for a person, or JSON: AIRisk "may redirect to a json response". ``None`` for every answer that
+    says enough by itself, and for one with a code in its address, which belongs nowhere else.
+    """
+    location = reply.location
+    if not 300 <= reply.status < 400 or not location or location.partition("?")[0] == redirect_uri:
+        return None
+    if not _is_within(endpoint, location):
+        return None
+    parts, own = urlsplit(urljoin(endpoint, location)), urlsplit(endpoint)
+    names = _query_of(parts.query)
+    if names.get("error") or "code" in names or parts.path == own.path:
+        return None
+    # Of the address nothing counts but path and query, and of those only what a URL can hold.
+    address = urlunsplit((own.scheme, own.netloc, parts.path, parts.query, ""))
+    return Secret(address) if len(address) <= MAX_QUERY and re.fullmatch(_VSCHAR, address) else None
+
+
+def check_not_refused(reply: Reply, *, secrets: tuple[str, ...]) -> None:
+    """Let a page for a person pass, where AIRisk's authorization endpoint answers or has led to.
+
+    :raises AIRiskRefused: JSON, whatever its status, or an error status in plain text.
+    :raises AIRiskUnavailable: 5xx or 429.
+    """
+    is_error = reply.status >= 400
+    in_words = "json" in reply.content_type or (is_error and reply.content_type.startswith("text/plain"))
+    is_redirect = 300 <= reply.status < 400 and reply.location is not None
+    if reply.status == 429 or reply.status >= 500 or (in_words and not is_redirect):
+        raise _refusal(reply, secrets=secrets)
+
+
+def _is_within(endpoint: str, location: str) -> bool:
+    try:
+        return origin_of(urljoin(endpoint, location)) == origin_of(endpoint)
+    except ValueError:
+        return False
+
+
+def _query_of(query: str) -> dict[str, str]:
+    """Return the parameters of a query that have a value; none where it is too long, or has too many."""
+    try:
+        pairs = parse_qsl(query, max_num_fields=50) if len(query) <= MAX_QUERY else []
+    except ValueError:
+        return {}
+    return {name: Secret(value) for name, value in pairs}
+
+
+def _check_error(query: str, *, secrets: tuple[str, ...]) -> None:
+    """Raise the refusal that a query's error parameters are, if there are any."""
+    values = _query_of(query)
+    if values.get("error"):
+        reason = _reason(None, values["error"], values.get("error_description"), secrets)
+        raise AIRiskRefused(302, reason, _harmless(values.get("traceId"), _TRACE_ID, secrets))
 
 
 def read_token(reply: Reply, *, now: datetime, secrets: tuple[str, ...] = ()) -> TokenGrant:
@@ -294,7 +372,9 @@ def _end(expiration: object, expires_in: object, now: datetime) -> datetime | No
 def _moment(value: object) -> datetime:
     if not isinstance(value, str) or not re.fullmatch(_RFC3339, value):
         raise ValueError
-    return datetime.fromisoformat(value.upper()).astimezone(UTC)
+    moment = datetime.fromisoformat(value.upper())
+    # AIRisk documents a "UTC-formatted datetime"; astimezone() alone would take this server's own zone.
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
 def _seconds(value: object) -> float:
@@ -310,17 +390,28 @@ def _refusal(reply: Reply, *, secrets: tuple[str, ...]) -> AIRiskError:
     """Turn an error status into the error that says what to do about it."""
     if reply.status == 429 or reply.status >= 500:
         return AIRiskUnavailable(f"AIRisk answered with status {reply.status}.", retry_after=_retry_after(reply))
-    reason, trace_id = _words(reply)
-    return AIRiskRefused(reply.status, _harmless(reason, _READABLE, secrets), _harmless(trace_id, _TRACE_ID, secrets))
+    reason, trace_id, status = _words(reply, secrets)
+    return AIRiskRefused(status, reason, trace_id)
 
 
-def _words(reply: Reply) -> Sequence[object]:
-    """Return what a refusal gives for reason and traceId, whatever it is."""
+def _words(reply: Reply, secrets: tuple[str, ...]) -> tuple[str, str, int]:
+    """Return a refusal's reason, its traceId, and its status: JSON can name one that its HTTP status does not."""
     if "json" in reply.content_type:
-        return _fields(reply, "title", "traceId") or (None, None)
+        found = _fields(reply, "title", "error", "error_description", "traceId", "status")
+        title, error, description, trace_id, status = found or [None] * 5
+        if reply.status >= 400 or type(status) is not int or not 400 <= status < 500:
+            status = reply.status
+        return _reason(title, error, description, secrets), _harmless(trace_id, _TRACE_ID, secrets), status
     if reply.content_type.startswith("text/plain"):
-        return reply.body.decode(errors="replace").strip(), None
-    return None, None
+        return _harmless(reply.body.decode(errors="replace").strip(), _READABLE, secrets), "", reply.status
+    return "", "", reply.status
+
+
+def _reason(title: object, error: object, description: object, secrets: tuple[str, ...]) -> str:
+    """Return what JSON or an error redirect gives for a reason: problem details (RFC 9457) or RFC 6749, section 5.2."""
+    name, more = _harmless(title, _READABLE, secrets), _harmless(description, _READABLE, secrets)
+    name = name or _harmless(error, _READABLE, secrets)
+    return ": ".join(filter(None, (name, more)))
 
 
 def _harmless(value: object, pattern: str, secrets: tuple[str, ...]) -> str:

@@ -138,10 +138,11 @@ class _PlainSession(Session):
         """Return none: ``requests`` would read a redirect's whole body to look where it leads."""
 
 
-def look(
+@contextmanager
+def looking(
     deployment: "Deployment", url: str, headers: dict[str, str], timeout: tuple[float, float]
-) -> requests.Response:
-    """Return status and headers that a GET of this URL brings, by the way that calls and renewals take.
+) -> Iterator[requests.Response]:
+    """Lend what a GET of this URL brings, its body unread, by the way that calls and renewals take.
 
     :param timeout: seconds for connecting, and for the headers.
     :raises requests.RequestException: no answer came.
@@ -149,7 +150,7 @@ def look(
     with _PlainSession(environment_for(deployment.base_url)) as session:
         request = requests.Request("GET", url, headers=headers).prepare()
         with session.send(request, timeout=timeout) as response:
-            return response
+            yield response
 
 
 def tell(deployment: "Deployment", call: "Call", began: float, outcome: int | str) -> None:

@@ -18,7 +18,7 @@ from urllib.parse import parse_qsl, urlsplit
 from urllib.request import urlopen
 
 LIFE = timedelta(hours=1)
-API_BODY = b'{"conversations": []}'
+API_BODY = b"[]"
 
 
 class State:

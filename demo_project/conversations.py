@@ -16,7 +16,7 @@ from django.utils.timezone import is_naive
 _TITLE: Final = ("title", "name", "subject", "topic", "conversationtitle", "conversationname")
 _MODEL: Final = ("model", "modelname", "languagemodel", "llm")
 _UPDATED: Final = ("updated", "updatedat", "lastupdated", "modified", "modifiedat", "lastmodified", "lastmessageat")
-_CREATED: Final = ("timestamp", "date", "created", "createdat")
+_CREATED: Final = ("timestamp", "date", "created", "createdat", "createddate")
 _LAST_MESSAGE: Final = ("lastmessage", "preview", "snippet", "summary", "message")
 _STATUS: Final = ("status", "state")
 #: What a nested object may call the text that stands for it.

@@ -28,7 +28,7 @@ async def conversations_async(request: HttpRequest) -> HttpResponse:
 
 def application(request: HttpRequest) -> HttpResponse:
     with AIRiskSession.for_application() as airisk:
-        return JsonResponse({"status": airisk.get("/api/GetModels").status_code})
+        return JsonResponse({"status": airisk.get("/api/Echo").status_code})
 
 
 def streamed(request: HttpRequest) -> StreamingHttpResponse:

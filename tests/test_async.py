@@ -29,6 +29,7 @@ from airisk_oauth.models import AIRiskToken
 from airisk_oauth.sandbox.world import World
 from tests import pages
 from tests.flows import at_each_request, give_token, live_token, set_option, stored, token_requests
+from tests.support.chat import FIRST_LINE, QUESTION
 from tests.test_renewal import attempt, committing, keeper, until
 from tests.test_sessions import api_statuses, shown_variables
 
@@ -49,7 +50,7 @@ def using(user: User | None, use: Callable[[AsyncAIRiskClient], Coroutine[Any, A
 
 def calls_at_once(number: int) -> Callable[[AsyncAIRiskClient], Coroutine[Any, Any, list[int]]]:
     async def use(client: AsyncAIRiskClient) -> list[int]:
-        answers = await asyncio.gather(*(client.get("/api/GetModels") for _call in range(number)))
+        answers = await asyncio.gather(*(client.get("/api/Echo") for _call in range(number)))
         return [answer.status_code for answer in answers]
 
     return use
@@ -65,7 +66,7 @@ def test_both_sides_share_one_renewal(airisk: World, mia: User) -> None:
 
     def synchronous() -> list[int]:
         with AIRiskSession.for_user(mia) as session:
-            return [session.get("/api/GetModels").status_code]
+            return [session.get("/api/Chat/ListAgents").status_code]
 
     def asynchronous() -> list[int]:
         found: list[int] = using(mia, calls_at_once(10))
@@ -82,7 +83,7 @@ def test_the_applications_first_token_takes_one_request_for_forty_calls_at_once(
     assert len(token_requests(airisk)) == 1
 
 
-@pytest.mark.parametrize(("ends_in", "path"), [(-60, "/api/oauth2"), (3600, "/api/GetModels")])
+@pytest.mark.parametrize(("ends_in", "path"), [(-60, "/api/oauth2"), (3600, "/api/Chat/ListAgents")])
 def test_a_cancelled_call_gives_the_lease_up_keeps_the_token_and_shows_nothing(
     airisk: World, mia: User, settings: Any, ends_in: float, path: str
 ) -> None:
@@ -95,7 +96,7 @@ def test_a_cancelled_call_gives_the_lease_up_keeps_the_token_and_shows_nothing(
     async def use(client: AsyncAIRiskClient) -> None:
         async def call() -> None:
             try:
-                await client.get("/api/GetModels")
+                await client.get("/api/Chat/ListAgents")
             except asyncio.CancelledError as error:
                 caught.append(error)
 
@@ -132,7 +133,7 @@ def test_a_call_cancelled_while_the_database_works_leaves_no_lease_and_loses_no_
         return execute(sql, *args)
 
     async def use(client: AsyncAIRiskClient) -> None:
-        task = asyncio.ensure_future(client.get("/api/GetModels"))
+        task = asyncio.ensure_future(client.get("/api/Chat/ListAgents"))
         assert await asyncio.to_thread(began.wait, 60)
         task.cancel()
         cancelled.set()
@@ -163,7 +164,7 @@ def test_steps_that_nobody_takes_to_their_end_leave_a_lease_to_lapse(mia: User) 
 async def airisk_on_this_loop(settings: Any) -> AsyncIterator[list[str]]:
     """AIRisk served by the very loop that calls it, which waits for ever for an answer if it is held up.
 
-    What is posted to it leads on to ``/api/GetModels``, and only a renewed token may get that. One redirect breaks off.
+    What is posted to it leads on to a call that only a renewed token may make. One redirect breaks off.
     """
     seen: list[str] = []
 
@@ -180,11 +181,11 @@ async def airisk_on_this_loop(settings: Any) -> AsyncIterator[list[str]]:
         elif call == "POST /api/oauth2/Token":
             body = json.dumps({"access_token": "renewed", "expires_in": 3600}).encode()
         elif call == "POST /api/Act":
-            status = "303 See Other\r\nLocation: /api/GetModels"
+            status = "303 See Other\r\nLocation: /api/Chat/ListAgents"
         elif call == "POST /api/ActThere":
-            status = "307 Temporary Redirect\r\nLocation: /api/GetModels"
+            status = "307 Temporary Redirect\r\nLocation: /api/Chat/ListAgents"
         elif call == "GET /api/CutShort":
-            status, body = "302 Found\r\nLocation: /api/GetModels\r\nContent-Length: 99", b""
+            status, body = "302 Found\r\nLocation: /api/Chat/ListAgents\r\nContent-Length: 99", b""
         elif "Bearer renewed" not in head:
             status = "401 Unauthorized"
         length = "" if "Content-Length" in status else f"Content-Length: {len(body)}\r\n"
@@ -225,7 +226,7 @@ def test_calls_and_renewals_leave_the_loop_free(settings: Any, mia: User, ends_i
 @pytest.mark.parametrize("follows", [False, True])
 def test_a_redirect_is_followed_where_that_is_asked_for(airisk: World, mia: User, follows: bool) -> None:
     live_token(airisk, mia)
-    params = {"status": "303", "to": "/sandbox/api/GetModels"}
+    params = {"status": "303", "to": "/sandbox/api/Chat/ListAgents"}
     answer = using(mia, lambda client: client.get("/api/Answer", params=params, follow_redirects=follows))
     assert [each.status_code for each in [*answer.history, answer]] == ([303, 200] if follows else [303])
     assert api_statuses(airisk) == ([303, 200] if follows else [303])
@@ -236,7 +237,7 @@ def test_a_401_on_the_way_of_a_redirect_repeats_no_more_than_the_call_that_got_i
     answer, seen = on_this_loop(settings, mia, lambda client: client.post("/api/Act", follow_redirects=True))
     assert answer.status_code == 200
     renewal = ["GET /api/oauth2", "POST /api/oauth2/Token"]
-    assert seen == ["POST /api/Act", "GET /api/GetModels", *renewal, "GET /api/GetModels"]
+    assert seen == ["POST /api/Act", "GET /api/Chat/ListAgents", *renewal, "GET /api/Chat/ListAgents"]
 
 
 def test_a_redirect_that_would_need_a_stream_again_is_handed_back(settings: Any, mia: User) -> None:
@@ -265,7 +266,7 @@ def test_a_redirect_that_breaks_off_is_unavailable(settings: Any, mia: User) -> 
 
 def test_redirects_without_end_are_an_invalid_response(airisk: World, mia: User) -> None:
     live_token(airisk, mia)
-    to = "/sandbox/api/Answer?status=302&to=/sandbox/api/Answer%3Fstatus=302%26to=/sandbox/api/GetModels"
+    to = "/sandbox/api/Answer?status=302&to=/sandbox/api/Answer%3Fstatus=302%26to=/sandbox/api/Chat/ListAgents"
 
     async def use(client: AsyncAIRiskClient) -> None:
         client.max_redirects = 2
@@ -287,7 +288,7 @@ def test_redirects_without_end_are_an_invalid_response(airisk: World, mia: User)
 def test_a_body_is_sent_again_intact(airisk: World, mia: User, given: dict[str, Any], body: bytes) -> None:
     live_token(airisk, mia)
     airisk.end_all_tokens()
-    answer = using(mia, lambda client: client.post("/api/SendMessage", **given))
+    answer = using(mia, lambda client: client.post("/api/Echo", **given))
     assert answer.json()["sha256"] == hashlib.sha256(body).hexdigest()
     assert api_statuses(airisk) == [401, 200]
 
@@ -301,7 +302,7 @@ def test_a_stream_is_not_sent_again_and_the_next_call_works(airisk: World, mia: 
 
     async def use(client: AsyncAIRiskClient) -> list[int]:
         headers = {"Content-Length": "4"}
-        answers = [await client.post("/api/SendMessage", content=parts(), headers=headers) for _call in range(2)]
+        answers = [await client.post("/api/Echo", content=parts(), headers=headers) for _call in range(2)]
         return [answer.status_code for answer in answers]
 
     assert using(mia, use) == [401, 200]
@@ -313,10 +314,10 @@ def test_an_answer_can_be_streamed_after_a_401(airisk: World, mia: User) -> None
     airisk.end_all_tokens()
 
     async def use(client: AsyncAIRiskClient) -> str:
-        async with client.stream("GET", "/api/StreamAnswer") as answer:
+        async with client.stream("POST", "/api/Chat/AskAgent", json=QUESTION) as answer:
             return await anext(answer.aiter_lines())
 
-    assert using(mia, use) == "Answer for user_42:"
+    assert using(mia, use) == FIRST_LINE
     assert api_statuses(airisk) == [401, 200]
 
 
@@ -324,8 +325,8 @@ def test_calls_have_the_deployments_timeout(airisk: World, mia: User, settings: 
     live_token(airisk, mia)
     set_option(settings, API_TIMEOUT=(5, 0.1))
     given_up = threading.Event()
-    with at_each_request("/api/GetModels", given_up.wait), pytest.raises(AIRiskUnavailable) as caught:
-        using(mia, lambda client: client.get("/api/GetModels"))
+    with at_each_request("/api/Chat/ListAgents", given_up.wait), pytest.raises(AIRiskUnavailable) as caught:
+        using(mia, lambda client: client.get("/api/Chat/ListAgents"))
     given_up.set()
     assert caught.value.__suppress_context__
     assert caught.value.__context__ is None
@@ -341,10 +342,10 @@ def test_making_one_does_no_io_and_a_warm_call_reads_no_database(airisk: World, 
 
     async def call_warm(client: AsyncAIRiskClient) -> None:
         for _call in range(3):
-            assert (await client.get("/api/GetModels")).status_code == 200
+            assert (await client.get("/api/Chat/ListAgents")).status_code == 200
 
     with CaptureQueriesContext(connection) as first:
-        using(mia, lambda client: client.get("/api/GetModels"))
+        using(mia, lambda client: client.get("/api/Chat/ListAgents"))
     with CaptureQueriesContext(connection) as warm:
         using(mia, call_warm)
     assert len(warm) == len(first)
@@ -374,7 +375,7 @@ def test_without_httpx2_the_error_says_what_to_install(monkeypatch: pytest.Monke
 def test_what_the_page_shows_works(airisk: World, mia: User) -> None:
     live_token(airisk, mia)
     given: dict[str, Any] = {}
-    for words in ("def conversations", "def models_and_mine"):
+    for words in ("def conversations", "def agents_and_conversations"):
         exec(pages.snippet("docs/async.md", words), given)  # noqa: S102 - the page's own
     request: Any = AsyncRequestFactory().get("/")
     request.user, request.airisk = mia, AIRiskSession.for_user(mia)
@@ -383,8 +384,8 @@ def test_what_the_page_shows_works(airisk: World, mia: User) -> None:
     async def main() -> Any:
         view = await given["conversations"](request)
         await request.airisk.aclose()
-        return json.loads(view.content), await given["models_and_mine"](mia)
+        return json.loads(view.content), await given["agents_and_conversations"](mia)
 
-    conversations, (mine, models) = main()
+    conversations, (agents, mine) = main()
     assert conversations == mine
-    assert len(models) > 1
+    assert len(agents) > 1

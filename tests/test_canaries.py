@@ -59,7 +59,7 @@ ENDPOINTS = {
     ("GET", "/api/oauth2"): "the authorization endpoint",
     ("POST", "/api/oauth2/Token"): "the token endpoint",
     ("GET", "/api/GetConversations"): "the API",
-    ("GET", "/api/GetModels"): "the API",
+    ("GET", "/api/Echo"): "the API",
 }
 
 

@@ -1,66 +1,62 @@
-"""``check_airisk``: which fault it finds, and whom it sends to mend it."""
+"""``check_airisk``: which fault it finds, and whom it sends to fix it."""
 
-import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import requests
 import responses
 from django.contrib.auth.models import User
-from django.core.management import CommandError, call_command
 
-from airisk_oauth.models import AIRiskIdentity, AIRiskToken
+from airisk_oauth.models import AIRiskIdentity
 from airisk_oauth.sandbox.world import World
 from tests.flows import give_token, set_option
+from tests.support.doctor import ADMINISTRATOR, NETWORK, SITE, STAFF, SUPPORT, check, fault
+from tests.support.second_airisk import (
+    SecondAIRisk,
+    answer_json,
+    page,
+    problem,
+    redirect,
+    second_airisk,
+)
 from tests.support.wire import Certificate, Serve, http, saying
 from tests.test_renewal import BASE_URL, silent_flow, travel, trouble
 
 pytestmark = pytest.mark.django_db
-SITE, ADMINISTRATOR, NETWORK, SUPPORT = (
-    "In this site's settings:",
-    "An AIRisk administrator:",
-    "Whoever runs this server's network:",
-    "AIRisk's support:",
-)
+AUTHORIZE, TRADE, AGENTS = ("GET", "/api/oauth2"), ("POST", "/api/oauth2/Token"), ("GET", "/api/Chat/ListAgents")
 
 
-def check(**options: Any) -> tuple[int, str]:
-    """Run the command on one deployment; it stores nothing and tells no secret, whatever it finds."""
-    before = list(AIRiskToken.objects.values())
-    out = io.StringIO()
-    status = 0
-    try:
-        call_command("check_airisk", **{"deployment": "default", **options}, stdout=out)
-    except CommandError as error:
-        status = error.returncode
-        out.write(str(error))
-    said = out.getvalue()
-    assert list(AIRiskToken.objects.values()) == before
-    assert not [secret for secret in ("secret-1", "code-canary", "token-canary", "eyJ") if secret in said]
-    return status, said
+def steps_of(said: str) -> list[str]:
+    return [line.split()[1].rstrip(":") for line in said.splitlines()[1:]]
 
 
-def fault(**options: Any) -> tuple[str, str]:
-    """Return the one fault that there is, with what precedes it being well, and its remedy."""
-    status, said = check(**options)
-    assert status == 1
-    lines = said.splitlines()
-    [at] = [number for number, line in enumerate(lines) if line.startswith("  FAULT")]
-    assert all(line.startswith(("default:", "  ok")) for line in lines[:at])
-    return lines[at].removeprefix("  FAULT "), lines[at + 1].strip()
+@pytest.fixture
+def other(settings: Any) -> Iterator[SecondAIRisk]:
+    """Another AIRisk than the sandbox, for the default deployment."""
+    with second_airisk(settings) as airisk:
+        yield airisk
+
+
+STEPS = ["settings", "database", "callback", "connection", "clock", "authorization", "token", "life", "call", "codes"]
 
 
 def test_a_healthy_deployment_is_walked_to_the_end(airisk: World, mia: User) -> None:
     give_token(mia)
-    for options, path in (({}, "/api/GetModels"), ({"user": "mia"}, "/api/GetConversations")):
-        status, said = check(**options)
-        assert status == 0
-        steps = ["settings", "connection", "clock", "authorization", "token", "life", "call"]
-        assert [line.split()[1].rstrip(":") for line in said.splitlines()[1:]] == steps
-        assert f"GET {path} was answered with status 200" in said
-        assert "the token ends in 60 minutes" in said
+    status, said = check()
+    assert (status, steps_of(said)) == (0, STEPS)
+    assert "GET /api/Chat/ListAgents was answered with status 403; which calls are for the application's own" in said
+    status, said = check(user="mia")
+    assert (status, steps_of(said)) == (0, [*STEPS[:2], "user", *STEPS[2:]])
+    assert "the token ends in 60 minutes" in said
     assert "mia is user_42 on AIRisk" in said
+    assert "GET /api/Chat/ListAgents was answered with status 200: user_42 has 3 agents" in said
+
+
+def test_another_airisk_is_as_healthy(other: SecondAIRisk, mia: User) -> None:
+    status, said = check(user="mia")
+    assert (status, "user_42 has 1 agent\n" in said) == (0, True)
+    assert check()[0] == 0
 
 
 def test_all_deployments_are_tried_and_one_that_ails_is_enough(airisk: World, settings: Any) -> None:
@@ -69,6 +65,7 @@ def test_all_deployments_are_tried_and_one_that_ails_is_enough(airisk: World, se
     status, said = check(deployment=None)
     assert (status, said.count("FAULT")) == (1, 1)
     assert "second:\n  ok    settings" in said
+    assert "There is no authorization endpoint at http://127" in said
 
 
 def _unknown_client(airisk: World, settings: Any) -> None:
@@ -109,11 +106,16 @@ def _switch(name: str, value: Any = True) -> Callable[[World, Any], None]:
         (_unknown_redirect_uri, "authorization: AIRisk does not know REDIRECT_URI https://app.", ADMINISTRATOR),
         (_wrong_path, "authorization: There is no authorization endpoint at http://127", f"{SITE} correct BASE_URL"),
         (_wrong_secret, "token: AIRisk does not accept CLIENT_SECRET.", f"{SITE} set CLIENT_SECRET"),
-        (_unknown_userid, "authorization: AIRisk has no ApplicationUser unknown_9.", "Staff of this site: correct"),
-        (_no_identity, "settings: mia is nobody on AIRisk", "Staff of this site: add"),
+        (_unknown_userid, "authorization: AIRisk refuses the userid unknown_9, and answers", f"{STAFF} correct"),
+        (_no_identity, "user: This site knows no AIRisk user for mia", f"{STAFF} add"),
         (_switch("refuse"), "authorization: AIRisk refused", ADMINISTRATOR),
         (_switch("login_page"), "authorization: A page came", f"{SITE} if Connect leads to a page"),
         (_switch("outage"), "authorization: AIRisk answered with status 503", SUPPORT),
+        (
+            _switch("state_missing"),
+            "authorization: AIRisk's redirect carries no state",
+            f"{SUPPORT} have the deployment",
+        ),
         (_switch("malformed"), "token: AIRisk's answer is not the JSON", f"{NETWORK} if a proxy answers"),
     ],
 )
@@ -170,8 +172,38 @@ def _no_answer(user: Any, deployment: str) -> str:
 def test_a_function_of_the_site_that_fails_is_told(settings: Any, mia: User) -> None:
     set_option(settings, USERID=f"{__name__}._no_answer")
     found, remedy = fault(user="mia")
-    assert found == f"settings: {__name__}._no_answer fails for mia (KeyError)."
+    assert found == f"user: {__name__}._no_answer fails for mia (KeyError)."
     assert remedy.startswith(f"{SITE} correct USERID")
+
+
+def _no_userid(user: Any, deployment: str) -> str:
+    return "two\nlines"
+
+
+def _nobody(user: Any, deployment: str) -> None:
+    return None
+
+
+def _unknown(user: Any, deployment: str) -> str:
+    return "user_9"
+
+
+@pytest.mark.parametrize(
+    ("function", "said", "remedy"),
+    [
+        (_no_userid, "returned something that is no userid", "correct USERID, or fix the function"),
+        (_nobody, "This site knows no AIRisk user for mia", "correct what {} returns"),
+        (_unknown, "AIRisk refuses the userid user_9", "correct what {} returns"),
+    ],
+)
+def test_own_userid_function_is_the_sites_to_fix(
+    other: SecondAIRisk, settings: Any, mia: User, function: Any, said: str, remedy: str
+) -> None:
+    name = f"{__name__}.{function.__name__}"
+    set_option(settings, USERID=name)
+    found, fixed_by = fault(user="mia")
+    assert said in found
+    assert fixed_by.startswith(f"{SITE} {remedy.format(name)}")
 
 
 def test_a_page_is_well_where_a_person_is_expected(airisk: World, settings: Any) -> None:
@@ -182,6 +214,9 @@ def test_a_page_is_well_where_a_person_is_expected(airisk: World, settings: Any)
         0,
         "  ok    authorization: AIRisk shows a page, as SILENT_RENEWAL = False says",
     )
+    assert "CODE_FROM" not in said
+    set_option(settings, CODE_FROM="server")
+    assert 'by the browser\'s code: CODE_FROM = "server" cannot help where there is a page' in check()[1]
 
 
 @pytest.mark.parametrize(("seconds", "way"), [(60, "ahead of"), (-60, "behind")])
@@ -254,23 +289,94 @@ def test_what_the_environment_gets_wrong_is_told(
 # What the API answers
 
 
+def _tell(airisk: SecondAIRisk, call: tuple[str, str], *answers: Any) -> None:
+    """Let a call be answered so, one after the other, and as the last one from then on."""
+    left = list(answers)
+    airisk.answers[call] = lambda given: left.pop(0) if len(left) > 1 else left[0]
+
+
 @pytest.mark.parametrize(
     ("answer", "said", "remedy"),
     [
-        ({"status": 401}, "AIRisk refuses the token that it has just given", SUPPORT),
-        ({"status": 502}, "GET /api/GetModels was answered with status 502", SUPPORT),
-        ({"body": "<html>", "content_type": "text/html"}, "was answered with a page", NETWORK),
-        ({"body": requests.ReadTimeout("token-canary")}, "got no answer (ReadTimeout)", SUPPORT),
+        (problem(), "AIRisk refuses the token that it has just given", SUPPORT),
+        (
+            problem(403, "Forbidden"),
+            "with status 403: user_42 lacks a permission",
+            f"{ADMINISTRATOR} look at this user",
+        ),
+        (problem(404, "Not Found"), "was answered with status 404", f"{SUPPORT} ask whether this deployment has"),
+        (redirect("/login"), "was answered with status 302", SUPPORT),
+        ((502, {}, b""), "was answered with status 502", f"{SUPPORT} ask why, or try later"),
+        ((429, {}, b""), "was answered with status 429", f"{SUPPORT} ask why, or try later"),
+        (page(), "was answered with a page and status 200", NETWORK),
     ],
 )
-@pytest.mark.parametrize("date", [{}, {"Date": "yesterday"}])
-def test_a_call_that_fails_is_told(answer: dict[str, Any], said: str, remedy: str, date: dict[str, str]) -> None:
+def test_call_of_a_user_that_fails_is_told(other: SecondAIRisk, mia: User, answer: Any, said: str, remedy: str) -> None:
+    _tell(other, AGENTS, answer)
+    found, fixed_by = fault(user="mia")
+    assert found.startswith("call: ")
+    assert (said in found, fixed_by.startswith(remedy)) == (True, True)
+
+
+@pytest.mark.parametrize("status", [200, 400, 401, 403, 404])
+def test_application_call_claims_nothing_unknown(other: SecondAIRisk, status: int) -> None:
+    _tell(other, AGENTS, problem(status))
+    code, said = check()
+    assert code == 0
+    assert f"with status {status}; which calls are for the application's own token is not known" in said
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (answer_json([]), "user_42 has no agents, and so nobody to chat with"),
+        (answer_json([{}, {}]), "user_42 has 2 agents"),
+        (answer_json({"agents": []}), "with status 200\n"),
+        ((200, {}, b"["), "with status 200\n"),
+        ((200, {}, b""), "with status 200\n"),
+        ((200, {}, b"[" * 60_000), "with status 200\n"),
+        (answer_json(["x" * 70_000]), "with status 200\n"),
+    ],
+)
+def test_agents_are_counted_where_they_can_be(other: SecondAIRisk, mia: User, answer: Any, said: str) -> None:
+    _tell(other, AGENTS, answer)
+    status, words = check(user="mia")
+    assert (
+        status,
+        f"GET /api/Chat/ListAgents was answered with status 200{'' if '200' in said else ': '}" in words,
+    ) == (0, True)
+    assert said in words
+
+
+@pytest.mark.parametrize(
+    ("failure", "said"),
+    [(requests.ReadTimeout("token-canary"), "got no answer (ReadTimeout)"), (OSError(), "got no answer (OSError)")],
+)
+def test_call_without_an_answer_is_told(failure: OSError, said: str) -> None:
     with responses.RequestsMock() as wire:
-        wire.get(BASE_URL, headers=date)
+        wire.get(BASE_URL, headers={"Date": "yesterday"})
         silent_flow(wire, {"json": {"access_token": "token-canary"}})
-        wire.get(f"{BASE_URL}/api/GetModels", **answer)
-        found, mended_by = fault()
-    assert (said in found, mended_by.startswith(remedy)) == (True, True)
+        wire.get(f"{BASE_URL}/api/Chat/ListAgents", body=failure)
+        status, words = check()
+    assert (status, said in words) == (1, True)
+    assert "AIRisk does not tell its time" in words
+
+
+def test_call_that_drips_is_told_as_slow(settings: Any) -> None:
+    set_option(settings, API_TIMEOUT=(5, 1e-9))
+    with responses.RequestsMock() as wire:
+        wire.get(BASE_URL)
+        silent_flow(wire, {"json": {"access_token": "token-canary"}})
+        wire.get(f"{BASE_URL}/api/Chat/ListAgents", body="[" * 5000)
+        assert "GET /api/Chat/ListAgents got no answer (within 1e-09 s: AIRisk is slow" in check()[1]
+
+
+def test_tls_that_fails_otherwise_is_told_by_name() -> None:
+    with responses.RequestsMock() as wire:
+        wire.get(BASE_URL, body=requests.exceptions.SSLError("[SSL: TLSV1_ALERT_PROTOCOL_VERSION] tlsv1 alert"))
+        found, remedy = fault()
+    assert found == "connection: No TLS connection to demo.aicrisk.com comes about (TLSV1_ALERT_PROTOCOL_VERSION)."
+    assert remedy.startswith(SUPPORT)
 
 
 @pytest.mark.parametrize("status", [400, 429])

@@ -154,8 +154,9 @@ def test_a_strict_session_cookie_that_the_way_back_loses_is_a_warning(settings: 
 
 # check --deploy
 
+DECIDED = {**GOOD, "CODE_FROM": "browser"}
 HARDENED: dict[str, Any] = {
-    "AIRISK_OAUTH": {"default": GOOD},
+    "AIRISK_OAUTH": {"default": DECIDED},
     "AIRISK_OAUTH_ENCRYPTION_KEYS": [Fernet.generate_key().decode()],
     "SESSION_COOKIE_SECURE": True,
     "SECURE_SSL_REDIRECT": True,
@@ -176,9 +177,14 @@ def deployment_complaints(settings: "Settings", **given: Any) -> dict[str, Check
         ("W004", {"AIRISK_OAUTH_ENCRYPTION_KEYS": None}, "AIRISK_OAUTH_ENCRYPTION_KEYS"),
         ("W005", {"SESSION_COOKIE_SECURE": False}, "SESSION_COOKIE_SECURE"),
         ("W006", {"SECURE_SSL_REDIRECT": False}, "SECURE_SSL_REDIRECT"),
-        ("W007", {"AIRISK_OAUTH": {"default": {**GOOD, "BASE_URL": "http://127.0.0.1:8080"}}}, "BASE_URL"),
-        ("W007", {"AIRISK_OAUTH": {"default": {**GOOD, "REDIRECT_URI": "http://localhost/airisk/callback/"}}}, "_URI"),
+        ("W007", {"AIRISK_OAUTH": {"default": {**DECIDED, "BASE_URL": "http://127.0.0.1:8080"}}}, "BASE_URL"),
+        (
+            "W007",
+            {"AIRISK_OAUTH": {"default": {**DECIDED, "REDIRECT_URI": "http://localhost/airisk/callback/"}}},
+            "_URI",
+        ),
         ("W008", {"SECURE_CSP": {"form-action": ["'self'"]}}, "https://demo.aicrisk.com"),
+        ("W010", {"AIRISK_OAUTH": {"default": GOOD}}, "check_airisk"),
     ],
 )
 def test_what_weakens_the_flow_is_a_warning_where_it_is_deployed(
@@ -345,7 +351,21 @@ def test_other_databases_are_not_asked_for_options(monkeypatch: pytest.MonkeyPat
 def test_middleware_without_pages_is_told_on_deployment(settings: "Settings") -> None:
     settings.ROOT_URLCONF = __name__
     [message] = [message for number, message in deployment_complaints(settings).items() if number != "E100"]
-    assert (message.id, isinstance(message, Warning)) == ("airisk_oauth.W010", True)
+    assert (message.id, isinstance(message, Warning)) == ("airisk_oauth.W011", True)
     assert 'include("airisk_oauth.urls")' in str(message.hint)
     settings.MIDDLEWARE = []
     assert set(deployment_complaints(settings)) == {"E100"}
+
+
+@pytest.mark.parametrize("policy", [{}, {"default-src": ["'self'"]}, {"form-action": "https://demo.aicrisk.com"}])
+def test_a_policy_that_leaves_forms_alone_or_names_one_source_is_well(settings: "Settings", policy: Any) -> None:
+    found = deployment_complaints(settings, SECURE_CSP=policy)
+    assert "W008" not in found
+
+
+@pytest.mark.parametrize("value", ["browser", "server"])
+def test_code_from_written_down_is_no_warning(settings: "Settings", value: str) -> None:
+    decided, open_question = {**GOOD, "CODE_FROM": value}, site_settings.AIRISK_OAUTH["second"]
+    assert "W010" not in deployment_complaints(settings, AIRISK_OAUTH={"default": decided})
+    found = deployment_complaints(settings, AIRISK_OAUTH={"default": decided, "second": open_question})
+    assert "'second'" in found["W010"].msg

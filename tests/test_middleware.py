@@ -32,6 +32,7 @@ from airisk_oauth.sandbox.world import World
 
 from . import site_views
 from .flows import connect, give_token, live_token, stored, token_requests
+from .support.chat import FIRST_LINE, QUESTION
 from .test_connecting import configure
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ async def hold_aclient_and_wait(request: Any) -> HttpResponse:
 
 async def hold_aclient_streamed(request: Any) -> StreamingHttpResponse:
     async def lines() -> AsyncIterator[bytes]:
-        async with request.airisk.aclient.stream("GET", "/api/StreamAnswer") as answer:
+        async with request.airisk.aclient.stream("POST", "/api/Chat/AskAgent", json=QUESTION) as answer:
             held[:] = [request.airisk]
             async for part in answer.aiter_bytes():
                 yield part
@@ -152,7 +153,7 @@ def call_and_fail(request: Any) -> HttpResponse:
 
 def call_second(request: HttpRequest) -> HttpResponse:
     with AIRiskSession.for_user(request.user, "second") as airisk:
-        return HttpResponse(airisk.get("/api/GetModels").content)
+        return HttpResponse(airisk.get("/api/Chat/ListAgents").content)
 
 
 def is_open(session: AIRiskSession) -> bool:
@@ -246,7 +247,7 @@ def test_who_had_no_session_before_calls_as_the_user(anonymous: Browser, leo: Us
 def test_an_asynchronous_call_follows_the_user_too(browser: Client, leo: User, airisk: World, settings: Any) -> None:
     settings.ROOT_URLCONF = __name__
     connect(browser)
-    assert b"lastMessage" in browser.get("/call-after-sign-in-async/").content
+    assert b"lastUpdated" in browser.get("/call-after-sign-in-async/").content
     assert airisk.journal[-1].values["userid"] == "user_7"
 
 
@@ -261,7 +262,7 @@ def test_nobody_calls_as_nobody(query: str, visit: Browser, browser: Client, air
 
 def test_the_session_works_in_a_with_statement(visit: Browser, browser: Client, airisk: World) -> None:
     connect(browser)
-    assert b"lastMessage" in visit("/call-in-a-with-statement/").content
+    assert b"lastUpdated" in visit("/call-in-a-with-statement/").content
 
 
 @pytest.mark.parametrize("stack", ["sync", "async"])
@@ -348,7 +349,7 @@ def test_the_session_of_a_streamed_response_is_closed_after_its_last_byte(
     connect(browser)
     response: Any = browser.get("/hold-streamed/")
     lines = iter(response)
-    assert b"lastMessage" in next(lines)
+    assert b"lastUpdated" in next(lines)
     assert list(lines) == [b"last"]
     assert not is_open(held[0])
 
@@ -365,7 +366,7 @@ def test_the_session_of_an_asynchronous_stream_is_closed_after_its_last_byte(
     async def read() -> None:
         response: Any = await client.get("/hold-streamed-async/")
         lines = aiter(response)
-        assert b"lastMessage" in await anext(lines)
+        assert b"lastUpdated" in await anext(lines)
         assert [line async for line in lines] == [b"last"]
         assert not is_open(held[0])
 
@@ -374,7 +375,7 @@ def test_the_session_of_an_asynchronous_stream_is_closed_after_its_last_byte(
 
 def test_an_asynchronous_view_calls_by_the_other_side(visit: Browser, browser: Client, airisk: World) -> None:
     connect(browser)
-    assert b"lastMessage" in visit("/hold-aclient/").content
+    assert b"lastUpdated" in visit("/hold-aclient/").content
     assert airisk.journal[-1].values == {"client_id": "client-1", "userid": "user_42"}
     assert not is_open_async(held[0])
 
@@ -401,7 +402,7 @@ def test_the_other_side_is_closed_after_the_last_byte_of_a_stream(
         assert not is_open_async(held[0])
         return first + rest
 
-    assert b"Answer for user_42:" in read()
+    assert FIRST_LINE.encode() in read()
 
 
 @pytest.mark.django_db(transaction=True)

@@ -396,7 +396,7 @@ def test_a_field_that_a_site_puts_on_every_record_is_in_nobodys_way(
     logging.setLogRecordFactory(make_with_user)
     try:
         with caplog.at_level(logging.INFO, "airisk_oauth"), AIRiskSession.for_user(mia) as session:
-            assert session.get("/api/GetModels").status_code == 200
+            assert session.get("/api/Chat/ListAgents").status_code == 200
     finally:
         logging.setLogRecordFactory(make)
     [record] = [record for record in caplog.records if record.name == "airisk_oauth.renewal"]

@@ -28,7 +28,9 @@ from airisk_oauth.protocol import (
     Secret,
     TokenGrant,
     authorization_url,
+    check_not_refused,
     origin_of,
+    own_page,
     read_authorization,
     read_callback,
     read_token,
@@ -37,6 +39,8 @@ from airisk_oauth.protocol import (
 
 NOW = datetime(2025, 3, 31, 12, tzinfo=UTC)
 REDIRECT_URI = "https://app.example.com/airisk/callback/"
+AIRISK = "https://demo.aicrisk.com"
+ENDPOINT = f"{AIRISK}/api/oauth2"
 CODE, STATE, TOKEN, SECRET = "canary-code", "canary-state", "canary-token", "canary-secret"
 CANARIES = (CODE, STATE, TOKEN, SECRET)
 TRACE = "00-676e0f1d2c3b4a59687786a5b4c3d2e1-0123456789abcdef-00"
@@ -60,19 +64,19 @@ def redirect(query: str, target: str = REDIRECT_URI) -> Reply:
 
 
 def code_of(reply: Reply) -> Secret:
-    return read_authorization(reply, redirect_uri=REDIRECT_URI, state=STATE)
+    return read_authorization(reply, endpoint=ENDPOINT, redirect_uri=REDIRECT_URI, state=STATE)
 
 
 def words(error: BaseException) -> str:
     return f"{error} {error!r} {vars(error)}"
 
 
-def assert_silent(error: BaseException) -> None:
+def assert_silent(error: BaseException, canaries: tuple[str, ...] = CANARIES) -> None:
     """An error can be shown and logged as it is."""
     assert len(words(error)) < 1000
     assert words(error).isascii()
     assert words(error).isprintable()
-    assert not [canary for canary in CANARIES if canary in words(error)]
+    assert not [canary for canary in canaries if canary in words(error)]
     assert error.__cause__ is None
     assert error.__context__ is None or error.__suppress_context__
 
@@ -283,6 +287,12 @@ def test_a_redirect_to_us_with_our_state_brings_the_code(status: int) -> None:
         Reply(299, location=f"{REDIRECT_URI}?code={CODE}&state={STATE}"),
         Reply(302, location=""),
         Reply(302, location="/login?code=1&state=2"),
+        Reply(302, location="/login?error="),
+        Reply(302, location="/login?ReturnUrl=%2Fapi%2Foauth2%3Ferror%3Dx"),
+        Reply(302, location="https://login.example/?error=access_denied"),
+        Reply(302, location="https://[?error=access_denied"),
+        Reply(302, b"{}", location="/login", content_type="application/json"),
+        Reply(200, b"{}", content_type="text/plain"),
         *(
             redirect(f"code={CODE}&state={STATE}", target)
             for target in (
@@ -307,6 +317,7 @@ def test_a_page_or_a_redirect_elsewhere_asks_for_a_person(reply: Reply) -> None:
 
 
 UNREADABLE = "AIRisk's redirect cannot be read."
+NO_STATE = "AIRisk's redirect carries no state, though one was sent."
 ANOTHER_STATE = "AIRisk's redirect carries another state than the one that was sent."
 
 
@@ -315,8 +326,12 @@ ANOTHER_STATE = "AIRisk's redirect carries another state than the one that was s
     [
         (f"code={CODE}&state=another", ANOTHER_STATE),
         (f"code={CODE}&state={STATE}x", ANOTHER_STATE),
-        (f"code={CODE}", UNREADABLE),
+        (f"code={CODE}", NO_STATE),
+        (f"code={CODE}&state=", NO_STATE),
+        (f"code={CODE}&state={STATE}&state={STATE}", UNREADABLE),
         (f"state={STATE}", UNREADABLE),
+        (f"code={CODE}&x=" + "x" * MAX_QUERY, UNREADABLE),
+        (f"code={CODE}" + "".join(f"&x{number}=1" for number in range(50)), UNREADABLE),
         ("", UNREADABLE),
         ("%FF", UNREADABLE),
     ],
@@ -331,14 +346,153 @@ def test_a_redirect_to_us_with_another_state_or_none_to_read_is_invalid(query: s
 def test_another_state_comes_before_the_error_that_is_with_it() -> None:
     with pytest.raises(AIRiskInvalidResponse):
         code_of(redirect("error=access_denied&state=another"))
-    with pytest.raises(AIRiskRefused, match="access_denied"):
-        code_of(redirect(f"error=access_denied&state={STATE}"))
+    for query in (f"error=access_denied&state={STATE}", "error=access_denied"):
+        with pytest.raises(AIRiskRefused, match="access_denied"):
+            code_of(redirect(query))
 
 
 def test_a_status_that_refuses_counts_more_than_a_location() -> None:
     with pytest.raises(AIRiskRefused) as raised:
         code_of(problem()._replace(location=f"{REDIRECT_URI}?code={CODE}&state={STATE}"))
     assert (raised.value.status, raised.value.reason, raised.value.trace_id) == (401, "Unauthorized", TRACE)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        problem()._replace(status=200),
+        *(
+            Reply(302, location=f"{place}?error=Unauthorized&traceId={TRACE}")
+            for place in (
+                "/api/oauth2/Error",
+                "Error",
+                f"{AIRISK}/Error",
+                f"{AIRISK.upper()}:443/e",
+                "//demo.aicrisk.com/",
+            )
+        ),
+    ],
+    ids=lambda reply: f"{reply.status} {reply.location or ''}",
+)
+def test_json_or_own_error_address_is_a_refusal(reply: Reply) -> None:
+    with pytest.raises(AIRiskRefused) as raised:
+        code_of(reply)
+    status = 401 if reply.status == 200 else 302
+    assert (raised.value.status, raised.value.reason, raised.value.trace_id) == (status, "Unauthorized", TRACE)
+    assert_silent(raised.value)
+
+
+def json_reply(http_status: int = 200, **members: Any) -> Reply:
+    return Reply(http_status, json.dumps(members).encode(), content_type="application/json")
+
+
+@pytest.mark.parametrize(
+    ("reply", "refused"),
+    [
+        (json_reply(), (200, "", "")),
+        (Reply(200, b"{", content_type="application/json"), (200, "", "")),
+        (
+            json_reply(error="invalid_request", error_description="Invalid userid"),
+            (200, "invalid_request: Invalid userid", ""),
+        ),
+        (json_reply(error_description="Invalid userid", status=400), (400, "Invalid userid", "")),
+        (json_reply(title="No", error="access_denied", status=True), (200, "No", "")),
+        (json_reply(error="access_denied", status=500), (200, "access_denied", "")),
+        (json_reply(error=f"{STATE}", error_description="a\x1b[31m", traceId=STATE), (200, "", "")),
+        (json_reply(400, error="access_denied", status=401), (400, "access_denied", "")),
+        (Reply(302, location=f"/e?error={STATE}&error_description=%1B%5B31m&traceId=a%20b"), (302, "", "")),
+        (Reply(302, location="/e?error=no&error_description=Invalid+userid"), (302, "no: Invalid userid", "")),
+    ],
+)
+def test_refusal_in_json_keeps_only_plain_words(reply: Reply, refused: tuple[int, str, str]) -> None:
+    with pytest.raises(AIRiskRefused) as raised:
+        code_of(reply)
+    assert (raised.value.status, raised.value.reason, raised.value.trace_id) == refused
+    assert_silent(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("location", "looked_at"),
+    [
+        ("/Error/7?x=y#z", f"{AIRISK}/Error/7?x=y"),
+        ("Error", f"{AIRISK}/api/Error"),
+        (f"{AIRISK.upper()}:443//Error", f"{AIRISK}//Error"),
+        ("/login?error=", f"{AIRISK}/login?error="),
+        ("/Error?error=access_denied", None),
+        (f"/callback?code={CODE}&state={STATE}", None),
+        ("?again", None),
+        (ENDPOINT, None),
+        ("/two words", None),
+        ("/\x1b[31m", None),
+        ("/\xe9", None),
+        ("/" + "x" * MAX_QUERY, None),
+        ("https://login.example/", None),
+        ("http://demo.aicrisk.com/Error", None),
+        ("https://demo.aicrisk.com:444/Error", None),
+        ("https://user@demo.aicrisk.com/Error", None),
+        ("https://[", None),
+        (f"{REDIRECT_URI}?code={CODE}", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_only_a_page_of_airisks_own_is_looked_at(location: str | None, looked_at: str | None) -> None:
+    assert own_page(Reply(302, location=location), endpoint=ENDPOINT, redirect_uri=REDIRECT_URI) == looked_at
+    assert own_page(Reply(200, location=location), endpoint=ENDPOINT, redirect_uri=REDIRECT_URI) is None
+
+
+def test_redirect_uri_on_airisks_host_is_no_page() -> None:
+    ours = f"{AIRISK}/airisk/callback/"
+    for query in ("", "?x=y", "?x=y?z"):
+        assert own_page(Reply(302, location=ours + query), endpoint=ENDPOINT, redirect_uri=ours) is None
+
+
+@pytest.mark.parametrize(("status", "is_redirect"), [(299, False), (300, True), (399, True), (400, False)])
+def test_every_redirect_and_no_other_leads_on(status: int, is_redirect: bool) -> None:
+    reply = Reply(status, b"{}", location="/Error", content_type="application/json")
+    page = own_page(reply, endpoint=ENDPOINT, redirect_uri=REDIRECT_URI)
+    assert page == (f"{AIRISK}/Error" if is_redirect else None)
+    if is_redirect:
+        check_not_refused(reply, secrets=())
+    else:
+        with pytest.raises(AIRiskRefused):
+            check_not_refused(reply, secrets=())
+
+
+def test_addresses_are_read_up_to_their_limit() -> None:
+    longest = "/" + "x" * (MAX_QUERY - len(AIRISK) - 1)
+    assert own_page(Reply(302, location=longest), endpoint=ENDPOINT, redirect_uri=REDIRECT_URI) == AIRISK + longest
+    query = "error=no&x=" + "x" * (MAX_QUERY - 11)
+    with pytest.raises(AIRiskRefused):
+        code_of(Reply(302, location=f"/Error?{query}"))
+    with pytest.raises(PageShown):
+        code_of(Reply(302, location=f"/Error?{query}x"))
+
+
+@pytest.mark.parametrize(
+    ("reply", "error"),
+    [
+        (Reply(200, b"<html>", content_type="text/html"), None),
+        (Reply(401, b"<html>", content_type="text/html"), None),
+        (Reply(302, location="/login"), None),
+        (Reply(302, b"{}", location="/login", content_type="application/json"), None),
+        (Reply(200, b"Sign in", content_type="text/plain"), None),
+        (Reply(400, b"Invalid userid", content_type="text/plain"), AIRiskRefused),
+        (Reply(302, b"{}", content_type="application/json"), AIRiskRefused),
+        (problem(), AIRiskRefused),
+        (Reply(429, b"<html>", content_type="text/html"), AIRiskUnavailable),
+        (Reply(500, b"<html>", content_type="text/html"), AIRiskUnavailable),
+        (Reply(499, b"<html>", content_type="text/html"), None),
+        (problem(429), AIRiskUnavailable),
+    ],
+)
+def test_page_that_is_no_refusal_is_let_pass(reply: Reply, error: type[AIRiskError] | None) -> None:
+    if error is None:
+        check_not_refused(reply, secrets=(STATE,))
+    else:
+        with pytest.raises(error) as raised:
+            check_not_refused(reply, secrets=(STATE,))
+        assert_silent(raised.value)
 
 
 # The token endpoint: what it says no with
@@ -361,6 +515,7 @@ def test_a_status_that_refuses_counts_more_than_a_location() -> None:
         (problem(title="<b>\r\nX: y", traceId="00-1\r\nX: y"), (401, "", "")),
         (problem(title="Unauthorisé", traceId="<script>"), (401, "", "")),
         (Reply(404, b"<html>Not found</html>", content_type="text/html"), (404, "", "")),
+        (Reply(400, b"<html>Bad request</html>", content_type="text/html"), (400, "", "")),
         (Reply(400, b"Invalid\nCode", content_type="text/plain"), (400, "", "")),
         (Reply(400, b"Invalid \xff", content_type="text/plain"), (400, "", "")),
         (Reply(400, b"a" * 2**20, content_type="text/plain"), (400, "", "")),
@@ -547,6 +702,9 @@ def test_anything_but_one_plain_json_object_is_refused(body: bytes) -> None:
         ({"expiration": "2025-03-31T15:12:17+02:00"}, datetime(2025, 3, 31, 13, 12, 17, tzinfo=UTC)),
         ({"expiration": "2025-03-31T11:42:17-01:30"}, datetime(2025, 3, 31, 13, 12, 17, tzinfo=UTC)),
         ({"expiration": "2025-03-31T13:12:17.5Z"}, datetime(2025, 3, 31, 13, 12, 17, 500_000, tzinfo=UTC)),
+        ({"expiration": "2025-03-31T13:12:17"}, datetime(2025, 3, 31, 13, 12, 17, tzinfo=UTC)),
+        ({"expiration": "2025-03-31t13:12:17.1234567"}, datetime(2025, 3, 31, 13, 12, 17, 123_456, tzinfo=UTC)),
+        ({"expiration": "2025-03-31T12:00:00.000001"}, NOW + timedelta(microseconds=1)),
         ({"expiration": "2025-03-31T13:12:17.1234567Z"}, datetime(2025, 3, 31, 13, 12, 17, 123_456, tzinfo=UTC)),
         ({"expiration": "2025-03-31T12:00:00.000001Z"}, NOW + timedelta(microseconds=1)),
         ({"expiration": "2025-03-31T13:00:00Z", "expires_in": -1}, NOW + timedelta(hours=1)),
@@ -576,7 +734,10 @@ NO_END: list[object] = [
     [],
     {},
     "tomorrow",
-    "2025-03-31T13:12:17",
+    "2025-03-31T13:12",
+    "2025-03-31T13:12:17.12345678",
+    "2025-03-31 13:12:17",
+    "2025-02-30T13:12:17",
     "2025-03-31",
     "2025-03-31Z",
     "2025-03-31 13:12:17Z",
@@ -603,7 +764,9 @@ NO_END: list[object] = [
 ]
 NO_BELIEVABLE_END: list[object] = [
     "0001-01-01T00:00:00Z",
+    "0001-01-01T00:00:00",
     "9999-12-31T23:59:59Z",
+    "9999-12-31T23:59:59.9999999",
     "2025-03-31T11:59:59Z",
     "2025-03-31T12:00:00Z",
     "2035-04-01T12:00:01Z",
@@ -708,7 +871,7 @@ def test_any_token_response_is_a_valid_grant_or_our_error(
 
 near_locations = st.builds(
     lambda target, pairs, rest: f"{target}?{urlencode(pairs)}{rest}",
-    st.sampled_from([REDIRECT_URI, "https://evil.example/"]),
+    st.sampled_from([REDIRECT_URI, "https://evil.example/", "/Error", ENDPOINT]),
     st.lists(
         st.tuples(st.sampled_from(["code", "state", "error", "iss"]), st.sampled_from([CODE, STATE]) | st.text("a&=%é"))
     ),
@@ -720,10 +883,14 @@ near_locations = st.builds(
 @given(statuses | st.integers(300, 399), near_locations | st.text() | st.none())
 @example(302, f"{REDIRECT_URI}?code={CODE}&state={STATE}")
 def test_any_authorization_redirect_is_a_code_for_our_state_or_our_error(status: int, location: str | None) -> None:
+    reply = Reply(status, location=location)
+    page = own_page(reply, endpoint=ENDPOINT, redirect_uri=REDIRECT_URI)
+    assert page is None or re.fullmatch(rf"{AIRISK}/[!-~]*", page)
     try:
-        code = code_of(Reply(status, location=location))
+        code = code_of(reply)
     except (AIRiskError, PageShown) as error:
-        assert_silent(error)
+        # A reason that AIRisk gives on its own pages is repeated; what else it holds than the state is AIRisk's affair.
+        assert_silent(error, CANARIES if str(location).startswith(REDIRECT_URI) else (STATE,))
     else:
         assert str(location).startswith(f"{REDIRECT_URI}?")
         assert quote(STATE) in str(location)

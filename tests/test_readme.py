@@ -75,18 +75,16 @@ home = browser.get(f"{{back.path}}?{{back.query}}")
 assert home["Location"] == "/mine/", home
 print(browser.get("/mine/").json())
 {outside}
-print(mine, models)
+print(mine, agents)
 """
 
 
 def test_the_quickstart_ends_in_a_call_to_airisk(site: Site) -> None:
     for line in [*snippet("manage.py migrate").splitlines(), snippet("check_airisk")]:
         site.run(PYTHON, *line.split()[1:])
-    said = site.manage(
-        "shell", "-c", VISIT.format(identity=snippet("objects.create"), outside=snippet("for_application"))
-    )
-    assert said.count("lastMessage") > 1
-    assert "gpt" in said
+    said = site.manage("shell", "-c", VISIT.format(identity=snippet("objects.create"), outside=snippet("for_user")))
+    assert said.count("lastUpdated") > 1
+    assert "botSuggestion" in said
     cron = snippet("refresh_airisk_tokens").split()
     assert "0 refused" in site.manage(*cron[cron.index("manage.py") + 1 :])
 

@@ -1,7 +1,6 @@
 """The sandbox keeps what AIRisk's documentation says, errors included, and stays out of production."""
 
 import ast
-import hashlib
 import html
 import re
 import sys
@@ -17,11 +16,13 @@ from urllib.parse import parse_qsl, urljoin
 
 import pytest
 from django.core import checks
+from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 from django.urls import include, path, reverse
 
 from airisk_oauth.sandbox import control
-from airisk_oauth.sandbox.world import JOURNAL_LENGTH, Seen, Switches, World, world
+from airisk_oauth.sandbox.chat import Chats
+from airisk_oauth.sandbox.world import JOURNAL_LENGTH, REFUSALS, Caller, Seen, Switches, World, world
 
 if TYPE_CHECKING:
     from pytest_django import Settings
@@ -30,9 +31,12 @@ CALLBACK = "https://app.example.com/airisk/callback/"
 OTHER_CALLBACK = "https://app.example.com/elsewhere/"
 STATE = "a b&c=<é>\"'+%2F"
 NOON = datetime(2025, 3, 31, 12, tzinfo=UTC).timestamp()
-API = ["get_conversations", "get_models", "stream_answer", "send_message"]
-AIRISK = ["authorize", "consent", "token", *API]
-POST = {"consent", "token", "send_message"}
+#: The first conversation of user_42, whose id is always the same.
+CONVERSATION = Chats("user_42", NOON).listed(str)[0]["id"]
+ABOUT_ONE = {"get_conversation", "add_file"}
+POST = {"consent", "token", "create_conversation", "ask_agent", "add_file", "submit_feedback"}
+API = ["get_conversations", "list_agents", "list_conversations", *sorted(ABOUT_ONE | POST - {"consent", "token"})]
+AIRISK = ["authorize", "consent", "token", "error", *API]
 LOGIN_REQUIRED = [
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
@@ -56,11 +60,31 @@ def airisk(settings: "Settings") -> Iterator[None]:
     world.reset()
 
 
+def address(name: str) -> str:
+    return reverse(f"airisk_sandbox:{name}", args=[CONVERSATION] if name in ABOUT_ONE else [])
+
+
 def call(client: Client, name: str, data: Any = None, *, token: str | None = None, **extra: Any) -> Any:
     """Call a view by name, with the method it is made for."""
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
     send = client.post if name in POST else client.get
-    return send(reverse(f"airisk_sandbox:{name}"), {} if data is None else data, headers=headers, **extra)
+    return send(address(name), {} if data is None else data, headers=headers, **extra)
+
+
+def call_rightly(client: Client, name: str, token: str) -> Any:
+    """Call the API with what this call needs."""
+    chats = world.chats_of("user_42")
+    found = chats.find(CONVERSATION, str)
+    assert found is not None
+    if name == "submit_feedback":
+        given = {"conversationId": CONVERSATION, "messageId": found["messages"][0]["id"], "feedback": "Like"}
+        return call(client, name, token=token, query_params=given)
+    data: dict[str, Any] = {
+        "create_conversation": {"title": "A plan", "agentId": found["botID"]},
+        "ask_agent": {"conversationID": CONVERSATION, "text": "Hello"},
+        "add_file": {"plan.txt": SimpleUploadedFile("plan.txt", b"A plan")},
+    }
+    return call(client, name, data.get(name), token=token)
 
 
 def authorize(client: Client, **changes: str | None) -> Any:
@@ -174,6 +198,36 @@ def test_a_refusal_is_a_redirect_with_error_parameters(client: Client) -> None:
     assert redirected(authorize(client)) == {"error": "access_denied", "state": "s"}
 
 
+@pytest.mark.parametrize("shape", ["error", "redirect"])
+@pytest.mark.parametrize(
+    ("changes", "reason"), [({"userid": "unknown"}, "Invalid userid"), ({"client_id": "x"}, "Unauthorized")]
+)
+def test_refusal_can_lead_to_a_page_of_json(client: Client, shape: str, changes: dict[str, str], reason: str) -> None:
+    world.switches.refusals = shape
+    response = authorize(client, **changes)
+    path, _, query = response["Location"].partition("?")
+    assert (response.status_code, path) == (302, address("error"))
+    given = dict(parse_qsl(query, strict_parsing=True))
+    assert ("error" in given) == (shape == "error")
+    page = client.get(response["Location"])
+    assert (page.status_code, page["Content-Type"]) == (200, "application/json; charset=utf-8")
+    assert page.json() == {"error": "invalid_request", **given}
+    assert given["error_description"] == reason
+    assert re.fullmatch("00-[0-9a-f]{32}-[0-9a-f]{16}-00", given["traceId"])
+
+
+def test_refusal_can_be_json_with_status_200(client: Client) -> None:
+    world.switches.refusals = "json"
+    response = authorize(client, redirect_uri="https://evil.example/")
+    assert (response.status_code, response.json()["error_description"]) == (200, "Invalid redirect_uri")
+    assert redirected(authorize(client)).keys() == {"code", "state"}
+
+
+def test_old_deployment_returns_no_state(client: Client) -> None:
+    world.switches.state_missing = True
+    assert redirected(authorize(client)).keys() == {"code"}
+
+
 @pytest.mark.parametrize(("userid", "words"), [("user_42", "act for user_42"), (None, "access of its own")])
 def test_the_button_of_the_login_page_goes_on_with_the_redirect(userid: str | None, words: str) -> None:
     world.switches.login_page = True
@@ -205,7 +259,11 @@ def test_the_login_page_checks_what_it_gets_back(client: Client) -> None:
 # The token endpoint
 
 
-@pytest.mark.parametrize("content_type", [None, "application/x-www-form-urlencoded", "application/json; charset=utf-8"])
+@pytest.mark.parametrize(
+    "content_type",
+    # None is a multipart form.
+    [None, "application/x-www-form-urlencoded", "application/json; charset=utf-8"],
+)
 def test_a_code_becomes_a_token_with_the_moment_at_which_it_ends(client: Client, content_type: str | None) -> None:
     world.clock = lambda: NOON + 0.5
     given: Any = token_fields(new_code(client))
@@ -278,6 +336,37 @@ def test_a_code_that_came_with_the_wrong_userid_is_spent(client: Client) -> None
     assert_plain(call(client, "token", token_fields(code)), "Invalid Code")
 
 
+@pytest.mark.parametrize("userid", [None, "user_42", "user_7", "unknown"])
+def test_code_can_carry_its_user(client: Client, userid: str | None) -> None:
+    world.switches.codes_carry_user = True
+    answer = call(client, "token", token_fields(new_code(client, "user_43"), userid)).json()
+    assert world.caller_of(answer["access_token"]) == Caller("client-1", "user_43")
+    code = new_code(client)
+    assert_plain(call(client, "token", token_fields(code, redirect_uri=OTHER_CALLBACK)), "Invalid Code")
+    assert_plain(call(client, "token", token_fields(code)), "Invalid Code")
+
+
+def test_code_can_be_reusable_until_it_expires(client: Client) -> None:
+    world.switches.codes_reusable, world.clock = True, lambda: NOON
+    code = new_code(client)
+    assert [call(client, "token", token_fields(code)).status_code for _ in range(2)] == [200, 200]
+    world.clock = lambda: NOON + 60
+    assert_plain(call(client, "token", token_fields(code)), "Invalid Code")
+
+
+@pytest.mark.parametrize("redirect_uri", [None, "https://evil.example/", OTHER_CALLBACK])
+def test_redirect_uri_can_be_left_uncompared(client: Client, redirect_uri: str | None) -> None:
+    world.switches.any_redirect_uri = True
+    code = new_code(client)
+    assert call(client, "token", token_fields(code, redirect_uri=redirect_uri)).status_code == 200
+    assert_plain(call(client, "token", token_fields(new_code(client), "user_43")), "Invalid Code")
+
+
+def test_times_can_be_without_an_offset(client: Client) -> None:
+    world.switches.no_offset, world.clock = True, lambda: NOON
+    assert obtain(client)["expiration"] == "2025-03-31T12:59:59.9999999"
+
+
 def test_of_twenty_requests_with_one_code_one_gets_a_token(client: Client) -> None:
     answers = at_once(20 * [new_code(client)])
     assert sorted(answer.status_code for answer in answers) == [200] + 19 * [400]
@@ -306,7 +395,7 @@ def test_airisk_may_name_no_end(client: Client, expires_in_shape: bool) -> None:
     answer = obtain(client)
     assert answer.keys() == {"access_token"}
     world.clock = lambda: NOON * 2
-    assert call(client, "get_models", token=answer["access_token"]).status_code == 200
+    assert call(client, "list_agents", token=answer["access_token"]).status_code == 200
 
 
 def test_a_malformed_answer_is_a_web_page_with_status_200(client: Client) -> None:
@@ -316,59 +405,7 @@ def test_a_malformed_answer_is_a_web_page_with_status_200(client: Client) -> Non
     assert response.content.startswith(b"<!DOCTYPE html>")
 
 
-# Calls of the API
-
-
-def test_a_person_has_the_same_recent_conversations_every_time(client: Client) -> None:
-    world.clock = lambda: NOON
-    token = obtain(client)["access_token"]
-    conversations = call(client, "get_conversations", token=token).json()
-    assert call(client, "get_conversations", token=token).json() == conversations
-    assert 3 <= len(conversations) <= 6
-    for conversation in conversations:
-        assert conversation.keys() == {"id", "title", "model", "updated", "lastMessage", "status"}
-        assert 0 < NOON - datetime.fromisoformat(conversation["updated"]).timestamp() < 7 * 86_400
-    assert [c["updated"] for c in conversations] == sorted((c["updated"] for c in conversations), reverse=True)
-    other = obtain(client, "user_43")["access_token"]
-    assert call(client, "get_conversations", token=other).json() != conversations
-
-
-def test_a_persons_conversations_are_forbidden_to_the_application(client: Client) -> None:
-    token = obtain(client, None)["access_token"]
-    assert_problem(call(client, "get_conversations", token=token), 403, "Forbidden", "15.5.4")
-
-
-def test_the_application_may_ask_for_the_models(client: Client) -> None:
-    models = call(client, "get_models", token=obtain(client, None)["access_token"]).json()
-    assert all(model.keys() == {"id", "name"} for model in models)
-
-
-@pytest.mark.parametrize(("userid", "name"), [("user_42", "user_42"), (None, "client-1")])
-def test_an_answer_is_streamed_line_by_line(client: Client, userid: str | None, name: str) -> None:
-    response = call(client, "stream_answer", token=obtain(client, userid)["access_token"])
-    assert (response.streaming, response["Content-Type"]) == (True, "text/plain; charset=utf-8")
-    chunks = list(response.streaming_content)
-    assert chunks[0] == f"Answer for {name}:\n".encode()
-    assert len(chunks) > 2
-    assert all(chunk.endswith(b"\n") for chunk in chunks)
-
-
-@pytest.mark.parametrize(
-    ("body", "content_type", "text"),
-    [
-        (b'{"text": "Hello"}', "application/json", "Hello"),
-        (b"text=Hello", "application/x-www-form-urlencoded", "Hello"),
-        (b'--b\r\nContent-Disposition: form-data; name="text"\r\n\r\nHello\r\n--b--\r\n',
-         "multipart/form-data; boundary=b", "Hello"),
-        (b"Hell\xff", "text/plain", "Hell\N{REPLACEMENT CHARACTER}"),
-    ],
-)  # fmt: skip
-def test_a_message_comes_back_with_the_digest_of_its_body(
-    client: Client, body: bytes, content_type: str, text: str
-) -> None:
-    token = obtain(client)["access_token"]
-    answer = call(client, "send_message", body, token=token, content_type=content_type).json()
-    assert answer == {"text": text, "length": len(body), "sha256": hashlib.sha256(body).hexdigest()}
+# Calls of the API; what they answer: test_sandbox_chat.py
 
 
 @pytest.mark.parametrize("name", API)
@@ -384,9 +421,14 @@ def test_a_call_with_a_token_that_ended_is_unauthorized(client: Client, name: st
     world.clock = lambda: NOON
     token = obtain(client)["access_token"]
     world.clock = lambda: NOON + 3599
-    assert call(client, name, token=token).status_code == 200
+    assert call_rightly(client, name, token).status_code == 200
     world.clock = lambda: NOON + 3600
-    assert_unauthorized(call(client, name, token=token))
+    assert_unauthorized(call_rightly(client, name, token))
+
+
+@pytest.mark.parametrize("name", API)
+def test_no_call_is_answered_to_the_application(client: Client, name: str) -> None:
+    assert_problem(call_rightly(client, name, obtain(client, None)["access_token"]), 403, "Forbidden", "15.5.4")
 
 
 def test_ending_all_tokens_ends_those_handed_out_so_far_and_no_later_one(client: Client) -> None:
@@ -394,8 +436,8 @@ def test_ending_all_tokens_ends_those_handed_out_so_far_and_no_later_one(client:
     tokens = [obtain(client, userid)["access_token"] for userid in ("user_42", None)]
     world.end_all_tokens()
     for token in tokens:
-        assert_unauthorized(call(client, "get_models", token=token))
-    assert call(client, "get_models", token=obtain(client)["access_token"]).status_code == 200
+        assert_unauthorized(call(client, "list_agents", token=token))
+    assert call(client, "list_agents", token=obtain(client)["access_token"]).status_code == 200
 
 
 def test_a_token_outlives_a_reload_of_the_server(client: Client) -> None:
@@ -433,7 +475,7 @@ def test_an_outage_is_a_web_page_with_status_503(client: Client, name: str, retr
 @pytest.mark.parametrize("name", AIRISK)
 def test_another_method_is_not_allowed(client: Client, name: str) -> None:
     allowed = "POST" if name in POST else "GET"
-    response = client.put(reverse(f"airisk_sandbox:{name}"))
+    response = client.put(address(name))
     assert (response.status_code, response["Allow"], response.content) == (405, allowed, b"")
 
 
@@ -461,7 +503,7 @@ def test_the_journal_names_every_parameter_and_tells_no_secret(client: Client) -
     code = redirected(authorize(client, state=state, prompt="prompt-canary"))["code"]
     given = token_fields(code, grant_type="authorization_code")
     token = call(client, "token", given, query_params={"trace": "x"}).json()["access_token"]
-    call(client, "send_message", {"text": text}, token=token)
+    call(client, "ask_agent", {"text": text, "conversationID": CONVERSATION}, token=token)
 
     listed = call(client, "journal")
     assert listed.headers["Content-Type"] == "application/json"
@@ -478,7 +520,7 @@ def test_the_journal_names_every_parameter_and_tells_no_secret(client: Client) -
     assert [seen.endpoint for seen in world.journal] == [
         "/api/oauth2",
         "/api/oauth2/Token",
-        "/api/SendMessage",
+        "/api/Chat/AskAgent",
     ]
 
 
@@ -499,7 +541,7 @@ def test_the_journal_shows_whether_two_token_requests_overlapped(client: Client)
 def test_the_journal_keeps_within_bounds(client: Client) -> None:
     authorize(client, userid=10_000 * "x")
     assert len(world.journal[0].values["userid"]) == 200
-    seen = Seen(NOON, 0, 0, "/api/GetModels", "GET", (), {}, 200)
+    seen = Seen(NOON, 0, 0, "/api/Chat/ListAgents", "GET", (), {}, 200)
     for _ in range(JOURNAL_LENGTH):
         world.record(seen)
     assert world.journal == JOURNAL_LENGTH * [seen]
@@ -551,7 +593,7 @@ def test_without_debug_or_a_plain_true_nothing_is_there(
     settings.AIRISK_OAUTH_SANDBOX = setting
     client = Client(enforce_csrf_checks=True)
     for name in [*AIRISK, "control", "journal"]:
-        url = reverse(f"airisk_sandbox:{name}")
+        url = address(name)
         for response in (client.get(url), client.post(url)):
             assert (response.status_code != 404) is exists
 
@@ -561,7 +603,7 @@ def test_it_needs_no_login_no_session_and_no_messages(
     client: Client, settings: "Settings", middleware: list[str]
 ) -> None:
     settings.MIDDLEWARE = middleware
-    assert call(client, "get_models", token=obtain(client)["access_token"]).status_code == 200
+    assert call(client, "list_agents", token=obtain(client)["access_token"]).status_code == 200
     assert call(client, "journal").status_code == 200
     assert call(client, "control").status_code == 200
 
@@ -612,16 +654,38 @@ def test_the_control_page_shows_the_state_and_neither_secrets_nor_anything_from_
 
 def test_the_control_page_has_every_switch_and_sets_it(client: Client) -> None:
     flags = {switch.name: True for switch in fields(Switches) if switch.type is bool}
-    given = switch_fields(latency="0.5", retry_after="7", token_life="", **dict.fromkeys(flags, "on"))
+    changes = {"latency": "0.5", "retry_after": "7", "token_life": "", "first_text_after": "2.5", "refusals": "json"}
+    given = switch_fields(**changes, **dict.fromkeys(flags, "on"))
     url = reverse("airisk_sandbox:control")
     response = client.post(url, given)
     assert (response.status_code, response["Location"]) == (303, url)
-    assert len(flags) == 5
-    assert world.switches == Switches(latency=0.5, retry_after=7, token_life=None, **flags)
+    assert len(flags) == 13
+    of_numbers: Any = {"latency": 0.5, "retry_after": 7, "token_life": None, "first_text_after": 2.5}
+    assert world.switches == Switches(refusals="json", **of_numbers, **flags)
     assert 'value="0.5"' in client.get(url).content.decode()
 
 
-@pytest.mark.parametrize("changes", [{"latency": "nan"}, {"latency": ""}, {"token_life": "0"}, {"retry_after": "x"}])
+def test_control_page_offers_every_way_to_refuse() -> None:
+    field: Any = control.SwitchesForm().fields["refusals"]
+    assert tuple(dict(field.choices)) == REFUSALS
+
+
+def test_switches_left_out_keep_their_defaults(client: Client) -> None:
+    client.post(reverse("airisk_sandbox:control"), switch_fields())
+    assert world.switches == Switches()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"latency": "nan"},
+        {"latency": ""},
+        {"token_life": "0"},
+        {"retry_after": "x"},
+        {"refusals": "x"},
+        {"first_text_after": "-1"},
+    ],
+)
 def test_a_value_that_makes_no_sense_changes_nothing(client: Client, changes: dict[str, str]) -> None:
     response = client.post(reverse("airisk_sandbox:control"), switch_fields(outage="on", **changes))
     assert response.status_code == 400
@@ -633,7 +697,7 @@ def test_the_control_page_ends_all_tokens_and_leaves_the_switches(client: Client
     token = obtain(client)["access_token"]
     world.switches.latency = 0.01
     client.post(reverse("airisk_sandbox:control"), {"action": "end_all_tokens"})
-    assert_unauthorized(call(client, "get_models", token=token))
+    assert_unauthorized(call(client, "list_agents", token=token))
     assert world.switches == Switches(latency=0.01)
 
 

@@ -41,6 +41,7 @@ from airisk_oauth.sandbox.answers import problem
 from airisk_oauth.sandbox.endpoint import Call, endpoint
 from airisk_oauth.sandbox.world import Caller, World
 from tests.flows import at_each_request, give_token, live_token, set_option, stored, token_requests
+from tests.support.chat import FIRST_LINE, QUESTION
 from tests.test_renewal import BASE_URL, committing, silent_flow, together, travel, until
 
 pytestmark = [pytest.mark.django_db, pytest.mark.urls(__name__)]
@@ -170,7 +171,8 @@ def shown_variables(error: BaseException) -> str:
 @both
 @pytest.mark.parametrize("alias", ["default", "second"])
 @pytest.mark.parametrize(
-    "address", ["/api/GetModels", "{base}/api/GetModels", "{upper}/api/GetModels", "/api/GetModels?a=b#c"]
+    "address",
+    ["/api/Echo", "{base}/api/Echo", "{upper}/api/Echo", "/api/Echo?a=b#c"],
 )
 def test_a_path_is_joined_to_the_base_url_and_a_url_of_its_origin_taken_as_it_is(
     airisk: World, settings: Any, alias: str, address: str, kind: Any
@@ -180,7 +182,7 @@ def test_a_path_is_joined_to_the_base_url_and_a_url_of_its_origin_taken_as_it_is
     with kind.for_application(alias) as session:
         answer = session.get(address.format(base=base, upper=base.replace("http", "HTTP")))
     assert answer.status_code == 200
-    assert str(answer.url).startswith(f"{base}/api/GetModels")
+    assert str(answer.url).startswith(f"{base}/api/Echo")
     assert [seen.values["client_id"] for seen in airisk.journal] == [client]
 
 
@@ -205,7 +207,7 @@ def test_a_path_is_joined_to_the_base_url_and_a_url_of_its_origin_taken_as_it_is
         "https://{own}/",
         "ftp://{own}/",
         "file:///etc/hosts",
-        "api/GetModels",
+        "api/Chat/ListAgents",
         "",
     ],
 )
@@ -297,7 +299,7 @@ def test_sent_back_by_another_origin_it_arrives_without_the_bearer(
     airisk: World, session: AIRiskSession, elsewhere: Elsewhere
 ) -> None:
     url, to = f"{session.deployment.base_url}/api/Answer", f"http://{elsewhere.place}/there"
-    elsewhere.back = f"{session.deployment.base_url}/api/GetModels"
+    elsewhere.back = f"{session.deployment.base_url}/api/Chat/ListAgents"
     assert requests.get(url, {"status": "302", "to": to}, auth=session.auth, timeout=5).status_code == 401
     assert api_statuses(airisk) == [302, 401]
 
@@ -346,13 +348,13 @@ def test_calls_have_the_deployments_timeouts_or_their_own(
     given_up = threading.Event()
     with AIRiskSession.for_user(mia) as session:
         if is_late:
-            with at_each_request("/api/GetModels", given_up.wait), pytest.raises(AIRiskUnavailable):
-                session.get("/api/GetModels", timeout=own)
+            with at_each_request("/api/Chat/ListAgents", given_up.wait), pytest.raises(AIRiskUnavailable):
+                session.get("/api/Chat/ListAgents", timeout=own)
             given_up.set()
             until(lambda: airisk.journal)
         else:
             airisk.switches.latency = 0.3
-            assert session.get("/api/GetModels", timeout=own).status_code == 200
+            assert session.get("/api/Chat/ListAgents", timeout=own).status_code == 200
 
 
 @both
@@ -362,7 +364,7 @@ def test_a_transport_failure_is_unavailable_and_shows_no_bearer(settings: Any, m
         set_option(settings, BASE_URL=f"http://127.0.0.1:{nobody.getsockname()[1]}")
         give_token(mia)
         with kind.for_user(mia) as session, pytest.raises(AIRiskUnavailable) as caught:
-            session.post("/api/SendMessage", json={"text": "hello"})
+            session.post("/api/Echo", json={"text": "hello"})
     error = caught.value
     assert error.__cause__ is None
     assert error.__suppress_context__
@@ -371,7 +373,7 @@ def test_a_transport_failure_is_unavailable_and_shows_no_bearer(settings: Any, m
 
 def test_redirects_without_end_are_an_invalid_response(session: AIRiskSession) -> None:
     session.max_redirects = 2
-    to = "/sandbox/api/Answer?status=302&to=/sandbox/api/Answer%3Fstatus=302%26to=/sandbox/api/GetModels"
+    to = "/sandbox/api/Answer?status=302&to=/sandbox/api/Answer%3Fstatus=302%26to=/sandbox/api/Chat/ListAgents"
     with pytest.raises(AIRiskInvalidResponse) as caught:
         session.get("/api/Answer", params={"status": "302", "to": to})
     assert caught.value.__suppress_context__
@@ -387,9 +389,9 @@ def test_no_netrc_changes_a_header(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     give_token(mia, ends_in=-60)
     with responses.RequestsMock() as wire, AIRiskSession.for_user(mia) as session:
         silent_flow(wire, {"json": {"access_token": "renewed"}})
-        wire.get(f"{BASE_URL}/api/GetModels")
-        session.get("/api/GetModels")
-        requests.get(f"{BASE_URL}/api/GetModels", auth=AIRiskAuth.for_user(mia), timeout=5)
+        wire.get(f"{BASE_URL}/api/Chat/ListAgents")
+        session.get("/api/Chat/ListAgents")
+        requests.get(f"{BASE_URL}/api/Chat/ListAgents", auth=AIRiskAuth.for_user(mia), timeout=5)
         sent = [call.request.headers.get("Authorization") for call in wire.calls]
     assert sent == [None, None, "Bearer renewed", "Bearer renewed"]
 
@@ -401,7 +403,7 @@ def test_proxies_and_ca_bundle_are_those_of_the_environment_when_the_session_was
     give_token(mia, ends_in=-60)
     with responses.RequestsMock() as wire:
         silent_flow(wire, {"json": {"access_token": "renewed"}})
-        wire.get(f"{BASE_URL}/api/GetModels")
+        wire.get(f"{BASE_URL}/api/Chat/ListAgents")
         for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "https_proxy", "HTTPS_PROXY", "no_proxy", "NO_PROXY"):
             monkeypatch.delenv(name, raising=False)
         before = AIRiskSession.for_user(mia)
@@ -409,8 +411,8 @@ def test_proxies_and_ca_bundle_are_those_of_the_environment_when_the_session_was
             environment.setenv(variable, "/etc/ca.pem")
             environment.setenv("https_proxy", "http://proxy.test:3128")
             session = AIRiskSession.for_user(mia)
-            before.get("/api/GetModels")
-        session.get("/api/GetModels")
+            before.get("/api/Chat/ListAgents")
+        session.get("/api/Chat/ListAgents")
         kwargs: list[Any] = [call.request.req_kwargs for call in wire.calls]  # type: ignore[attr-defined]
     theirs, none = ("/etc/ca.pem", "http://proxy.test:3128"), (True, None)
     # The renewal is a session of its own.
@@ -481,19 +483,19 @@ def test_a_new_token_is_tried_however_the_one_before_it_fared(either: Any, airis
 def test_a_token_that_was_not_renewed_for_the_call_is_renewed_for_the_next(
     either: Any, airisk: World, mia: User
 ) -> None:
-    either.get("/api/GetModels")
+    either.get("/api/Chat/ListAgents")
     reconnect(airisk, mia)
     airisk.end_all_tokens()
-    assert [either.get("/api/GetModels").status_code for _call in range(2)] == [401, 200]
+    assert [either.get("/api/Chat/ListAgents").status_code for _call in range(2)] == [401, 200]
 
 
 def test_a_401_for_a_token_that_has_been_replaced_only_replays(either: Any, airisk: World, mia: User) -> None:
-    either.get("/api/GetModels")
+    either.get("/api/Chat/ListAgents")
     airisk.end_all_tokens()
     row = stored(mia)
     row.access_token, _ends = airisk.new_token(Caller("client-1", "user_42"))
     row.save()
-    assert either.get("/api/GetModels").status_code == 200
+    assert either.get("/api/Chat/ListAgents").status_code == 200
     assert api_statuses(airisk) == [200, 401, 200]
     assert not token_requests(airisk)
 
@@ -504,10 +506,10 @@ def test_where_the_renewal_fails_its_error_is_raised_and_shows_no_bearer(
 ) -> None:
     give_token(mia)
     with responses.RequestsMock() as wire, AIRiskSession.for_user(mia) as session:
-        wire.get(f"{BASE_URL}/api/GetModels", status=401)
+        wire.get(f"{BASE_URL}/api/Chat/ListAgents", status=401)
         wire.get(f"{BASE_URL}/api/oauth2", status=status)
         with pytest.raises(expected) as caught:
-            session.get("/api/GetModels")
+            session.get("/api/Chat/ListAgents")
     assert "stored-token" not in shown_variables(caught.value)
 
 
@@ -552,7 +554,7 @@ def test_a_body_is_sent_again_intact(
 ) -> None:
     airisk.end_all_tokens()
     given = {name: value() if callable(value) else value for name, value in given.items()}
-    answer = session.post("/api/SendMessage", **given)
+    answer = session.post("/api/Echo", **given)
     assert answer.status_code == 200
     assert api_statuses(airisk) == [401, 200]
     body = (answer.request.body or b"") if expected is None else expected
@@ -576,20 +578,20 @@ def test_a_body_that_cannot_be_sent_again_is_not_and_the_next_call_works(
     session: AIRiskSession, airisk: World, make: Callable[[], Any]
 ) -> None:
     airisk.end_all_tokens()
-    answer = session.post("/api/SendMessage", data=make(), headers={"Content-Length": "4"})
+    answer = session.post("/api/Echo", data=make(), headers={"Content-Length": "4"})
     assert answer.status_code == 401
     assert api_statuses(airisk) == [401]
-    answer = session.post("/api/SendMessage", data=make(), headers={"Content-Length": "4"})
+    answer = session.post("/api/Echo", data=make(), headers={"Content-Length": "4"})
     assert answer.json()["text"] == "once"
     assert len(token_requests(airisk)) == 1
 
 
 def test_an_answer_can_be_streamed_after_a_401(session: AIRiskSession, airisk: World) -> None:
     airisk.end_all_tokens()
-    with session.get("/api/StreamAnswer", stream=True) as answer:
+    with session.post("/api/Chat/AskAgent", json=QUESTION, stream=True) as answer:
         assert answer.history[0].raw.closed
         assert not answer.raw.closed
-        assert next(answer.iter_lines()) == b"Answer for user_42:"
+        assert next(answer.iter_lines()) == FIRST_LINE.encode()
     assert api_statuses(airisk) == [401, 200]
 
 
@@ -604,7 +606,7 @@ def test_making_one_does_no_io_and_a_warm_call_reads_no_database(
             make.for_user(mia)
             make.for_application()
     assert not airisk.journal
-    session.get("/api/GetModels")
+    session.get("/api/Chat/ListAgents")
     with django_assert_num_queries(0):
         assert session.get("/api/GetConversations").status_code == 200
 
@@ -616,7 +618,7 @@ def test_an_unknown_deployment_is_a_wrong_setting() -> None:
 
 @pytest.mark.parametrize("use", [pickle.dumps, copy.copy, copy.deepcopy])
 def test_neither_session_nor_auth_is_pickled_or_copied(session: AIRiskSession, use: Callable[[Any], Any]) -> None:
-    session.get("/api/GetModels")
+    session.get("/api/Chat/ListAgents")
     for each in (session, session.auth):
         with pytest.raises(TypeError, match="AIRisk"):
             use(each)
@@ -714,7 +716,7 @@ def test_nobody_never_calls_as_the_application(airisk: World, settings: Any, use
     set_option(settings, USERID=f"{__name__}.anybody")
     live_token(airisk)
     with kind.for_user(user) as session, pytest.raises(ConnectionRequired):
-        session.get("/api/GetModels")
+        session.get("/api/Chat/ListAgents")
     assert airisk.journal == []
 
 
@@ -731,7 +733,7 @@ def test_a_token_goes_to_the_origin_it_came_from(
     give_token(mia, ends_in=ends_in)
     set_option(settings, BASE_URL=f"http://{elsewhere.place}")
     with kind.for_user(mia) as session, pytest.raises(ConnectionRequired, match="another address"):
-        session.get("/api/GetModels")
+        session.get("/api/Chat/ListAgents")
     assert elsewhere.connections == 0
 
 
@@ -741,13 +743,13 @@ def test_the_applications_token_is_obtained_anew_there(airisk: World, settings: 
     give_token(None)
     set_option(settings, BASE_URL=there)
     with AIRiskSession.for_application() as session:
-        assert session.get("/api/GetModels").status_code == 200
+        assert session.get("/api/Chat/ListAgents").status_code == 200
     assert stored(None).origin == conf.deployment().origin_text
 
 
 def test_a_token_from_before_its_origin_was_noted_is_used(session: AIRiskSession) -> None:
     AIRiskToken.objects.update(origin="")
-    assert session.get("/api/GetModels").status_code == 200
+    assert session.get("/api/Chat/ListAgents").status_code == 200
 
 
 def _forget(mia: User) -> None:
@@ -796,7 +798,7 @@ def test_nobody_gets_a_first_token_silently_or_the_applications(
     live_token(airisk, deployment=alias)
     user = AnonymousUser() if is_anonymous else mia
     with kind.for_user(user, alias) as session, pytest.raises(ConnectionRequired) as caught:
-        session.get("/api/GetModels")
+        session.get("/api/Chat/ListAgents")
     assert caught.value.connect_url == ("/airisk/connect/" if alias == "default" else "/airisk/connect/second/")
     assert not airisk.journal
 
@@ -833,12 +835,12 @@ def test_a_session_at_work_notices_within_5_s_what_another_process_brought_when_
 ) -> None:
     token = live_token(airisk, mia, ends_in=200, retry_at=timezone.now() + timedelta(hours=1))
     with kind.for_user(mia) as session:
-        session.get("/api/GetModels")
+        session.get("/api/Chat/ListAgents")
         airisk.end_all_tokens()
         token.access_token, _ends = airisk.new_token(Caller("client-1", "user_42"))
         token.save()
         travel(monkeypatch, 5)
-        session.get("/api/GetModels")
+        session.get("/api/Chat/ListAgents")
     assert api_statuses(airisk) == [200, 200]
 
 
@@ -849,7 +851,7 @@ def test_a_session_at_work_notices_within_5_s_what_another_process_brought_when_
 def test_the_applications_first_token_takes_one_request_whoever_asks(airisk: World) -> None:
     def call() -> int:
         with AIRiskSession.for_application() as session:
-            return session.get("/api/GetModels").status_code
+            return session.get("/api/Echo").status_code
 
     airisk.switches.latency = 0.05
     assert together(40, call) == [200] * 40
@@ -867,7 +869,7 @@ def test_its_failure_redirects_nobody_and_leaves_a_row_to_try_again(
     else:
         setattr(airisk.switches, what, True)
     with pytest.raises(AIRiskError) as caught, kind.for_application() as session:
-        session.get("/api/GetModels")
+        session.get("/api/Echo")
     assert isinstance(caught.value, AIRiskUnavailable if what == "outage" else ConnectionRequired)
     assert getattr(caught.value, "connect_url", None) is None
     assert stored().sealed == ""
@@ -876,7 +878,7 @@ def test_its_failure_redirects_nobody_and_leaves_a_row_to_try_again(
     set_option(settings, SILENT_RENEWAL=True)
     travel(monkeypatch, 6)
     with kind.for_application() as session:
-        assert session.get("/api/GetModels").status_code == 200
+        assert session.get("/api/Echo").status_code == 200
 
 
 @both

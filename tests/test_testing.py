@@ -59,12 +59,12 @@ def session(airisk: FakeAIRisk, mia: User) -> Iterator[AIRiskSession]:
 
 
 def test_a_call_is_answered_as_told_and_kept(airisk: FakeAIRisk, session: AIRiskSession) -> None:
-    airisk.answer("POST", "/api/SendMessage", json={"id": 7}, status=201)
-    answers = [session.get(CONVERSATIONS, params={"page": 2}), session.post("/api/SendMessage", json={"text": "Hi"})]
+    airisk.answer("POST", "/api/Echo", json={"id": 7}, status=201)
+    answers = [session.get(CONVERSATIONS, params={"page": 2}), session.post("/api/Echo", json={"text": "Hi"})]
     assert [(answer.status_code, answer.json()) for answer in answers] == [(200, ["A plan"]), (201, {"id": 7})]
     assert [(call.deployment, call.method, call.path, call.userid, call.status) for call in airisk.calls] == [
         ("default", "GET", CONVERSATIONS, "user_42", 200),
-        ("default", "POST", "/api/SendMessage", "user_42", 201),
+        ("default", "POST", "/api/Echo", "user_42", 201),
     ]
     assert [airisk.calls[0].params, airisk.calls[1].json] == [{"page": "2"}, {"text": "Hi"}]
 
@@ -80,10 +80,10 @@ def test_an_answer_can_be_a_response_or_made_of_the_call(airisk: FakeAIRisk, ses
 
 
 def test_an_answer_can_be_read_as_it_comes(airisk: FakeAIRisk, session: AIRiskSession) -> None:
-    airisk.answer("GET", "/api/StreamAnswer", lambda call: StreamingHttpResponse([b"one\n", b"two\n"]))
-    with session.get("/api/StreamAnswer", stream=True) as answer:
+    airisk.answer("GET", "/api/Chat/ListAgents", lambda call: StreamingHttpResponse([b"one\n", b"two\n"]))
+    with session.get("/api/Chat/ListAgents", stream=True) as answer:
         assert list(answer.iter_lines()) == [b"one", b"two"]
-    with session.get("/api/StreamAnswer", stream=True) as answer:
+    with session.get("/api/Chat/ListAgents", stream=True) as answer:
         assert b"".join(answer.iter_content(3)) == b"one\ntwo\n"
 
 
@@ -97,15 +97,15 @@ def test_an_answer_can_be_read_as_it_comes(airisk: FakeAIRisk, session: AIRiskSe
     ],
 )
 def test_a_body_is_kept_however_it_was_sent(airisk: FakeAIRisk, session: AIRiskSession, body: Any) -> None:
-    airisk.answer("POST", "/api/SendMessage")
-    session.post("/api/SendMessage", data=body() if callable(body) else body)
+    airisk.answer("POST", "/api/Echo")
+    session.post("/api/Echo", data=body() if callable(body) else body)
     assert [call.body for call in airisk.calls] == [b"one two"]
 
 
-@pytest.mark.parametrize("address", ["/api/GetModels", "https://second.aicrisk.com/elsewhere"])
+@pytest.mark.parametrize("address", ["/api/Chat/ListAgents", "https://second.aicrisk.com/elsewhere"])
 def test_a_call_without_an_answer_fails_the_test_and_says_which(airisk: FakeAIRisk, mia: User, address: str) -> None:
     airisk.connect(mia, "user_7", deployment="second")
-    airisk.answer("GET", "/api/GetModels", json=[])
+    airisk.answer("GET", "/api/Chat/ListAgents", json=[])
     with (
         AIRiskSession.for_user(mia, deployment="second") as session,
         pytest.raises(
@@ -165,7 +165,7 @@ def test_airisk_has_the_time_that_the_test_gives_the_site(
 def test_the_application_has_a_token_or_asks_for_one(airisk: FakeAIRisk, client: Client, has_token: bool) -> None:
     if has_token:
         airisk.connect_application()
-    airisk.answer("GET", "/api/GetModels", json=[])
+    airisk.answer("GET", "/api/Echo", json=[])
     assert client.get("/application/").json() == {"status": 200}
     assert [call.userid for call in airisk.calls] == [""]
     assert [(call.userid, call.status) for call in airisk.token_requests] == ([] if has_token else [("", 200)])
@@ -227,9 +227,9 @@ def test_an_ended_token_is_renewed_before_the_call(airisk: FakeAIRisk, mia: User
     airisk.connect(mia)
     airisk.connect_application()
     airisk.expire(user)
-    airisk.answer("GET", "/api/GetModels", json=[])
+    airisk.answer("GET", "/api/Chat/ListAgents", json=[])
     with AIRiskSession.for_user(mia) if user else AIRiskSession.for_application() as session:
-        session.get("/api/GetModels")
+        session.get("/api/Chat/ListAgents")
     assert [call.status for call in airisk.calls] == [200]
     assert [call.userid for call in airisk.token_requests] == ["" if of_application else "user_42"]
 
@@ -266,13 +266,13 @@ def test_no_token_can_be_had_until_airisk_recovers(
     airisk: FakeAIRisk, bad_day: Callable[[FakeAIRisk], None], error: AIRiskError
 ) -> None:
     bad_day(airisk)
-    airisk.answer("GET", "/api/GetModels", json=[])
+    airisk.answer("GET", "/api/Chat/ListAgents", json=[])
     with AIRiskSession.for_application() as session:
         with pytest.raises(type(error), match=re.escape(str(error))):
-            session.get("/api/GetModels")
+            session.get("/api/Chat/ListAgents")
         airisk.recover()
         AIRiskToken.objects.update(failed_at=None)
-        assert session.get("/api/GetModels").status_code == 200
+        assert session.get("/api/Chat/ListAgents").status_code == 200
 
 
 def test_an_outage_is_a_503_of_the_api_and_no_connection_an_exception(
@@ -330,7 +330,7 @@ def test_the_endpoints_refuse_in_airisks_words(
 
 
 def test_nothing_else_leaves_the_process(airisk: FakeAIRisk) -> None:
-    for elsewhere in ("https://other.example.com/", "http://demo.aicrisk.com/api/GetModels"):
+    for elsewhere in ("https://other.example.com/", "http://demo.aicrisk.com/api/Chat/ListAgents"):
         with pytest.raises(requests.ConnectionError, match=re.escape(elsewhere)):
             requests.get(elsewhere, timeout=1)
 
@@ -338,14 +338,14 @@ def test_nothing_else_leaves_the_process(airisk: FakeAIRisk) -> None:
 @responses.activate
 def test_other_answers_of_responses_stand_beside_it_and_go_first(airisk: FakeAIRisk, session: AIRiskSession) -> None:
     responses.get("https://other.example.com/", json="other")
-    responses.get("https://demo.aicrisk.com/api/GetModels", json="responses")
+    responses.get("https://demo.aicrisk.com/api/Chat/ListAgents", json="responses")
     assert requests.get("https://other.example.com/", timeout=1).json() == "other"
-    assert [session.get(path).json() for path in ("/api/GetModels", CONVERSATIONS)] == ["responses", ["A plan"]]
+    assert [session.get(path).json() for path in ("/api/Chat/ListAgents", CONVERSATIONS)] == ["responses", ["A plan"]]
 
 
 @pytest.mark.parametrize("token", ["live", "ended", "refused", "none"])
 def test_the_asynchronous_client_is_answered_too(airisk: FakeAIRisk, mia: User, token: str) -> None:
-    airisk.answer("POST", "/api/SendMessage", lambda call: JsonResponse({"for": call.userid, "got": call.json}))
+    airisk.answer("POST", "/api/Echo", lambda call: JsonResponse({"for": call.userid, "got": call.json}))
     if token != "none":
         airisk.connect(mia, "user_42")
     if token == "ended":
@@ -357,7 +357,7 @@ def test_the_asynchronous_client_is_answered_too(airisk: FakeAIRisk, mia: User, 
     async def call() -> Any:
         client = AsyncAIRiskClient.for_application() if token == "none" else AsyncAIRiskClient.for_user(mia)
         async with client:
-            return (await client.post("/api/SendMessage", json={"text": "Hi"})).json()
+            return (await client.post("/api/Echo", json={"text": "Hi"})).json()
 
     assert call() == {"for": "" if token == "none" else "user_42", "got": {"text": "Hi"}}
     assert len(airisk.token_requests) == (token != "live")
@@ -414,7 +414,7 @@ class TestCaseOfDjango(AIRiskTestMixin, TestCase):
 
     def _see_and_call(self) -> None:
         assert self.airisk.calls == []
-        self.airisk.answer("GET", "/api/GetModels", json=[])
+        self.airisk.answer("GET", "/api/Echo", json=[])
         assert self.client.get("/application/").json() == {"status": 200}
 
 

@@ -29,10 +29,11 @@ import requests
 
 from airisk_oauth import AIRiskSession, conf, flow
 from airisk_oauth.async_transport import AsyncOAuthClient
+from airisk_oauth.diagnosis.look import look
 from airisk_oauth.environment import obstacle
 from airisk_oauth.exceptions import AIRiskError, AIRiskInvalidResponse, AIRiskRefused, AIRiskUnavailable
 from airisk_oauth.protocol import Calls, PageShown, Result, Secret
-from airisk_oauth.transport import USER_AGENT, OAuthClient, look
+from airisk_oauth.transport import USER_AGENT, OAuthClient
 from tests.flows import give_token, set_option
 from tests.support.wire import (
     TOO_LONG,
@@ -284,7 +285,7 @@ def test_a_certificate_that_proves_nothing_gets_no_code_no_secret_and_no_token(
         assert isinstance(failure(call, client(server.url)), AIRiskUnavailable)
     give_token(None)
     with AIRiskSession.for_application() as session, pytest.raises(AIRiskUnavailable):
-        session.get("/api/GetModels")
+        session.get("/api/Chat/ListAgents")
     assert server.seen == []
 
 
@@ -1015,12 +1016,12 @@ def test_look_of_the_doctor_is_over_in_time(serve: Serve, settings: Any) -> None
     set_option(settings, BASE_URL=serve(dripping(b"HTTP/1.1 200 OK\r\nX: ", b"x")).url)
     began = time.monotonic()
     with pytest.raises(requests.ReadTimeout):
-        look(conf.deployment(), conf.deployment().base_url, {}, (0.2, 0.2))
+        look(conf.deployment(), conf.deployment().base_url, (0.2, 0.2), {})
     assert time.monotonic() - began < TOO_LONG / 2
 
 
 def test_look_of_the_doctor_follows_nothing(serve: Serve, settings: Any) -> None:
     server = serve(saying(http(b"", "302 Found", "Location: /elsewhere", "Date: today")))
     set_option(settings, BASE_URL=server.url)
-    response = look(conf.deployment(), server.url, {"User-Agent": USER_AGENT}, (1, 1))
-    assert (response.status_code, response.headers["Date"], len(server.seen)) == (302, "today", 1)
+    seen = look(conf.deployment(), server.url, (1, 1), {"User-Agent": USER_AGENT})
+    assert (seen.status, seen.headers["Date"], len(server.seen)) == (302, "today", 1)

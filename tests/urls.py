@@ -2,9 +2,11 @@ from django.contrib import admin
 from django.urls import include, path
 
 from . import site_views
+from .support import echo
 
 urlpatterns = [
     path("", include(site_views)),
+    path("", include(echo)),
     path("airisk/", include("airisk_oauth.urls")),
     path("sandbox/", include("airisk_oauth.sandbox.urls")),
     path("second-sandbox/", include("airisk_oauth.sandbox.urls", namespace="second_sandbox")),

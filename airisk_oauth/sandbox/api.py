@@ -1,68 +1,127 @@
-"""A few calls of AIRisk's API: enough to see a connection work, and to see it fail.
+"""AIRisk's API: the chat calls of its public client, and the one call that AIRisk documents.
 
-Source: https://docs.aicrisk.com/api-overview/airisk-api-oauth2-authentication, usage of the access token.
+Sources: https://docs.aicrisk.com/api-overview/airisk-api-oauth2-authentication, usage of the access token, for
+`/api/GetConversations`, whose answer it does not show; for `/api/Chat/…` the code of AIRisk's public client.
 """
 
-import hashlib
-from collections.abc import Iterator
+from collections.abc import Mapping
+from typing import Any, Final
 
-from django.http import StreamingHttpResponse
+from django.http import HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 
-from .answers import answer_json, problem
-from .conversations import MODELS, conversations_of
+from .answers import answer_json, invalid, problem
+from .chat import Chats, agents
 from .endpoint import Call, endpoint
-from .registry import display_name
-from .world import Caller, world
+from .streams import stream
+from .world import world
 
-_ANSWER = (
-    "The draft was read against your acceptable-use policy.",
-    "Two passages name a natural person and were masked before the model saw them.",
-    "No other finding. A supervisor has approved this answer.",
-)
+_PAGE: Final = 50
 
 
 @endpoint("/api/GetConversations", "GET")
 def get_conversations(call: Call) -> HttpResponseBase:
-    """The person's recent conversations; needs a user-specific token."""
-    caller = _caller(call)
-    if caller.userid is None:
+    """The documentation's own example, which shows no answer: here it is that of the chat call of the same name."""
+    return answer_json(_chats(call).listed(world.moment))
+
+
+@endpoint("/api/Chat/ListAgents", "GET")
+def list_agents(call: Call) -> HttpResponseBase:
+    """The agents that this person may ask."""
+    _chats(call)
+    return answer_json([] if world.switches.no_agents else agents())
+
+
+@endpoint("/api/Chat/GetConversations", "GET")
+def list_conversations(call: Call) -> HttpResponseBase:
+    """One page of the person's conversations, the latest first; the page after the last is empty."""
+    skip, results = _count(call, "skip", 0), _count(call, "results", _PAGE)
+    return answer_json(_chats(call).listed(world.moment)[skip : skip + results])
+
+
+@endpoint("/api/Chat/GetConversation/{id}", "GET")
+def get_conversation(call: Call) -> HttpResponseBase:
+    """A conversation of this person's with its messages."""
+    return answer_json(_conversation(call, call.rest))
+
+
+@endpoint("/api/Chat/CreateConversation", "POST")
+def create_conversation(call: Call) -> HttpResponseBase:
+    """A new conversation with an agent."""
+    chats, agent_id = _chats(call), _required(call.given, "agentId")
+    if world.switches.no_agents or agent_id not in {agent["id"] for agent in agents()}:
+        raise invalid("agentId")
+    created = chats.create(call.given.get("title", ""), agent_id, world.clock())
+    return answer_json(_conversation(call, created))
+
+
+@endpoint("/api/Chat/AskAgent", "POST")
+def ask_agent(call: Call) -> HttpResponseBase:
+    """An agent's answer, piece by piece."""
+    chats, text = _chats(call), _required(call.given, "text")
+    conversation_id: str = _conversation(call, _required(call.given, "conversationID"))["id"]
+    switches = world.switches
+    pieces = stream(
+        chats.ask(conversation_id, text, world.clock()),
+        is_old=switches.old_stream,
+        first_after=switches.first_text_after or 0,
+        breaks_off=switches.stream_breaks_off,
+    )
+    # What AIRisk itself names here is not known; the client asks for this type, and looks at the lines only.
+    return StreamingHttpResponse(pieces, content_type="text/event-stream")
+
+
+@endpoint("/api/Chat/AddFileToConversation/{id}", "POST")
+def add_file(call: Call) -> HttpResponseBase:
+    """A file for a conversation; of a multipart body the first part that is a file counts."""
+    conversation_id: str = _conversation(call, call.rest)["id"]
+    files = [file for file in call.request.FILES.values() if not isinstance(file, list)]
+    if not files:
+        raise invalid("file")
+    _chats(call).attach(conversation_id, str(files[0].name), world.clock())
+    return HttpResponse()
+
+
+@endpoint("/api/Chat/SubmitFeedback", "POST")
+def submit_feedback(call: Call) -> HttpResponseBase:
+    """What a person thinks of a message; the parameters are in the query."""
+    chats, given = _chats(call), call.request.GET.dict()
+    conversation_id: str = _conversation(call, _required(given, "conversationId"))["id"]
+    message_id, feedback = _required(given, "messageId"), _required(given, "feedback")
+    if feedback not in ("Like", "Dislike"):
+        raise invalid("feedback")
+    if not chats.rate(conversation_id, message_id, feedback):
+        raise problem(404)
+    return HttpResponse()
+
+
+def _chats(call: Call) -> Chats:
+    """The conversations of the person whose token it is."""
+    if call.caller is None:
+        raise problem(401)
+    if call.caller.userid is None:
         # The documentation keeps 401 for a token that is expired or invalid, and a generic one is neither. A
         # client that renewed it would get just such another, so this is a 403: RFC 9110, section 15.5.4.
         raise problem(403)
-    return answer_json(conversations_of(caller.userid, world.clock()))
+    return world.chats_of(call.caller.userid)
 
 
-@endpoint("/api/GetModels", "GET")
-def get_models(call: Call) -> HttpResponseBase:
-    """The models that AIRisk guards; a generic token will do."""
-    _caller(call)
-    return answer_json([{"id": model, "name": name} for model, name in MODELS.items()])
+def _conversation(call: Call, conversation_id: str) -> Any:
+    found = _chats(call).find(conversation_id, world.moment)
+    if found is None:
+        raise problem(404)
+    return found
 
 
-@endpoint("/api/StreamAnswer", "GET")
-def stream_answer(call: Call) -> HttpResponseBase:
-    """An answer that comes line by line."""
-    return StreamingHttpResponse(_lines(_caller(call)), content_type="text/plain; charset=utf-8")
+def _required(given: Mapping[str, str], name: str) -> str:
+    value = given.get(name)
+    if not value:
+        raise invalid(name)
+    return value
 
 
-@endpoint("/api/SendMessage", "POST")
-def send_message(call: Call) -> HttpResponseBase:
-    """Says what arrived, to the byte: whoever sends a body twice can see that it was the same both times."""
-    _caller(call)
-    body = call.request.body
-    text = call.given.get("text", body.decode(errors="replace"))
-    return answer_json({"text": text, "length": len(body), "sha256": hashlib.sha256(body).hexdigest()})
-
-
-def _caller(call: Call) -> Caller:
-    if call.caller is None:
-        raise problem(401)
-    return call.caller
-
-
-def _lines(caller: Caller) -> Iterator[str]:
-    name = display_name(caller.userid) if caller.userid is not None else caller.client_id
-    yield f"Answer for {name}:\n"
-    for line in _ANSWER:
-        yield f"{line}\n"
+def _count(call: Call, name: str, default: int) -> int:
+    value = call.given.get(name, str(default))
+    if not (value.isascii() and value.isdigit() and len(value) < 10):
+        raise invalid(name)
+    return int(value)

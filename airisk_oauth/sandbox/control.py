@@ -55,6 +55,48 @@ class SwitchesForm(forms.Form):
     malformed = forms.BooleanField(
         label=_("Malformed answer"), help_text=_("A web page where a token was due."), required=False
     )
+    refusals = forms.ChoiceField(
+        label=_("Refusals"),
+        help_text=_("How the authorization endpoint says no."),
+        choices=[
+            ("", _("Status and reason")),
+            ("error", _("Redirect with error=…")),
+            ("redirect", _("Redirect to JSON")),
+            ("json", _("JSON with status 200")),
+        ],
+        required=False,
+    )
+    state_missing = forms.BooleanField(
+        label=_("No state"), help_text=_("AIRisk does not return the state, as old deployments may."), required=False
+    )
+    codes_carry_user = forms.BooleanField(
+        label=_("Codes carry their user"),
+        help_text=_("The token is for the userid of the authorization URL, whatever the token request says."),
+        required=False,
+    )
+    codes_reusable = forms.BooleanField(
+        label=_("Reusable codes"), help_text=_("A code works more than once."), required=False
+    )
+    any_redirect_uri = forms.BooleanField(
+        label=_("Any redirect URI"), help_text=_("The token endpoint does not compare it."), required=False
+    )
+    no_offset = forms.BooleanField(
+        label=_("Times without an offset"), help_text=_("UTC, but without the Z."), required=False
+    )
+    no_agents = forms.BooleanField(label=_("No agents"), help_text=_("Nobody has any."), required=False)
+    old_stream = forms.BooleanField(
+        label=_("Old stream"), help_text=_("Answers come as server-sent events, as in 2025."), required=False
+    )
+    first_text_after = forms.FloatField(
+        label=_("Slow answers"),
+        help_text=_("Seconds before the first text of an answer; empty: at once."),
+        required=False,
+        min_value=0,
+        max_value=120,
+    )
+    stream_breaks_off = forms.BooleanField(
+        label=_("Broken answers"), help_text=_("Answers end in the middle."), required=False
+    )
 
 
 @sandbox_view

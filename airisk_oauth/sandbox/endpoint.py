@@ -30,9 +30,11 @@ class Call:
     """The parameters: those of the body for a POST, else those of the query."""
     caller: Caller | None
     """Whom the bearer token stands for, if a valid one came along."""
+    rest: str = ""
+    """What the path ends in, where that is an id."""
 
 
-View: TypeAlias = Callable[[HttpRequest], HttpResponseBase]
+View: TypeAlias = Callable[..., HttpResponseBase]
 AIRiskView: TypeAlias = Callable[[Call], HttpResponseBase]
 
 
@@ -40,10 +42,10 @@ def sandbox_view(view: View) -> View:
     """Let a view exist in development only, and keep the site's own rules away from it."""
 
     @wraps(view)
-    def only_in_development(request: HttpRequest) -> HttpResponseBase:
+    def only_in_development(request: HttpRequest, **of_path: str) -> HttpResponseBase:
         if not settings.DEBUG and getattr(settings, "AIRISK_OAUTH_SANDBOX", None) is not True:
             raise Http404
-        return view(request)
+        return view(request, **of_path)
 
     # AIRisk knows neither the site's logins nor its CSRF tokens; forms have `csrf_protect` inside, so that
     # they too answer 404 outside development. A transaction could wait for the lock of the very request that
@@ -56,10 +58,10 @@ def endpoint(path: str, method: str, *, has_form: bool = False) -> Callable[[AIR
 
     def decorate(view: AIRiskView) -> View:
         @wraps(view)
-        def receive(request: HttpRequest) -> HttpResponseBase:
+        def receive(request: HttpRequest, rest: str = "") -> HttpResponseBase:
             started = time.monotonic()
             time.sleep(world.switches.latency)
-            call = Call(request, _parameters(request), _caller(request))
+            call = Call(request, _parameters(request), _caller(request), rest)
             try:
                 response = _answer(view, method, call, has_form=has_form)
             except Refusal as refusal:
@@ -109,12 +111,10 @@ def _caller(request: HttpRequest) -> Caller | None:
 def _parameters(request: HttpRequest) -> dict[str, str]:
     if request.method != "POST":
         return request.GET.dict()
-    # Read before `request.POST`, which would use up the stream of a multipart body.
-    body = request.body
     if request.content_type != "application/json":
         return request.POST.dict()
     try:
-        fields = json.loads(body)
+        fields = json.loads(request.body)
     except (ValueError, RecursionError):
         return {}
     if not isinstance(fields, dict):

@@ -4,6 +4,7 @@ from django.http import HttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import render
 
+from .answers import Refusal, answer_json, refusal_as_json
 from .endpoint import Call, endpoint
 from .registry import clients, display_name
 from .server import AuthorizationServer
@@ -16,7 +17,12 @@ _DOCUMENTED = ("client_id", "redirect_uri", "state", "userid")
 def authorize(call: Call) -> HttpResponseBase:
     """Redirect with a code at once; the userid is the client's assertion, and AIRisk believes it."""
     server = _server()
-    grant = server.grant(call.given)
+    try:
+        grant = server.grant(call.given)
+    except Refusal as refusal:
+        if not world.switches.refusals:
+            raise
+        return refusal_as_json(refusal, world.switches.refusals, f"{call.request.path}/Error")
     if not world.switches.login_page:
         return _send_back(server, grant, call)
     context = {
@@ -35,6 +41,12 @@ def consent(call: Call) -> HttpResponseBase:
     server = _server()
     # All is checked again, so there is no need to trust what the page carried.
     return _send_back(server, server.grant(call.given), call)
+
+
+@endpoint("/api/oauth2/Error", "GET")
+def error(call: Call) -> HttpResponseBase:
+    """The JSON to which a refused authorization request may be redirected."""
+    return answer_json({"error": "invalid_request", **call.given})
 
 
 @endpoint("/api/oauth2/Token", "POST")

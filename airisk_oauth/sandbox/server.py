@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 from django.http import HttpResponse
 from django.utils.encoding import iri_to_uri
 
-from .answers import answer_json, invalid, moment, problem, stray_page
+from .answers import answer_json, invalid, problem, stray_page
 from .registry import Clients, redirect_uris
 from .world import Caller, Grant, World
 
@@ -42,7 +42,7 @@ class AuthorizationServer:
     def send_back(self, grant: Grant, given: Mapping[str, str], error: str = "") -> HttpResponse:
         """302 to the client, with the state exactly as it came (RFC 6749, sections 4.1.2 and 4.1.2.1)."""
         query = {"error": error} if error else {"code": self.world.new_code(grant)}
-        if "state" in given:
+        if "state" in given and not self.world.switches.state_missing:
             query["state"] = given["state"]
         separator = "&" if "?" in grant.redirect_uri else "?"
         # Not HttpResponseRedirect: a web view may have registered a scheme of its own, which that one forbids.
@@ -51,21 +51,27 @@ class AuthorizationServer:
 
     def exchange(self, given: Mapping[str, str]) -> HttpResponse:
         """A token for a code."""
-        for name in ("client_id", "client_secret", "redirect_uri", "code"):
+        switches = self.world.switches
+        compared = () if switches.any_redirect_uri else ("redirect_uri",)
+        for name in ("client_id", "client_secret", *compared, "code"):
             if not given.get(name):
                 raise invalid(name)
         client = self.clients.get(given["client_id"])
         if client is None or client["client_secret"] != given["client_secret"]:
             raise problem(401)
-        if given["redirect_uri"] not in redirect_uris(client):
+        if compared and given["redirect_uri"] not in redirect_uris(client):
             raise invalid("redirect_uri")
         # Used up even where something else does not fit: a code in the wrong hands is not safe any more.
         grant = self.world.redeem(given["code"])
-        if grant != Grant(given["client_id"], given["redirect_uri"], given.get("userid")):
+        if grant is None:
             raise invalid("Code")
-        if self.world.switches.malformed:
+        userid = grant.userid if switches.codes_carry_user else given.get("userid")
+        redirect_uri = given["redirect_uri"] if compared else grant.redirect_uri
+        if grant != Grant(given["client_id"], redirect_uri, userid):
+            raise invalid("Code")
+        if switches.malformed:
             return stray_page()
-        return self._token_answer(Caller(given["client_id"], given.get("userid")))
+        return self._token_answer(Caller(grant.client_id, grant.userid))
 
     def _token_answer(self, caller: Caller) -> HttpResponse:
         switches = self.world.switches
@@ -74,5 +80,5 @@ class AuthorizationServer:
         if ends is not None and switches.expires_in_shape:
             content["expires_in"] = switches.token_life
         elif ends is not None:
-            content["expiration"] = moment(ends)
+            content["expiration"] = self.world.moment(ends)
         return answer_json(content)

@@ -14,8 +14,13 @@ from dataclasses import dataclass
 
 from django.core.signing import BadSignature, Signer
 
+from .answers import moment, moment_without_offset
+from .chat import Chats
+
 CODE_LIFE = 60
 JOURNAL_LENGTH = 10_000
+#: By status and reason, by a redirect with error parameters, by a redirect to JSON, or by JSON with status 200.
+REFUSALS = ("", "error", "redirect", "json")
 
 
 @dataclass
@@ -38,6 +43,26 @@ class Switches:
     """The authorization endpoint redirects with `error=access_denied`."""
     malformed: bool = False
     """A valid token request is answered 200 with a web page."""
+    refusals: str = ""
+    """How the authorization endpoint refuses: one of `REFUSALS`."""
+    state_missing: bool = False
+    """The authorization endpoint does not return the `state`, as old deployments may."""
+    codes_carry_user: bool = False
+    """A code is traded with any `userid` or none, for a token of the user that the authorization URL named."""
+    codes_reusable: bool = False
+    """A code can be traded again and again until it expires."""
+    any_redirect_uri: bool = False
+    """The token endpoint does not compare `redirect_uri`, nor ask for one."""
+    no_offset: bool = False
+    """Times are written without an offset, with seven fractional digits."""
+    no_agents: bool = False
+    """Nobody has any agents."""
+    old_stream: bool = False
+    """Answers are streamed as server-sent events, as in 2025."""
+    first_text_after: float | None = None
+    """Seconds before the first text of an answer; None: at once."""
+    stream_breaks_off: bool = False
+    """Answers end in the middle."""
 
 
 @dataclass(frozen=True)
@@ -86,11 +111,12 @@ class World:
         self.reset()
 
     def reset(self) -> None:
-        """Back to the start: default switches, the real clock, no codes, an empty journal."""
+        """Back to the start: default switches, the real clock, no codes, the first conversations, an empty journal."""
         with self._lock:
             self.switches = Switches()
             self.clock = time.time
             self._codes: dict[str, tuple[Grant, float]] = {}
+            self._chats: dict[str, Chats] = {}
             self._journal: deque[Seen] = deque(maxlen=JOURNAL_LENGTH)
             self._latest_tick = self._ended_tick = 0
 
@@ -115,10 +141,23 @@ class World:
         return code
 
     def redeem(self, code: str) -> Grant | None:
-        """What the code was given for; None if it is wrong, used or expired. Asking uses it up."""
+        """What the code was given for; None if it is wrong, used or expired. Asking uses up a code for one use."""
         with self._lock:
-            grant, ends = self._codes.pop(code, (None, 0.0))
+            grant, ends = self._codes.get(code, (None, 0.0))
+            if not self.switches.codes_reusable:
+                self._codes.pop(code, None)
         return grant if self.clock() < ends else None
+
+    def chats_of(self, userid: str) -> Chats:
+        """The conversations of a person, of whom nobody else sees anything."""
+        with self._lock:
+            if userid not in self._chats:
+                self._chats[userid] = Chats(userid, self.clock())
+            return self._chats[userid]
+
+    def moment(self, timestamp: float) -> str:
+        """A moment as AIRisk writes it at present."""
+        return moment_without_offset(timestamp) if self.switches.no_offset else moment(timestamp)
 
     def new_token(self, caller: Caller, life: int | None = 3600) -> tuple[str, int | None]:
         """An opaque token and the second at which it ends, if it does; `life` is in seconds."""

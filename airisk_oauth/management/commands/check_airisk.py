@@ -1,24 +1,30 @@
-"""Try each deployment for real, and say what is wrong and who can mend it; a script reads the status."""
+"""Try each deployment for real, and say what is wrong and who can fix it; a script reads the exit status."""
 
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured, ObjectDoesNotExist
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import DatabaseError
 
 from airisk_oauth import conf
-from airisk_oauth.diagnosis import diagnose
+from airisk_oauth.diagnosis.steps import diagnose
 from airisk_oauth.management.users import find_user
 
 
 class Command(BaseCommand):
-    help = "Tries each AIRisk deployment step by step. Stores no token. Exit status: 0 healthy, 1 not."
+    help = (
+        "Tests each AIRisk deployment step by step, and finds out what its authorization codes are good for. "
+        "Stores no token. Exit status: 0 healthy, 1 not."
+    )
     # Wrong settings are what this command is for.
     requires_system_checks = ()
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--deployment", metavar="ALIAS", help="only this deployment")
         parser.add_argument(
-            "--user", metavar="NAME", help="try this user's token (by natural key), not the application's"
+            "--user",
+            metavar="NAME",
+            help="test as this user (by natural key), not as the application; it shows best which CODE_FROM to set",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -48,3 +54,8 @@ def _user(name: str) -> Any:
         return find_user(name)
     except ObjectDoesNotExist:
         raise CommandError(f"There is no user {name!r}.") from None
+    except DatabaseError as error:
+        raise CommandError(
+            f"The users cannot be read ({type(error).__name__}). Whoever runs this server: see that the database runs, "
+            "and run manage.py migrate."
+        ) from None

@@ -1,0 +1,9 @@
+"""A question that the sandbox streams an answer to."""
+
+from typing import Final
+
+from airisk_oauth.sandbox.chat import Chats
+
+#: Of user_42 to one of their conversations, whose ids are always the same.
+QUESTION: Final = {"conversationID": Chats("user_42", 0).listed(str)[0]["id"], "text": "Why?"}
+FIRST_LINE: Final = '{"UpdateKind": 21, "Text": "You asked: Why? "}'

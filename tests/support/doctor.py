@@ -1,0 +1,50 @@
+"""``check_airisk`` as the tests run it, and whom it sends."""
+
+import io
+from typing import Any
+
+from django.core.management import CommandError, call_command
+
+from airisk_oauth.models import AIRiskToken
+
+SITE, SERVER, STAFF, ADMINISTRATOR, NETWORK, SUPPORT = (
+    "In this site's settings:",
+    "Whoever runs this server:",
+    "Staff of this site:",
+    "An AIRisk administrator:",
+    "Whoever runs this server's network:",
+    "AIRisk's support:",
+)
+
+
+def set_default(settings: Any, **options: Any) -> None:
+    """Change options of the default deployment."""
+    default = {**settings.AIRISK_OAUTH["default"], **options}
+    settings.AIRISK_OAUTH = {**settings.AIRISK_OAUTH, "default": default}
+
+
+def check(**options: Any) -> tuple[int, str]:
+    """Run the command on one deployment; it stores nothing and tells no secret, whatever it finds."""
+    before = list(AIRiskToken.objects.values())
+    out = io.StringIO()
+    status = 0
+    try:
+        call_command("check_airisk", **{"deployment": "default", **options}, stdout=out)
+    except CommandError as error:
+        status = error.returncode
+        out.write(str(error))
+    said = out.getvalue()
+    assert all(line.isprintable() for line in said.split("\n"))
+    assert list(AIRiskToken.objects.values()) == before
+    assert not [secret for secret in ("secret-1", "code-canary", "token-canary", "eyJ") if secret in said]
+    return status, said
+
+
+def fault(**options: Any) -> tuple[str, str]:
+    """Return the one fault that there is, with what precedes it being well, and its remedy."""
+    status, said = check(**options)
+    assert status == 1
+    lines = said.splitlines()
+    [at] = [number for number, line in enumerate(lines) if line.startswith("  FAULT")]
+    assert all(line.startswith(("default:", "  ok")) for line in lines[:at])
+    return lines[at].removeprefix("  FAULT "), lines[at + 1].strip()
