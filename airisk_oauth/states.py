@@ -7,10 +7,10 @@ from django.db.models import (
     Case,
     CharField,
     Count,
-    DurationField,
     Exists,
-    ExpressionWrapper,
     F,
+    FloatField,
+    Func,
     OuterRef,
     Q,
     QuerySet,
@@ -112,14 +112,33 @@ def _is_ended(now: datetime) -> Q:
 
 def _is_due(deployment: Deployment, now: datetime) -> Q:
     """Tell in SQL what ``AIRiskToken.renew_at`` tells of one token."""
-    # The cheap condition first: SQLite asks Python for the other one.
     soon = Q(deployment=deployment.alias, expires_at__lte=now + timedelta(seconds=deployment.renew_before))
     return soon & _has_left(4, now)
 
 
 def _has_left(part: int, now: datetime) -> Q:
     """Return whether at most one of so many parts of a token's life is left, or its times cannot be right."""
-    left = ExpressionWrapper(F("expires_at") - Value(now), output_field=DurationField())
-    life = ExpressionWrapper(F("expires_at") - F("renewed_at"), output_field=DurationField())
-    parts = ExpressionWrapper(left * Value(part), output_field=DurationField())
+    end = _Seconds(F("expires_at"))
+    parts, life = (end - now.timestamp()) * part, end - _Seconds(F("renewed_at"))
     return Q(renewed_at__gte=F("expires_at")) | Q(LessThanOrEqual(parts, life))
+
+
+class _Seconds(Func):
+    """A moment in seconds since 1970: what databases do with durations differs, and MySQL multiplies none."""
+
+    output_field = FloatField()
+
+    def as_postgresql(self, compiler: Any, connection: Any, **more: Any) -> Any:
+        return self.as_sql(
+            compiler, connection, template="EXTRACT(EPOCH FROM %(expressions)s)::double precision", **more
+        )
+
+    def as_sqlite(self, compiler: Any, connection: Any, **more: Any) -> Any:
+        return self.as_sql(
+            compiler, connection, template="((julianday(%(expressions)s) - 2440587.5) * 86400.0)", **more
+        )
+
+    def as_mysql(self, compiler: Any, connection: Any, **more: Any) -> Any:
+        return self.as_sql(
+            compiler, connection, template="(TIMESTAMPDIFF(MICROSECOND, '1970-01-01', %(expressions)s) / 1e6)", **more
+        )

@@ -6,10 +6,8 @@ from http import HTTPStatus
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
-from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth.decorators import login_not_required, login_required
-from django.db import transaction
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect, QueryDict
 from django.shortcuts import redirect, render
 from django.utils.formats import date_format
@@ -27,6 +25,7 @@ from .models import AIRiskToken
 from .problems import AtAnotherHost, SignedOut, home_url, problem_response, say_problem
 from .protocol import Secret
 from .renewal import TokenKeeper
+from .transactions import non_atomic
 
 logger = logging.getLogger("airisk_oauth.views")
 
@@ -63,6 +62,8 @@ def connection(request: HttpRequest) -> HttpResponse:
     return _page(request, "connection", {"connections": connections})
 
 
+# What begins with reading may not go on to write in one transaction, on SQLite as Django sets it up.
+@non_atomic
 @never_cache
 @login_required
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -74,6 +75,8 @@ def connect(request: HttpRequest, alias: str = conf.DEFAULT_ALIAS) -> HttpRespon
     return start(request, deployment, next_url=next_url)
 
 
+# A spent state stays spent, whatever happens afterwards in the request.
+@non_atomic
 @login_not_required
 @never_cache
 @require_GET
@@ -97,11 +100,7 @@ def callback(request: HttpRequest, alias: str = conf.DEFAULT_ALIAS) -> HttpRespo
     return response
 
 
-# A spent state stays spent, whatever happens afterwards in the request.
-for _database in settings.DATABASES:
-    callback = transaction.non_atomic_requests(using=_database)(callback)
-
-
+@non_atomic
 @never_cache
 @login_required
 @require_POST

@@ -15,6 +15,7 @@ from django.contrib.admin.models import CHANGE, DELETION, LogEntry
 from django.contrib.admin.widgets import AutocompleteSelect, ForeignKeyRawIdWidget
 from django.contrib.auth.models import Permission, User
 from django.db import connection, connections
+from django.db.models import F
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
@@ -25,7 +26,7 @@ from airisk_oauth.admin import AIRiskIdentityAdmin, AIRiskTokenAdmin
 from airisk_oauth.models import AIRiskIdentity, AIRiskToken, PendingAuthorization
 from airisk_oauth.sandbox.world import Caller, World
 from airisk_oauth.signals import token_disconnected, token_obtained
-from airisk_oauth.states import State, with_state
+from airisk_oauth.states import State, _Seconds, with_state
 
 from .flows import at_each_request, authorize, give_token, start
 from .test_connecting import configure, hearing, rows, token_posts
@@ -830,3 +831,13 @@ def test_deleting_a_user_deletes_all_rows_of_theirs(admin_client: Client, mia: U
     assert not AIRiskIdentity.objects.exists()
     assert not PendingAuthorization.objects.exists()
     assert list(AIRiskToken.objects.all()) == [application]
+
+
+def test_no_database_has_to_multiply_durations() -> None:
+    """MySQL cannot: the list was a syntax error there. Its SQL is made without a server."""
+    expression = _Seconds(F("expires_at"))
+    compiler: Any = AIRiskToken.objects.all().query.get_compiler("default")
+    sql, _params = expression.resolve_expression(compiler.query).as_mysql(compiler, connection)
+    assert sql == "(TIMESTAMPDIFF(MICROSECOND, '1970-01-01', {}) / 1e6)".format(
+        '"airisk_oauth_airisktoken"."expires_at"'
+    )

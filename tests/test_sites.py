@@ -21,13 +21,14 @@ PRODUCTION = [
     "ten_refused_calls_that_raise_cause_one_renewal",
 ]
 TENANTS = ["mission", "nobody_gets_the_token_of_another_tenant"]
+STARTPROJECT = [
+    "mission",
+    "visitors_with_expired_tokens_are_answered_at_once",
+    "sixteen_people_connect_beside_a_sweep",
+]
 SITES = {
-    "startproject": [
-        "mission",
-        "visitors_with_expired_tokens_are_answered_at_once",
-        "sixteen_people_connect_beside_a_sweep",
-    ],
-    "startproject atomic": ["mission", "visitors_with_expired_tokens_are_answered_at_once"],
+    "startproject": STARTPROJECT,
+    "startproject atomic": STARTPROJECT,
     "production": PRODUCTION,
     "production pgbouncer": PRODUCTION,
     "schemas": TENANTS,

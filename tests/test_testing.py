@@ -116,6 +116,14 @@ def test_a_call_without_an_answer_fails_the_test_and_says_which(airisk: FakeAIRi
     assert AIRiskToken.objects.get().access_token not in str(failed.value)
 
 
+def test_the_documented_call_needs_no_answer(airisk: FakeAIRisk, session: AIRiskSession) -> None:
+    assert session.get(CONVERSATIONS).json() == []
+    airisk.answer("GET", CONVERSATIONS, json=["one"])
+    assert session.get(CONVERSATIONS).json() == ["one"]
+    with AIRiskSession.for_application() as application, pytest.raises(AssertionError, match="GetConversations"):
+        application.get(CONVERSATIONS)
+
+
 def test_what_was_sent_shows_no_secret(airisk: FakeAIRisk, session: AIRiskSession, browser: Client) -> None:
     airisk.refuse_tokens()
     session.get(CONVERSATIONS)
@@ -380,9 +388,9 @@ def test_the_asynchronous_client_meets_the_same_outage_and_the_same_failures_of_
     @async_to_sync
     async def call() -> int:
         async with AsyncAIRiskClient.for_user(mia) as client:
-            return (await client.get(CONVERSATIONS)).status_code
+            return (await client.get("/api/Chat/ListAgents")).status_code
 
-    with pytest.raises(AssertionError, match=CONVERSATIONS):
+    with pytest.raises(AssertionError, match="ListAgents"):
         call()
     airisk.go_down()
     assert call() == 503

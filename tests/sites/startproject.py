@@ -81,7 +81,4 @@ def visitors_with_expired_tokens_are_answered_at_once() -> None:
     at_once(*(partial(people.assert_called, visitor) for visitor in (ada, ada, *others)))
 
 
-if ATOMIC:
-    # Views that read and then write get "database is locked" from SQLite there, ours or not: README's database note.
-    keep(mission, visitors_with_expired_tokens_are_answered_at_once)
 keep(mission, visitors_with_expired_tokens_are_answered_at_once, sixteen_people_connect_beside_a_sweep)
