@@ -116,12 +116,15 @@ def test_a_call_without_an_answer_fails_the_test_and_says_which(airisk: FakeAIRi
     assert AIRiskToken.objects.get().access_token not in str(failed.value)
 
 
-def test_the_documented_call_needs_no_answer(airisk: FakeAIRisk, session: AIRiskSession) -> None:
-    assert session.get(CONVERSATIONS).json() == []
-    airisk.answer("GET", CONVERSATIONS, json=["one"])
-    assert session.get(CONVERSATIONS).json() == ["one"]
-    with AIRiskSession.for_application() as application, pytest.raises(AssertionError, match="GetConversations"):
-        application.get(CONVERSATIONS)
+def test_the_documented_call_needs_no_answer(airisk: FakeAIRisk, mia: User) -> None:
+    airisk.connect(mia, deployment="second")
+    with AIRiskSession.for_user(mia, deployment="second") as session:
+        assert session.get(CONVERSATIONS).json() == []
+        airisk.answer("GET", CONVERSATIONS, json=["one"], deployment="second")
+        assert session.get(CONVERSATIONS).json() == ["one"]
+    with AIRiskSession.for_application(deployment="second") as application:
+        airisk.connect_application(deployment="second")
+        assert application.get(CONVERSATIONS).json() == ["one"]
 
 
 def test_what_was_sent_shows_no_secret(airisk: FakeAIRisk, session: AIRiskSession, browser: Client) -> None:
