@@ -273,7 +273,7 @@ def test_a_host_that_does_not_prove_who_it_is_is_told(
     ("variable", "value", "said"),
     [
         ("https_proxy", "http://127.0.0.1:9", "The proxy does not lead to demo.aicrisk.com"),
-        ("REQUESTS_CA_BUNDLE", "/nowhere/bundle.pem", "The CA bundle is not there"),
+        ("REQUESTS_CA_BUNDLE", "/nowhere/bundle.pem", "the CA certificate bundle that REQUESTS_CA_BUNDLE"),
     ],
 )
 def test_what_the_environment_gets_wrong_is_told(
@@ -350,7 +350,10 @@ def test_agents_are_counted_where_they_can_be(other: SecondAIRisk, mia: User, an
 
 @pytest.mark.parametrize(
     ("failure", "said"),
-    [(requests.ReadTimeout("token-canary"), "got no answer (ReadTimeout)"), (OSError(), "got no answer (OSError)")],
+    [
+        (requests.ReadTimeout("token-canary"), "got no answer (ReadTimeout)"),
+        (OSError(), "got no answer (ConnectionError)"),
+    ],
 )
 def test_call_without_an_answer_is_told(failure: OSError, said: str) -> None:
     with responses.RequestsMock() as wire:

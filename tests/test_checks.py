@@ -7,7 +7,7 @@ from cryptography.fernet import Fernet
 from django.apps import apps
 from django.conf import settings as site_settings
 from django.core.checks import CheckMessage, Error, Warning, run_checks  # noqa: A004 - Django's own name
-from django.db import connections
+from django.db import connection, connections
 from django.urls import path
 from django.views import View
 
@@ -161,6 +161,13 @@ HARDENED: dict[str, Any] = {
     "SESSION_COOKIE_SECURE": True,
     "SECURE_SSL_REDIRECT": True,
 }
+
+
+@pytest.fixture(autouse=True)
+def database_that_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No warning of SQLite's options, unless a test is about them."""
+    if connection.vendor == "sqlite":
+        set_up_database(monkeypatch, OPTIONS=SQLITE_OPTIONS)
 
 
 def deployment_complaints(settings: "Settings", **given: Any) -> dict[str, CheckMessage]:

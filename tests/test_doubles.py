@@ -220,7 +220,7 @@ def test_vcr_records_others_beside_the_kit(real: Server, serve: Serve, mia: User
 class TestLiveServer(AIRiskTestMixin, LiveServerTestCase):
     def test_it_answers_for_a_server_of_django(self) -> None:
         self.airisk.connect_application()
-        self.airisk.answer("GET", "/api/Chat/ListAgents", json=[])
+        self.airisk.answer("GET", "/api/Echo", json=[])
         responses.add_passthru(self.live_server_url)
         answer = requests.get(f"{self.live_server_url}/application/", timeout=5)
         assert answer.json() == {"status": 200}

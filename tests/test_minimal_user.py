@@ -51,7 +51,7 @@ def test_key_may_be_written_in_another_form(seen: dict[str, Any]) -> None:
 def test_commands_ask_nothing_of_a_user_model(seen: dict[str, Any]) -> None:
     assert seen["swept"]
     assert seen["nobody's sweep"] == seen["nobody's doctor"] == "There is no user 'nobody'."
-    assert "was answered with status 200" in seen["doctor"]
+    assert "a code for user_42 is refused with a made-up userid" in seen["doctor"]
     assert seen["import"] == "1 added, 0 changed, 1 as they were."
     assert seen["reseal"] == "0 resealed, 0 cannot be opened."
     assert seen["check"] == "System check identified no issues (0 silenced)."

@@ -743,7 +743,7 @@ def test_the_applications_token_is_obtained_anew_there(airisk: World, settings: 
     give_token(None)
     set_option(settings, BASE_URL=there)
     with AIRiskSession.for_application() as session:
-        assert session.get("/api/Chat/ListAgents").status_code == 200
+        assert session.get("/api/Answer").status_code == 200
     assert stored(None).origin == conf.deployment().origin_text
 
 

@@ -127,6 +127,7 @@ def walk(airisk: FakeAIRisk) -> dict[str, Any]:
     command("refresh_airisk_tokens", "--user", "mia")
     seen["swept"] = not AIRiskToken.objects.get().has_ended
     seen["nobody's sweep"] = command("refresh_airisk_tokens", "--user", "nobody")
+    airisk.answer("GET", "/api/Chat/ListAgents", json=[])
     seen["doctor"] = command("check_airisk", "--user", "mia")
     seen["nobody's doctor"] = command("check_airisk", "--user", "nobody")
     people = FOLDER / "people.csv"
