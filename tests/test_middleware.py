@@ -125,7 +125,9 @@ def hold_and_fail(request: HttpRequest) -> HttpResponse:
 def call_after_sign_in(request: Any) -> HttpResponse:
     """As a framework that authenticates in the view: whoever looked at the session before met somebody else."""
     request.airisk.headers["X-Site"] = "yes"
-    before = request.airisk.get("/api/GetConversations").status_code if "first" in request.GET else 0
+    before = 0
+    if "first" in request.GET:
+        before = [request.airisk.get("/api/GetConversations").status_code for _call in range(2)][-1]
     if "nobody" in request.GET:
         request.user = None
     elif "out" in request.GET:
@@ -257,7 +259,7 @@ def test_nobody_calls_as_nobody(query: str, visit: Browser, browser: Client, air
     live_token(airisk)
     calls = len(airisk.journal)
     response = visit(f"/call-after-sign-in/{query}", headers={"Accept": "application/json"})
-    assert (response.status_code, len(airisk.journal) - calls) == (403, "first" in query)
+    assert (response.status_code, len(airisk.journal) - calls) == (403, 2 * ("first" in query))
 
 
 def test_the_session_works_in_a_with_statement(visit: Browser, browser: Client, airisk: World) -> None:

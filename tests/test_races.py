@@ -113,3 +113,13 @@ def test_a_deleted_user_starts_and_stores_nothing(settings: Any, transactional_d
     with pytest.raises(IntegrityError):
         AIRiskToken.objects.store(user.pk, "default", "user_42", TokenGrant(Secret("token"), None))
     assert not AIRiskToken.objects.exists()
+
+
+def test_a_known_user_deleted_while_airisk_answers(settings: Any, airisk: World) -> None:
+    default = {**settings.AIRISK_OAUTH["default"], "USERID": f"{__name__}.anybody"}
+    settings.AIRISK_OAUTH = {**settings.AIRISK_OAUTH, "default": default}
+    browser = browser_of(person("mia"))
+    back = authorize(start(browser))
+    with at_each_request("/api/oauth2/Token", lambda: at_once(User.objects.all().delete)):
+        assert browser.get(back).status_code < 500
+    assert not AIRiskToken.objects.exists()

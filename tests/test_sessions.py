@@ -637,10 +637,17 @@ def test_what_requests_gives_can_be_pickled(session: AIRiskSession, airisk: Worl
         assert stored(mia).access_token.encode() not in pickled
         again = pickle.loads(pickled)  # noqa: S301 - our own
         assert "404" in f"{again}" or again.url == response.url
+    assert copy.copy(response.request.headers["Authorization"]) is response.request.headers["Authorization"]
     assert copy.deepcopy(response.request).headers["Authorization"] == f"Bearer {stored(mia).access_token}"
     # Without its session a request that was sent elsewhere renews nothing.
     abroad = pickle.loads(pickle.dumps(response.request))  # noqa: S301 - our own
     assert abroad.hooks["response"][0](response) is response
+
+
+def test_a_header_of_the_callers_own_is_kept(session: AIRiskSession) -> None:
+    response = session.get("/api/Answer", headers={"Cache-Control": "max-age=0"})
+    assert response.request.headers["Cache-Control"] == "max-age=0"
+    async_to_sync(session.aclose)()
 
 
 def test_each_user_answers_for_their_own_401_only(airisk: World, session: AIRiskSession, mia: User) -> None:
