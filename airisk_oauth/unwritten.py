@@ -50,7 +50,7 @@ class _Entry:
     values: dict[str, Any] = field(default_factory=dict)
     tell: list[Tell] = field(default_factory=list)
     thread: int = field(default_factory=threading.get_ident)
-    since: datetime = field(default_factory=timezone.now)
+    since: datetime = field(default_factory=lambda: timezone.now())
     began: float = field(default_factory=time.monotonic)
 
 

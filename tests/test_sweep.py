@@ -697,10 +697,11 @@ def test_few_requests_where_all_are_refused(application: int, number: int) -> No
     assert not AIRiskToken.objects.exclude(lease=None).exists()
 
 
-def test_one_success_clears_the_client() -> None:
-    """A client that gets tokens of users only is refused the application's."""
+@pytest.mark.parametrize("application", [401, 503])
+def test_one_success_clears_the_client(application: int) -> None:
+    """A client that gets tokens of users only is refused the application's; another answer tells nothing."""
     departed, healthy = crowd(1, failure_kind="refused", failure_status=401, failing_since=timezone.now()), crowd(3)
-    with answering(refusing(departed, application=401)) as asked:
+    with answering(refusing(departed, application)) as asked:
         report = Sweep(conf.deployment()).run()
         assert (counted(report)["renewed"], report.client_refused, report.is_clean) == (3, False, True)
         assert asked.count("") == 1
