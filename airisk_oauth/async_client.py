@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
 
 from . import bearer, conf
 from .async_environment import EnvironmentTransport, httpx2, leave
-from .bearer import BearerSource
+from .bearer import Bearer, BearerSource
 from .conf import Deployment
 from .effects import arun
 from .environment import described, interruption
@@ -51,6 +51,8 @@ class AsyncAIRiskClient(AsyncClient):
             trust_env=False,
         )
         self.deployment = deployment
+        self._source = source
+        self._signer: Bearer | None = None
 
     @classmethod
     def for_user(cls, user: Any, deployment: str = conf.DEFAULT_ALIAS, *, keep_alive: bool = True) -> Self:
@@ -79,6 +81,11 @@ class AsyncAIRiskClient(AsyncClient):
         if options.get("timeout", self.timeout) is None:
             # As an AIRiskSession has it. httpx2.Timeout(None) is without a limit.
             options["timeout"] = httpx2.USE_CLIENT_DEFAULT
+        signer = self._source()
+        if self._signer not in (None, signer):
+            # Cookies that AIRisk set for one user are not another's.
+            self.cookies.clear()
+        self._signer = signer
         return super().build_request(method, joined, **options)
 
     async def send(

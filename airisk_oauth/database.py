@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Final, TypeVar
 
-from django.db import InterfaceError, OperationalError, connections
+from django.db import InterfaceError, OperationalError, connections, transaction
 
 Result = TypeVar("Result")
 
@@ -20,9 +20,37 @@ def in_transaction(using: str) -> bool:
     The transaction that Django's ``TestCase`` puts around a test stands for none.
     """
     connection = connections[using]
-    return connection.in_atomic_block and not all(
-        getattr(block, "_from_testcase", False) for block in connection.atomic_blocks
-    )
+    if connection.in_atomic_block:
+        return not all(getattr(block, "_from_testcase", False) for block in connection.atomic_blocks)
+    # A site that commits by itself.
+    return connection.connection is not None and not connection.autocommit
+
+
+def test_of(using: str) -> object:
+    """Return what stands for the Django ``TestCase`` that runs, or ``None``."""
+    tests = [block for block in connections[using].atomic_blocks if getattr(block, "_from_testcase", False)]
+    return tests[-1] if tests else None
+
+
+def after_commit(using: str, work: Callable[[], object]) -> bool:
+    """Do this once the caller's transaction has committed; false, and nothing is done, where there is none to wait for.
+
+    What it raises is logged by Django.
+    """
+    waits = in_transaction(using) and connections[using].in_atomic_block
+    if waits:
+        transaction.on_commit(work, using=using, robust=True)
+    return waits
+
+
+def search_path(using: str) -> str:
+    """Return what tells one tenant's tables from another's of the same name on this connection."""
+    connection = connections[using]
+    if connection.vendor != "postgresql":
+        return ""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT current_schemas(false)::text")
+        return str(cursor.fetchone()[0])
 
 
 def retrying(using: str, work: Callable[[], Result]) -> Result:

@@ -4,9 +4,11 @@ import hashlib
 import logging
 import secrets
 import time
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any, Final, NamedTuple
 
+from django.db import Error as DatabaseError
 from django.db import IntegrityError
 from django.utils import timezone
 
@@ -262,7 +264,9 @@ def may_change_tokens(user: Any) -> bool:
 
 
 def _settle(pending: PendingAuthorization, outcome: str) -> None:
-    PendingAuthorization.objects.primary().filter(pk=pending.pk).write(outcome=outcome)
+    # What became of the flow is what its user is told, be it noted or not.
+    with suppress(DatabaseError):
+        PendingAuthorization.objects.primary().filter(pk=pending.pk).write(outcome=outcome)
 
 
 def authorization_url(deployment: Deployment, *, state: str, userid: str | None) -> Secret:

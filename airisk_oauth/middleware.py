@@ -1,6 +1,5 @@
 """``request.airisk``, and the way to the connect page for a view that needs a connection."""
 
-import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
@@ -43,7 +42,7 @@ class AIRiskMiddleware:
             response: HttpResponseBase = self.get_response(request)
             return response
         finally:
-            unwritten.write(visit.began)
+            unwritten.write()
             visit.end()
 
     async def _respond_async(self, request: HttpRequest, visit: "_Visit") -> HttpResponseBase:
@@ -52,7 +51,7 @@ class AIRiskMiddleware:
             return response
         finally:
             if unwritten.anything():
-                await sync_to_async(unwritten.write)(visit.began)
+                await sync_to_async(unwritten.write)()
             await visit.end_async()
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponseBase | None:
@@ -86,7 +85,6 @@ class _Visit:
     """A request's session from its first use until the view has returned; a response that streams may still use it."""
 
     def __init__(self, request: HttpRequest, *, is_async: bool) -> None:
-        self.began = time.monotonic()
         self._request = request
         # In a synchronous stack, an asynchronous view has an event loop that ends with it.
         self._keeps_async_connections = is_async

@@ -273,7 +273,7 @@ class AIRiskToken(models.Model):
     def insert(self, using: str) -> None:
         """Save a new row; inside a transaction so that a row which is there already does not break it."""
         with transaction.atomic(using=using) if connections[using].in_atomic_block else nullcontext():
-            self.save(using=using, force_insert=True)
+            retrying(using, lambda: self.save(using=using, force_insert=True))
 
     @property
     def owner(self) -> sealing.Owner:
@@ -407,7 +407,8 @@ class PendingAuthorizationQuerySet(PrimaryQuerySet):
     def begin(self, **values: Any) -> "PendingAuthorization":
         """Save a started flow, drop this user's pending ones beyond the newest ten, and everybody's old ones."""
         now = timezone.now()
-        pending = self.primary().create(created_at=now, **values)
+        rows = self.primary()
+        pending = retrying(rows.db, lambda: rows.create(created_at=now, **values))
         # By key, because the clock of another host may be ahead.
         others = self.primary().filter(user=pending.user_id, spent_at=None).order_by("-pk")
         old = self.primary().filter(created_at__lt=now - KEEP_SPENT)

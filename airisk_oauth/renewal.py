@@ -17,12 +17,11 @@ from typing import Any, Final, NamedTuple
 from uuid import UUID, uuid4
 
 from django.db import Error as DatabaseError
-from django.db import transaction
 from django.utils import timezone
 
 from . import flow, unwritten
 from .conf import Deployment
-from .database import in_transaction, reconnecting
+from .database import after_commit, in_transaction, reconnecting, retrying
 from .effects import Steps, obtain, one_at_a_time, pause, query, run
 from .events import log
 from .exceptions import AIRiskError, AIRiskRefused, ConnectionRequired
@@ -71,6 +70,9 @@ class Access(NamedTuple):
         return Secret(f"Bearer {self.token}")
 
 
+_LEASE: Final = ("lease", "lease_until")
+
+
 class _Found(NamedTuple):
     """A stored token, whether it serves its caller, and whether that caller is inside a transaction."""
 
@@ -113,7 +115,7 @@ class TokenKeeper:
 
     def noting_refused_anew(self) -> Steps[None]:
         """Remember that AIRisk refused a call with a token that had just been renewed for it: that does not help."""
-        yield from query(lambda: self._note(self._read(), "refused_anew_at"))
+        yield from query(self._note_refused_anew)
 
     def check(self) -> AIRiskToken:
         """Return the stored token, or raise ``ConnectionRequired`` where a call would, as far as the rows tell."""
@@ -161,7 +163,7 @@ class TokenKeeper:
         alias, rows = self.deployment.alias, AIRiskToken.objects.primary()
         token: AIRiskToken | None = rows.of_application(alias).first()
         if token is None and not in_transaction(rows.db):
-            token, _created = rows.get_or_create(user=None, deployment=alias)
+            token, _created = retrying(rows.db, lambda: rows.get_or_create(user=None, deployment=alias))
         return token or AIRiskToken(deployment=alias)
 
     def _apply_unwritten(self, token: AIRiskToken) -> AIRiskToken:
@@ -203,19 +205,16 @@ class TokenKeeper:
 
     def _postpone(self, token: AIRiskToken) -> bool:
         using = _database()
-        if not in_transaction(using):
-            return False
-        transaction.on_commit(lambda: run(self._try_to_renew(token)), using=using, robust=True)
-        return True
+        return after_commit(using, lambda: run(self._try_to_renew(token))) or in_transaction(using)
 
     def _try_to_renew(self, token: AIRiskToken) -> Steps[AIRiskToken]:
         try:
             renewed = yield from self._claim_and_renew(token)
+            return renewed or (yield from query(self._read))
         except (AIRiskError, DatabaseError) as error:
             message = "AIRisk token %(token_id)s lives on without its early renewal: %(why)s"
             log(logger, logging.WARNING, "token.early_renewal_failed", message, token=token, why=error)
             return token
-        return renewed or (yield from query(self._read))
 
     def _renew_unwritten(self, refused: str | None) -> Steps[AIRiskToken]:
         """Renew without a claim, for a caller who cannot write, or whose transaction may be rolled back."""
@@ -230,14 +229,16 @@ class TokenKeeper:
         yield from query(self._raise_what_is_known, token)
         before = unwritten.key_of(token, self.deployment, _database())
         outcome = yield from self._obtain(token)
-        yield from query(self._keep, before, token, outcome)
+        is_first = not token.sealed
+        names = _apply(token, outcome, timezone.now())
+        yield from query(self._keep, before, token, names, outcome, is_first=is_first)
         if isinstance(outcome, AIRiskError):
             raise self._as_seen_by_caller(outcome)
         return token
 
-    def _keep(self, before: unwritten.Key, token: AIRiskToken, outcome: Outcome) -> None:
-        is_first = not token.sealed
-        names = _apply(token, outcome, timezone.now())
+    def _keep(
+        self, before: unwritten.Key, token: AIRiskToken, names: tuple[str, ...], outcome: Outcome, *, is_first: bool
+    ) -> None:
         values = {name: getattr(token, name) for name in names}
         unwritten.keep(before, token, values, _database(), lambda row: _tell(row, outcome, is_first=is_first))
         unwritten.write()
@@ -296,21 +297,23 @@ class TokenKeeper:
         return mine if saved else None
 
     def _claim(self, token: AIRiskToken, lease: UUID) -> AIRiskToken | None:
-        row, seconds = AIRiskToken.objects.filter(pk=token.pk), lease_seconds(self.deployment)
+        seconds = lease_seconds(self.deployment)
+        row = AIRiskToken.objects.filter(pk=token.pk, user=token.user_id, userid=token.userid, sealed=token.sealed)
         for mine in row.claim(lease, now=timezone.now(), seconds=seconds):
-            if (mine.sealed, mine.failed_at) == (token.sealed, token.failed_at):
+            if mine.failed_at == token.failed_at:
                 return mine
             AIRiskToken.objects.settle([mine], lease)
         return None
 
     def _save(self, mine: AIRiskToken, outcome: Outcome, lease: UUID) -> bool:
-        before = unwritten.key_of(mine, self.deployment, _database())
+        before, is_first = unwritten.key_of(mine, self.deployment, _database()), not mine.sealed
         try:
             return bool(save_outcomes([(mine, outcome)], lease))
         except DatabaseError as error:
             # AIRisk has answered, and the caller can go on with that.
+            mine.lease = mine.lease_until = None
             unwritten.log_not_written(mine, error)
-            self._keep(before, mine, outcome)
+            self._keep(before, mine, (*_changed_by(outcome), *_LEASE), outcome, is_first=is_first)
             return True
 
     def _obtain(self, token: AIRiskToken) -> Steps[Outcome]:
@@ -332,6 +335,11 @@ class TokenKeeper:
     def _note(self, token: AIRiskToken, what: str) -> None:
         """Write the time of something to the token's row; a failure to write stops nobody."""
         self._write(token, {what: timezone.now()})
+
+    def _note_refused_anew(self) -> None:
+        # AIRisk's answer is what the caller waits for, whatever has become of the row.
+        with suppress(DatabaseError, ConnectionRequired):
+            self._note(self._read(), "refused_anew_at")
 
     def _write(self, token: AIRiskToken, values: dict[str, Any]) -> None:
         unwritten.keep(unwritten.key_of(token, self.deployment, _database()), token, values, _database())
@@ -404,9 +412,13 @@ def _apply(token: AIRiskToken, outcome: Outcome, now: datetime) -> tuple[str, ..
     """Take over what a renewal brought, without saving, and return the names of the fields that this changed."""
     if isinstance(outcome, AIRiskError):
         token.fail(outcome, now)
-        return AIRiskToken.FAILED
-    token.renew(outcome, now)
-    return AIRiskToken.RENEWED + AIRiskToken.FAILED
+    else:
+        token.renew(outcome, now)
+    return _changed_by(outcome)
+
+
+def _changed_by(outcome: Outcome) -> tuple[str, ...]:
+    return AIRiskToken.FAILED if isinstance(outcome, AIRiskError) else AIRiskToken.RENEWED + AIRiskToken.FAILED
 
 
 def _tell(token: AIRiskToken, outcome: Outcome, *, is_first: bool) -> None:

@@ -184,6 +184,7 @@ class AIRiskSession(Session):
         self.deployment = auth.deployment
         self.auth = auth
         self._source = auth.source
+        self._signer: Bearer | None = None
         self._winds_down = False
         self.headers.update({"Accept": "application/json", "User-Agent": USER_AGENT})
         # Once, here, and never .netrc: requests would look at all of it for every call.
@@ -242,6 +243,11 @@ class AIRiskSession(Session):
         if url is None:
             raise InvalidURL(bearer.NO_PATH)
         request.url = url
+        signer = self._source()
+        if self._signer not in (None, signer):
+            # Cookies that AIRisk set for one user are not another's.
+            self.cookies.clear()
+        self._signer = signer
         return super().prepare_request(request)
 
     def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:

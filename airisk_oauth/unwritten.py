@@ -11,9 +11,8 @@ whatever tenant, schema or database the process turns to next.
 """
 
 import logging
-import math
+import os
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,11 +21,11 @@ from functools import partial
 from typing import Any, Final
 
 from django.db import Error as DatabaseError
-from django.db import transaction
+from django.db import connections
 from django.utils import timezone
 
 from .conf import Deployment
-from .database import in_transaction, retrying
+from .database import after_commit, in_transaction, retrying, search_path, test_of
 from .events import log
 from .models import AIRiskToken, is_recent
 
@@ -35,6 +34,8 @@ logger = logging.getLogger("airisk_oauth.renewal")
 #: For how long it is kept where nothing lets it be written, and for how many rows.
 KEEP: Final = timedelta(hours=1)
 MOST: Final = 1000
+#: How often a thread tries to write it by itself.
+TRIES: Final = 3
 
 #: The sealed text; for the application's first token, which has none yet, where it is to come from and to go.
 Key = str | tuple[str, ...]
@@ -43,21 +44,33 @@ Tell = Callable[[AIRiskToken], object]
 
 @dataclass(repr=False, eq=False)
 class _Entry:
+    """What is to be on a row.
+
+    :ivar place: where the row of the application's first token belongs, whose tenant no sealed text tells.
+    :ivar test: the test that this was learned in; another one starts with nothing.
+    """
+
     pk: Any
     owner: dict[str, Any]
     sealed: str
     using: str
+    place: str
+    test: object
     values: dict[str, Any] = field(default_factory=dict)
     tell: list[Tell] = field(default_factory=list)
+    version: int = 0
+    tried: int = 0
     thread: int = field(default_factory=threading.get_ident)
     since: datetime = field(default_factory=lambda: timezone.now())
-    began: float = field(default_factory=time.monotonic)
 
 
 #: By the sealed text that the row has, and by the one that it is to have.
 _entries: dict[Key, _Entry] = {}
 _to_write: set[_Entry] = set()
+_lock = threading.RLock()
 _turns: dict[Key, threading.Lock] = {}
+# A thread that holds a turn is not there any more in a process that was forked.
+os.register_at_fork(after_in_child=_turns.clear)
 
 
 def key_of(token: AIRiskToken, deployment: Deployment, using: str) -> Key:
@@ -71,28 +84,34 @@ def keep(key: Key, token: AIRiskToken, values: dict[str, Any], using: str, tell:
     :param token: the row, which may hold the values already.
     :param tell: called with the row once the values are written.
     """
-    _forget_old()
-    entry = _entries.get(key)
-    if entry is None:
-        owner = {"user_id": token.user_id, "deployment": token.deployment, "userid": token.userid}
-        entry = _Entry(token.pk, owner, key if isinstance(key, str) else "", using)
-    entry.values.update(values)
-    entry.thread = threading.get_ident()
-    if tell is not None:
-        entry.tell.append(tell)
-    _entries[key] = _entries[values.get("sealed") or key] = entry
-    _to_write.add(entry)
-    if in_transaction(using):
-        transaction.on_commit(partial(_write, entry), using=using, robust=True)
+    place = "" if token.pk is not None else search_path(using)
+    with _lock:
+        _forget_old()
+        entry = _entries.get(key)
+        if entry is None:
+            owner = {"user_id": token.user_id, "deployment": token.deployment, "userid": token.userid}
+            sealed = key if isinstance(key, str) else ""
+            entry = _Entry(token.pk, owner, sealed, using, place, test_of(using))
+        entry.values.update(values)
+        entry.version += 1
+        entry.thread = threading.get_ident()
+        if tell is not None:
+            entry.tell.append(tell)
+        _entries[key] = _entries[values.get("sealed") or key] = entry
+        _to_write.add(entry)
+    after_commit(using, partial(_write, entry))
 
 
 def applied(token: AIRiskToken, deployment: Deployment, using: str) -> AIRiskToken:
     """Return a row that was just read as it ought to be; outside a transaction that is written now."""
-    entry = _entries.get(key_of(token, deployment, using))
-    if entry is None or not is_recent(entry.since, timezone.now(), KEEP):
-        return token
-    for name, value in entry.values.items():
-        setattr(token, name, value)
+    with _lock:
+        entry = _entries.get(key_of(token, deployment, using))
+        if entry is None or not _is_current(entry):
+            return token
+        for name, value in entry.values.items():
+            setattr(token, name, value)
+        _to_write.add(entry)
+    after_commit(using, partial(_write, entry))
     _write(entry)
     return token
 
@@ -102,22 +121,22 @@ def anything() -> bool:
     return bool(_to_write)
 
 
-def write(since: float = math.inf) -> None:
-    """Write what this thread has left unwritten, as far as the database lets it.
-
-    :param since: a moment on the monotonic clock. A new row is made for what was learned after it only: what is older
-        may have been learned for another tenant.
-    """
+def write() -> None:
+    """Write what this thread has left unwritten, as far as the database lets it. Raises nothing of the database's."""
     here = threading.get_ident()
     for entry in [each for each in tuple(_to_write) if each.thread == here]:
-        if entry.pk is not None or entry.began >= since:
+        if entry.using not in connections:
+            # The database of a tenant that has left.
+            _forget(entry)
+        elif _is_current(entry):
             _write(entry)
 
 
 def forget_all() -> None:
     """Forget everything, as a test does for the next one."""
-    _entries.clear()
-    _to_write.clear()
+    with _lock:
+        _entries.clear()
+        _to_write.clear()
 
 
 @contextmanager
@@ -134,22 +153,57 @@ def turn(key: Key, seconds: float) -> Iterator[None]:
 
 
 def _write(entry: _Entry) -> None:
-    if in_transaction(entry.using) or not entry.values:
+    if in_transaction(entry.using):
         return
-    rows, values = AIRiskToken.objects.using(entry.using), dict(entry.values)
+    with _lock:
+        if entry not in _to_write:
+            return
+        # Nobody else tells of it while this is on its way.
+        values, tell, entry.tell, version = dict(entry.values), entry.tell, [], entry.version
     try:
-        if entry.pk is None:
-            entry.pk = rows.get_or_create(**entry.owner)[0].pk
-        row = rows.filter(pk=entry.pk, sealed=entry.sealed, **entry.owner)
-        written = retrying(entry.using, lambda: row.update(**values))
-    except DatabaseError as error:
-        log_not_written(AIRiskToken(pk=entry.pk, **entry.owner), error)
+        written = _update(entry, values)
+    except Exception as error:  # noqa: BLE001 - a database may be gone, too; no page fails for a note of ours
+        with _lock:
+            entry.tell, entry.tried = [*tell, *entry.tell], entry.tried + 1
+            if entry.tried >= TRIES or not isinstance(error, DatabaseError):
+                _to_write.discard(entry)
+        log_not_written(_row_of(entry), error)
         return
-    _to_write.discard(entry)
-    if written:
-        _forget(entry)
-        for tell in entry.tell:
-            tell(AIRiskToken(pk=entry.pk, **entry.owner))
+    with _lock:
+        if entry.version == version and (written or (written == 0 and not entry.sealed)):
+            _forget(entry)
+        elif written:
+            entry.sealed = values.get("sealed", entry.sealed)
+        else:
+            # What was written meanwhile stays; who wrote it told of it. Or this tenant's rows cannot be seen now.
+            _to_write.discard(entry)
+    for each in tell if written else ():
+        each(_row_of(entry))
+
+
+def _update(entry: _Entry, values: dict[str, Any]) -> int | None:
+    """Return how many rows were written; ``None`` where the row's place is not at hand."""
+    rows = AIRiskToken.objects.using(entry.using)
+    if entry.pk is None:
+        if search_path(entry.using) != entry.place:
+            return None
+        entry.pk = retrying(entry.using, lambda: rows.get_or_create(**entry.owner))[0].pk
+    if "sealed" in values:
+        # Who holds a lease is late.
+        values |= {"lease": None, "lease_until": None}
+    row = rows.filter(pk=entry.pk, sealed=entry.sealed, **entry.owner)
+    return retrying(entry.using, lambda: row.update(**values))
+
+
+def _row_of(entry: _Entry) -> AIRiskToken:
+    return AIRiskToken(pk=entry.pk, **entry.owner)
+
+
+def _is_current(entry: _Entry) -> bool:
+    if is_recent(entry.since, timezone.now(), KEEP) and entry.test is test_of(entry.using):
+        return True
+    _forget(entry)
+    return False
 
 
 def log_not_written(token: AIRiskToken, error: Exception) -> None:
@@ -158,9 +212,10 @@ def log_not_written(token: AIRiskToken, error: Exception) -> None:
 
 
 def _forget(entry: _Entry) -> None:
-    _to_write.discard(entry)
-    for key in [key for key, each in tuple(_entries.items()) if each is entry]:
-        _entries.pop(key, None)
+    with _lock:
+        _to_write.discard(entry)
+        for key in [key for key, each in _entries.items() if each is entry]:
+            del _entries[key]
 
 
 def _forget_old() -> None:

@@ -7,16 +7,18 @@ from typing import Any
 import pytest
 from asgiref.sync import async_to_sync
 from django.contrib.auth.models import User
-from django.db import DatabaseError, OperationalError, connection, transaction
+from django.db import DatabaseError, OperationalError, connection, connections, transaction
 from django.utils import timezone
 
 from airisk_oauth import conf, flow, unwritten
 from airisk_oauth.database import TRIES, reconnecting, retrying
 from airisk_oauth.effects import arun
+from airisk_oauth.exceptions import AIRiskUnavailable
 from airisk_oauth.models import AIRiskToken
 from airisk_oauth.renewal import APPLICATION, TokenKeeper
 from airisk_oauth.sandbox.world import World
-from tests.flows import give_token, stored
+from airisk_oauth.signals import token_renewed
+from tests.flows import give_token, stored, token_requests
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -103,6 +105,117 @@ def test_what_is_kept_is_bounded_in_time_and_number(mia: User, monkeypatch: pyte
     assert token.sealed not in unwritten._entries
     unwritten.forget_all()
     assert not unwritten.anything()
+
+
+def refused_for_lack_of_an_answer(airisk: World) -> None:
+    """As a site's own test leaves it: a failure noted in a transaction that its ``TestCase`` undoes."""
+    airisk.switches.outage = True
+    test = transaction.atomic()
+    test._from_testcase = True  # type: ignore[attr-defined]
+    with test, pytest.raises(AIRiskUnavailable), transaction.atomic():
+        TokenKeeper(conf.deployment(), APPLICATION).access()
+    airisk.switches.outage = False
+
+
+def test_one_test_of_a_site_leaves_nothing_to_the_next(airisk: World) -> None:
+    refused_for_lack_of_an_answer(airisk)
+    unwritten.write()
+    assert not unwritten.anything()
+    assert TokenKeeper(conf.deployment(), APPLICATION).access().token
+    AIRiskToken.objects.all().delete()
+    refused_for_lack_of_an_answer(airisk)
+    with transaction.atomic():
+        assert TokenKeeper(conf.deployment(), APPLICATION).access().token
+
+
+def test_each_renewal_is_told_of_once(airisk: World, mia: User) -> None:
+    give_token(mia, ends_in=-60, last_used_at=timezone.now() - timedelta(days=1))
+    told: list[Any] = []
+
+    def note(**given: Any) -> None:
+        told.append(given["user_id"])
+        # As a receiver that calls AIRisk by itself.
+        TokenKeeper(conf.deployment(), mia).access()
+        unwritten.write()
+
+    token_renewed.connect(note)
+    with transaction.atomic():
+        for _call in range(3):
+            TokenKeeper(conf.deployment(), mia).access()
+    assert token_renewed.disconnect(note)
+    assert told == [mia.pk]
+    assert len(token_requests(airisk)) == 1
+
+
+def test_what_is_learned_while_writing_is_written_too(mia: User) -> None:
+    token = give_token(mia)
+    told: list[str] = []
+
+    def meanwhile(execute: Any, sql: str, *args: Any) -> Any:
+        answer = execute(sql, *args)
+        if sql.startswith("UPDATE") and not told:
+            told.append("first")
+            unwritten.keep(token.sealed, token, {"failure_count": 2}, "default", lambda _row: told.append("second"))
+        return answer
+
+    unwritten.keep(token.sealed, token, {"failure_count": 1}, "default")
+    with connection.execute_wrapper(meanwhile):
+        unwritten.write()
+    assert told == ["first"]
+    unwritten.write()
+    assert (told, stored(mia).failure_count) == (["first", "second"], 2)
+
+
+def test_what_never_can_be_written_holds_nobody_up(mia: User, caplog: pytest.LogCaptureFixture) -> None:
+    token = give_token(mia)
+    connections.settings["gone"] = connection.settings_dict
+    unwritten.keep("sealed-1", token, {"failure_count": 1}, "gone")
+    del connections.settings["gone"], connections["gone"]
+    unwritten.keep("sealed-2", token, {"nothing": 1}, "default")
+    unwritten.keep("sealed-3", token, {"failure_count": 3}, "default")
+
+    def read_only(_execute: Any, _sql: str, *_args: Any) -> Any:
+        raise OperationalError("read-only")
+
+    with connection.execute_wrapper(read_only):
+        for _page in range(unwritten.TRIES + 2):
+            unwritten.write()
+    assert not unwritten.anything()
+    # What is no matter of the database is not tried again.
+    assert len(caplog.records) == unwritten.TRIES + 1
+
+
+@pytest.mark.skipif(connection.vendor != "postgresql", reason="only PostgreSQL has schemas")
+def test_no_row_is_made_in_another_tenants_schema(airisk: World) -> None:
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("CREATE SCHEMA IF NOT EXISTS acme")
+        cursor.execute("SET LOCAL search_path TO acme, public")
+        TokenKeeper(conf.deployment(), APPLICATION).access()
+    assert not AIRiskToken.objects.exists()
+
+
+def test_a_site_that_commits_by_itself_is_in_a_transaction(airisk: World, mia: User) -> None:
+    give_token(mia, ends_in=-60)
+    give_token(None, ends_in=100)
+    transaction.set_autocommit(False)
+    try:
+        tokens = {str(TokenKeeper(conf.deployment(), mia).access().token) for _call in range(2)}
+        assert TokenKeeper(conf.deployment(), APPLICATION).access().token == "stored-token"
+        transaction.rollback()
+    finally:
+        transaction.set_autocommit(True)
+    assert tokens == {str(TokenKeeper(conf.deployment(), mia).access().token)} == {str(stored(mia).access_token)}
+
+
+def test_early_renewal_of_what_the_view_deleted_is_quiet(
+    airisk: World, mia: User, caplog: pytest.LogCaptureFixture
+) -> None:
+    give_token(mia, ends_in=100)
+    with transaction.atomic():
+        TokenKeeper(conf.deployment(), mia).access()
+        flow.disconnect(stored(mia))
+    assert [record.name for record in caplog.records if record.levelname == "ERROR"] == []
+    assert not airisk.journal
 
 
 def test_turns_are_waited_for_so_long_and_no_longer() -> None:
