@@ -110,6 +110,7 @@ class _Run:
         self.samples = self.exhausted = self.drops_rest = False
         self.suspicion: AIRiskError | None = None
         self.no_samples: set[Any] = set()
+        self.to_tell: list[tuple[AIRiskToken, Outcome]] = []
         self.in_flight: dict[Future[Outcome], AIRiskToken] = {}
         self.done: SimpleQueue[Future[Outcome]] = SimpleQueue()
         self.of_thread = threading.local()
@@ -122,6 +123,8 @@ class _Run:
                 if self.patiently(self.sweep.is_client_doubtful):
                     self._suspect_client()
                 self._work(pool)
+                if self.unauthorized and not self.report.counts[RENEWED] and not self._is_over:
+                    self._suspect_client_last()
             except BaseException:
                 # What AIRisk has granted is saved all the same, and what was claimed is free for the next sweep. A
                 # signal's handler may raise anywhere: what was not yet, or no longer, to come by the queue has to.
@@ -134,6 +137,7 @@ class _Run:
                 raise
         if self.suspicion is not None and not self.given_up:
             self._give_up_on_client()
+        self._tell()
         left = 0 if self.drops_rest else expected - self.report.counts.total()
         self._skip(INTERRUPTED if self.sweep.stop.is_set() else self.given_up or HELD, left)
         self._skip(DEACTIVATED, self.sweep.deactivated())
@@ -199,7 +203,7 @@ class _Run:
         for token in new:
             selection.note(token, timezone.now())
         for token in self._settle(new, self.lease, selection.NOTED):
-            self._tell(token, reasons[token.pk] or "")
+            self._name(token, reasons[token.pk] or "")
         for token in unwanted:
             self._skip(reasons[token.pk] or "")
         return [token for token in page if not reasons[token.pk]]
@@ -279,19 +283,27 @@ class _Run:
         self.report.counts[what] += 1
         self.progress(what)
         if what == REFUSED and not is_known:
-            self._tell(token, USER_REFUSED if isinstance(outcome, AIRiskRefused) else PERSON_ASKED_FOR)
+            self.to_tell.append((token, outcome))
         self.unavailable = self.unavailable + 1 if isinstance(outcome, AIRiskUnavailable) else 0
         if self.unavailable >= GIVE_UP_AFTER:
             self.given_up = self.given_up or LEFT_ALONE
         if what == RENEWED:
             self.unauthorized, self.refused_again = 0, 0
             self.samples, self.suspicion = False, None
+            self._tell()
         elif is_known:
             self.refused_again += what == REFUSED
         elif _is_unauthorized(outcome) and token.pk not in self.no_samples:
             self.unauthorized += 1
 
-    def _tell(self, token: AIRiskToken, reason: str) -> None:
+    def _tell(self) -> None:
+        """Name those who need a person; not for a 401 where it is the site that AIRisk refuses."""
+        told, self.to_tell = self.to_tell, []
+        for token, outcome in told:
+            if not (self.report.client_refused and not self.report.counts[RENEWED] and _is_unauthorized(outcome)):
+                self._name(token, USER_REFUSED if isinstance(outcome, AIRiskRefused) else PERSON_ASKED_FOR)
+
+    def _name(self, token: AIRiskToken, reason: str) -> None:
         trouble = Trouble(token.pk, token.user_id, token.deployment, reason)
         self.report.needs_person.append(trouble)
         message = "A person is needed: token %(token_id)s of user %(user_id)s on %(deployment)s: %(reason)s"
@@ -324,6 +336,12 @@ class _Run:
         elif self.unauthorized >= self.tolerance:
             self._take_samples(SAMPLE)
         self._take_later(queued)
+
+    def _suspect_client_last(self) -> None:
+        """At the end of a run in which AIRisk refused some and granted none: a few say no more than the application."""
+        answer = self._ask_for_token(None)
+        if isinstance(answer, AIRiskRefused) and _is_unauthorized(answer):
+            self.suspicion = answer
 
     def _take_samples(self, number: int) -> None:
         """Go on at the far end of the queue, where the users are others."""

@@ -86,7 +86,10 @@ def sweep(browser: Client, mia: User, airisk: World, settings: Any) -> None:
         assert refresh()[0] == 0
     User.objects.filter(username="default-1").update(last_name="Faulty")
     set_option(settings, USERID="tests.test_sweep.by_name")
+    other = AIRiskToken.objects.filter(user__username="default-2")
+    other.update(userid="somebody_else")
     assert refresh(all=True)[0] == 1
+    other.update(userid="default-2")
     trouble(airisk, settings, "unknown client")
     assert [refresh(all=True)[0] for _run in range(2)] == [1, 1]
 

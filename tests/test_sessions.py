@@ -656,8 +656,8 @@ def test_each_user_answers_for_their_own_401_only(airisk: World, session: AIRisk
     AIRiskIdentity.objects.create(user=leo, userid="user_7")
     give_token(leo, userid="user_7", access_token="never-valid")
     template = requests.Request("GET", f"{session.deployment.base_url}/api/GetConversations").prepare()
-    for user in (mia, leo):
-        template.prepare_auth(AIRiskAuth.for_user(user))
+    for auth in [AIRiskAuth.for_user(mia), *[AIRiskAuth.for_user(leo)] * 2]:
+        template.prepare_auth(auth)
     answer = requests.Session().send(template, timeout=5)
     assert answer.status_code == 200
     assert [seen.values.get("userid") for seen in airisk.journal if seen.endpoint == "/api/GetConversations"] == [

@@ -587,7 +587,7 @@ def test_refused_client_is_told_until_it_is_fixed(
         before = len(airisk.journal)
         report = Sweep(conf.deployment()).run()
         assert not report.is_clean
-        assert report.client_refused == (round_ > 1 or number > 2)
+        assert report.client_refused
         assert report.counts["renewed"] == 0
         # Twice what is under way at a time, and one for the application.
         assert 1 <= len(airisk.journal) - before <= 2 * (sweep.PAGE + sweep.RESERVE) * 8 + 1
@@ -695,6 +695,19 @@ def test_few_requests_where_all_are_refused(application: int, number: int) -> No
         assert len(asked) <= sweep.GIVE_UP_AFTER + sweep.SAMPLE + 20
     assert first.counts["refused"] + first.counts["skipped"] == number
     assert not AIRiskToken.objects.exclude(lease=None).exists()
+
+
+@pytest.mark.parametrize("application", [302, 401, 503])
+@pytest.mark.parametrize("number", [1, 4])
+def test_wrong_secret_is_blamed_on_no_user(application: int, number: int) -> None:
+    """However few tokens are due: the application's token tells whether it is the site that AIRisk refuses."""
+    tokens = crowd(number)
+    with answering(refusing(tokens, application)) as asked:
+        report = Sweep(conf.deployment()).run()
+    assert not report.is_clean
+    assert report.client_refused is (application == 401)
+    assert len(report.needs_person) == (0 if application == 401 else number)
+    assert asked.count("") == 1
 
 
 @pytest.mark.parametrize("application", [401, 503])

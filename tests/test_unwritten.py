@@ -58,6 +58,8 @@ def test_other_errors_of_the_database_are_not_tried_again() -> None:
     work, tries = conflicts(1, Exception("the disk is full"))
     with pytest.raises(OperationalError):
         retrying("default", work)
+    connection.ensure_connection()
+    connection.close_at = None
     with pytest.raises(DatabaseError):
         reconnecting("default", lambda: connection.cursor().execute("SELECT nothing FROM nowhere"))
     assert len(tries) == 1
