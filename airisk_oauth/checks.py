@@ -189,8 +189,8 @@ def _code_warnings() -> Iterator[CheckMessage]:
             yield Warning(
                 f"AIRISK_OAUTH[{alias!r}]: CODE_FROM is not set. Where a code carries its user, users can connect as "
                 "somebody else.",
-                hint="Run check_airisk, which finds out whether this deployment needs CODE_FROM = 'server', and write "
-                "down that or 'browser'.",
+                hint="Run check_airisk --user NAME, which finds out whether CODE_FROM has to be 'server'; "
+                "then write down that or 'browser'.",
                 id="airisk_oauth.W010",
             )
 

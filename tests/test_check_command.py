@@ -415,3 +415,14 @@ def test_a_name_that_nothing_has_is_told(options: dict[str, str], said: str) -> 
 def test_without_the_setting_there_is_nothing_to_try(settings: Any) -> None:
     del settings.AIRISK_OAUTH
     assert check(deployment=None)[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [("USE_TZ", False, "USE_TZ is not True."), ("AIRISK_OAUTH_IMPERSONATED", "x.y", "AIRISK_OAUTH_IMPERSONATED")],
+)
+def test_settings_of_the_site_are_told_first(settings: Any, name: str, value: Any, said: str) -> None:
+    setattr(settings, name, value)
+    found, remedy = fault()
+    assert said in found
+    assert remedy.startswith(SITE)

@@ -8,9 +8,10 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Final
 from urllib.parse import urljoin, urlsplit
 
+from django.conf import settings
 from django.utils import timezone
 
-from .. import conf, flow, protocol, sealing
+from .. import conf, flow, impersonation, protocol, sealing
 from ..conf import Deployment
 from ..exceptions import AIRiskError, AIRiskInvalidResponse, AIRiskRefused
 from ..models import SKEW
@@ -41,9 +42,15 @@ def diagnose(alias: str, user: Any = None) -> Iterator[Finding]:
     wrong = list(conf.problems_of(alias))
     for problem in wrong:
         yield Finding.of("settings", problem.message, f"{SITE} {problem.hint}")
-    if keys := sealing.problem():
-        yield Finding.of("settings", keys, f"{SITE} put good keys there, or take the setting out.")
-    if wrong or keys:
+    of_site = [
+        (sealing.problem(), "put good keys there, or take the setting out."),
+        (impersonation.problem(), "name a function (request) -> bool, or take the setting out."),
+        (None if settings.USE_TZ else "USE_TZ is not True.", "set it to True."),
+    ]
+    found = [(words, remedy) for words, remedy in of_site if words]
+    for words, remedy in found:
+        yield Finding.of("settings", words, f"{SITE} {remedy}")
+    if wrong or found:
         return
     yield Finding.of("settings", "complete")
     examination = _Examination(conf.deployment(alias), user)
