@@ -28,7 +28,7 @@ from tests.support.second_airisk import (
     second_airisk,
 )
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.once]
 AUTHORIZE, TRADE, AGENTS = ("GET", "/api/oauth2"), ("POST", "/api/oauth2/Token"), ("GET", "/api/Chat/ListAgents")
 NOT_THIS_SITES = "https://app.example.com/airisk/calback/"
 

@@ -23,7 +23,7 @@ from tests.support.second_airisk import (
 from tests.support.wire import Certificate, Serve, http, saying
 from tests.test_renewal import BASE_URL, silent_flow, travel, trouble
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.once]
 AUTHORIZE, TRADE, AGENTS = ("GET", "/api/oauth2"), ("POST", "/api/oauth2/Token"), ("GET", "/api/Chat/ListAgents")
 
 
