@@ -104,10 +104,10 @@ def keep(key: Key, token: AIRiskToken, values: dict[str, Any], using: str, tell:
 
 def applied(token: AIRiskToken, deployment: Deployment, using: str) -> AIRiskToken:
     """Return a row that was just read as it ought to be; outside a transaction that is written now."""
+    entry = _entries.get(key_of(token, deployment, using))
+    if entry is None or not _is_current(entry) or not _is_in_place(entry):
+        return token
     with _lock:
-        entry = _entries.get(key_of(token, deployment, using))
-        if entry is None or not _is_current(entry):
-            return token
         for name, value in entry.values.items():
             setattr(token, name, value)
         _to_write.add(entry)
@@ -185,7 +185,7 @@ def _update(entry: _Entry, values: dict[str, Any]) -> int | None:
     """Return how many rows were written; ``None`` where the row's place is not at hand."""
     rows = AIRiskToken.objects.using(entry.using)
     if entry.pk is None:
-        if search_path(entry.using) != entry.place:
+        if not _is_in_place(entry):
             return None
         entry.pk = retrying(entry.using, lambda: rows.get_or_create(**entry.owner))[0].pk
     if "sealed" in values:
@@ -193,6 +193,10 @@ def _update(entry: _Entry, values: dict[str, Any]) -> int | None:
         values |= {"lease": None, "lease_until": None}
     row = rows.filter(pk=entry.pk, sealed=entry.sealed, **entry.owner)
     return retrying(entry.using, lambda: row.update(**values))
+
+
+def _is_in_place(entry: _Entry) -> bool:
+    return entry.pk is not None or search_path(entry.using) == entry.place
 
 
 def _row_of(entry: _Entry) -> AIRiskToken:

@@ -192,8 +192,10 @@ def test_no_row_is_made_in_another_tenants_schema(airisk: World) -> None:
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("CREATE SCHEMA IF NOT EXISTS acme")
         cursor.execute("SET LOCAL search_path TO acme, public")
-        TokenKeeper(conf.deployment(), APPLICATION).access()
+        acmes = TokenKeeper(conf.deployment(), APPLICATION).access().token
+        assert TokenKeeper(conf.deployment(), APPLICATION).access().token == acmes
     assert not AIRiskToken.objects.exists()
+    assert TokenKeeper(conf.deployment(), APPLICATION).access().token == stored().access_token != acmes
 
 
 def test_a_site_that_commits_by_itself_is_in_a_transaction(airisk: World, mia: User) -> None:
