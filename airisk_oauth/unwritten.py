@@ -48,6 +48,7 @@ class _Entry:
 
     :ivar place: where the row of the application's first token belongs, whose tenant no sealed text tells.
     :ivar test: the test that this was learned in; another one starts with nothing.
+    :ivar is_written: whoever read the row just before that still finds here what is on it now.
     """
 
     pk: Any
@@ -59,6 +60,7 @@ class _Entry:
     values: dict[str, Any] = field(default_factory=dict)
     tell: list[Tell] = field(default_factory=list)
     version: int = 0
+    is_written: bool = False
     tried: int = 0
     thread: int = field(default_factory=threading.get_ident)
     since: datetime = field(default_factory=lambda: timezone.now())
@@ -74,7 +76,7 @@ os.register_at_fork(after_in_child=_turns.clear)
 
 
 def key_of(token: AIRiskToken, deployment: Deployment, using: str) -> Key:
-    return token.sealed or (using, deployment.alias, deployment.base_url, deployment.client_id)
+    return token.sealed or (search_path(using), using, deployment.alias, deployment.base_url, deployment.client_id)
 
 
 def keep(key: Key, token: AIRiskToken, values: dict[str, Any], using: str, tell: Tell | None = None) -> None:
@@ -84,13 +86,12 @@ def keep(key: Key, token: AIRiskToken, values: dict[str, Any], using: str, tell:
     :param token: the row, which may hold the values already.
     :param tell: called with the row once the values are written.
     """
-    place = "" if token.pk is not None else search_path(using)
     with _lock:
         _forget_old()
         entry = _entries.get(key)
-        if entry is None:
+        if entry is None or entry.is_written:
             owner = {"user_id": token.user_id, "deployment": token.deployment, "userid": token.userid}
-            sealed = key if isinstance(key, str) else ""
+            sealed, place = (key, "") if isinstance(key, str) else ("", key[0])
             entry = _Entry(token.pk, owner, sealed, using, place, test_of(using))
         entry.values.update(values)
         entry.version += 1
@@ -105,11 +106,13 @@ def keep(key: Key, token: AIRiskToken, values: dict[str, Any], using: str, tell:
 def applied(token: AIRiskToken, deployment: Deployment, using: str) -> AIRiskToken:
     """Return a row that was just read as it ought to be; outside a transaction that is written now."""
     entry = _entries.get(key_of(token, deployment, using))
-    if entry is None or not _is_current(entry) or not _is_in_place(entry):
+    if entry is None or not _is_current(entry):
         return token
     with _lock:
         for name, value in entry.values.items():
             setattr(token, name, value)
+        if entry.is_written:
+            return token
         _to_write.add(entry)
     after_commit(using, partial(_write, entry))
     _write(entry)
@@ -172,6 +175,8 @@ def _write(entry: _Entry) -> None:
     with _lock:
         if entry.version == version and (written or (written == 0 and not entry.sealed)):
             _forget(entry)
+            if entry.sealed and "sealed" in values:
+                _entries[entry.sealed], entry.is_written = entry, True
         elif written:
             entry.sealed = values.get("sealed", entry.sealed)
         else:
@@ -185,7 +190,7 @@ def _update(entry: _Entry, values: dict[str, Any]) -> int | None:
     """Return how many rows were written; ``None`` where the row's place is not at hand."""
     rows = AIRiskToken.objects.using(entry.using)
     if entry.pk is None:
-        if not _is_in_place(entry):
+        if search_path(entry.using) != entry.place:
             return None
         entry.pk = retrying(entry.using, lambda: rows.get_or_create(**entry.owner))[0].pk
     if "sealed" in values:
@@ -193,10 +198,6 @@ def _update(entry: _Entry, values: dict[str, Any]) -> int | None:
         values |= {"lease": None, "lease_until": None}
     row = rows.filter(pk=entry.pk, sealed=entry.sealed, **entry.owner)
     return retrying(entry.using, lambda: row.update(**values))
-
-
-def _is_in_place(entry: _Entry) -> bool:
-    return entry.pk is not None or search_path(entry.using) == entry.place
 
 
 def _row_of(entry: _Entry) -> AIRiskToken:

@@ -168,7 +168,7 @@ def store_tokens() -> None:
         }
         if failure:
             failure["failed_at"] = now - timedelta(minutes=7)
-        tokens.objects.create(user=user, userid=userid, access_token="shown nowhere", **moments, **failure)  # noqa: S106
+        tokens.objects.create(user=user, userid=userid, access_token="shown-nowhere", **moments, **failure)  # noqa: S106
 
 
 if __name__ == "__main__":
