@@ -78,6 +78,15 @@ def test_closed_connection_is_opened_for_a_second_look() -> None:
     assert reconnecting("default", look) == "seen"
 
 
+def test_who_read_the_row_just_before_finds_what_is_on_it(airisk: World, mia: User) -> None:
+    give_token(mia, ends_in=-60)
+    before = stored(mia)
+    with transaction.atomic():
+        token = TokenKeeper(conf.deployment(), mia).access().token
+    assert unwritten.applied(before, conf.deployment(), "default").access_token == token
+    assert not unwritten.anything()
+
+
 def test_what_is_disconnected_meanwhile_is_not_revived(airisk: World, mia: User) -> None:
     give_token(mia, ends_in=-60)
     with transaction.atomic():
