@@ -6,8 +6,8 @@ PYTEST_DONT_REWRITE: our pytest plugin has no assertion to rewrite, and pytest w
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .async_client import AsyncAIRiskClient
-    from .sessions import AIRiskAuth, AIRiskSession
+    from .client.async_client import AsyncAIRiskClient
+    from .client.sessions import AIRiskAuth, AIRiskSession
 
 __all__ = ["AIRiskAuth", "AIRiskSession", "AsyncAIRiskClient"]
 
@@ -15,11 +15,11 @@ __all__ = ["AIRiskAuth", "AIRiskSession", "AsyncAIRiskClient"]
 def __getattr__(name: str) -> Any:
     # On first use: models cannot be imported before the apps are ready, and requests and httpx2 are heavy.
     if name == "AsyncAIRiskClient":
-        from . import async_client
+        from .client import async_client
 
         return async_client.AsyncAIRiskClient
     if name in __all__:
-        from . import sessions
+        from .client import sessions
 
         return getattr(sessions, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

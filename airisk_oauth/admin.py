@@ -25,18 +25,20 @@ from django.utils.translation import gettext, gettext_noop, ngettext
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_POST
 
-from . import conf, flow, states
+from . import conf
+from .connecting import flow
+from .database.transactions import non_atomic
 from .exceptions import AIRiskError, ConnectionRequired
 from .models import AIRiskIdentity, AIRiskToken
-from .states import State
-from .transactions import non_atomic
+from .tokens import status
+from .tokens.status import Status
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from django.db.models import QuerySet
 
-    from .report import Report
+    from .tokens.report import Report
 
     _IdentityAdmin = admin.ModelAdmin[AIRiskIdentity]
     _TokenAdmin = admin.ModelAdmin[AIRiskToken]
@@ -65,7 +67,7 @@ class StateFilter(admin.SimpleListFilter):
     parameter_name = "state"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
-        return list(State.choices)
+        return list(Status.choices)
 
     def queryset(self, request: HttpRequest, queryset: "QuerySet[Any]") -> "QuerySet[Any]":
         return queryset.filter(state=self.value()) if self.value() else queryset
@@ -123,7 +125,7 @@ class AIRiskTokenAdmin(_SearchedByUser, _TokenAdmin):
     )
 
     def get_queryset(self, request: HttpRequest) -> "QuerySet[AIRiskToken]":
-        return states.with_state(super().get_queryset(request).defer("sealed"))
+        return status.with_status(super().get_queryset(request).defer("sealed"))
 
     def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest) -> bool:
         """Refuse to filter by a column that nobody may see: a list that gets shorter tells what is in it."""
@@ -152,7 +154,7 @@ class AIRiskTokenAdmin(_SearchedByUser, _TokenAdmin):
 
     @admin.display(description=_("state"))
     def coloured_state(self, token: AIRiskToken) -> str:
-        state = State(getattr(token, "state"))  # noqa: B009 - an annotation
+        state = Status(getattr(token, "state"))  # noqa: B009 - an annotation
         return format_html('<span class="airisk-state airisk-{}">{}</span>', state.value, state.label)
 
     @admin.display(description=_("state"))
@@ -176,7 +178,7 @@ class AIRiskTokenAdmin(_SearchedByUser, _TokenAdmin):
     @admin.display(description=_("trouble"))
     def trouble(self, token: AIRiskToken) -> str | None:
         words = (
-            states.explained(token),
+            status.explanation(token),
             token.get_failure_kind_display(),
             token.failure_status,
             token.failure_reason,
@@ -206,8 +208,8 @@ class AIRiskTokenAdmin(_SearchedByUser, _TokenAdmin):
         return None
 
     def _renew(self, tokens: "QuerySet[AIRiskToken]") -> "Report":
-        from . import sweep
-        from .report import Report
+        from .tokens import sweep
+        from .tokens.report import Report
 
         report = Report()
         for alias, group in groupby(tokens.values_list("deployment", "pk"), key=lambda row: row[0]):
@@ -271,23 +273,25 @@ class AIRiskTokenAdmin(_SearchedByUser, _TokenAdmin):
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
         ours = {
             "airisk_deployments": conf.aliases() if self.has_renew_permission(request) else [],
-            "airisk_states": lambda: states.counted(AIRiskToken.objects.all()).items(),
+            "airisk_states": lambda: status.count_by_status(AIRiskToken.objects.all()).items(),
         }
         return super().changelist_view(request, {**(extra_context or {}), **ours})
 
     @non_atomic
     def obtain(self, request: HttpRequest, alias: str) -> HttpResponse:
         """Obtain the application's token, or renew it; by this browser where AIRisk wants a person."""
-        from . import problems, renewal, views
+        from .connecting import problems
+        from .connecting.pages import deployment_or_404, start
+        from .tokens import renewal
 
         if not self.has_renew_permission(request):
             raise PermissionDenied
-        deployment = views.deployment_or_404(alias)
+        deployment = deployment_or_404(alias)
         back = reverse(_LIST, current_app=self.admin_site.name)
         try:
             done = renewal.TokenKeeper(deployment, renewal.APPLICATION).renew()
         except ConnectionRequired:
-            return views.start(request, deployment, next_url=back, for_application=True)
+            return start(request, deployment, next_url=back, for_application=True)
         except AIRiskError as error:
             self.message_user(request, problems.told(request, error), messages.ERROR)
         else:
@@ -313,7 +317,7 @@ def _from_now(moment: "datetime") -> str:
 
 
 def _sentences(report: "Report") -> Iterator[tuple[str, int]]:
-    from .report import REFUSED, RENEWED, UNAVAILABLE
+    from .tokens.report import REFUSED, RENEWED, UNAVAILABLE
 
     counts = report.counts
     if number := counts[RENEWED]:

@@ -11,8 +11,10 @@ from django.core.checks import CheckMessage, Error, Tags, Warning, register  # n
 from django.core.exceptions import ImproperlyConfigured
 from django.db import DEFAULT_DB_ALIAS, connections, router
 
-from . import conf, impersonation, protocol, sealing
+from . import conf, sealing
+from .connecting import impersonation
 from .models import AIRiskToken
+from .oauth.deployment import origin_of
 
 #: What makes those who write to SQLite wait for each other, readers excepted.
 SQLITE_OPTIONS = {"transaction_mode": "IMMEDIATE", "timeout": 20, "init_command": "PRAGMA journal_mode=WAL"}
@@ -220,7 +222,7 @@ def _allows(source: object, origin: tuple[str, str, int]) -> bool:
     if text in ("*", f"{scheme}:"):
         return True
     has_scheme = "://" in text
-    of_source = protocol.origin_of(text if has_scheme else f"{scheme}://{text}")
+    of_source = origin_of(text if has_scheme else f"{scheme}://{text}")
     if of_source is None or of_source[0] != scheme or of_source[2] != port:
         return False
     name = of_source[1]

@@ -6,8 +6,6 @@ them, and using a deployment that has one raises ``ImproperlyConfigured``.
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 from urllib.parse import urlsplit
@@ -16,7 +14,11 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
-from . import addresses, protocol
+from . import addresses
+from .oauth.authorization import AUTHORIZE_PARAMETERS
+from .oauth.deployment import Deployment, origin_of
+from .oauth.messages import Secret
+from .oauth.token import TOKEN_PARAMETERS
 
 if TYPE_CHECKING:
     from django.http import HttpRequest
@@ -26,10 +28,6 @@ MAX_ALIAS: Final = 64
 MAX_USERID: Final = 255
 #: In seconds; a lease, and with it a crashed worker's hold on a token, lasts longer than its flow may.
 MAX_TIMEOUT: Final = 300
-
-#: Takes a user and a deployment's alias, returns the user's ``userid`` on AIRisk, or ``None``.
-UserIdResolver = Callable[[Any, str], str | None]
-
 
 _HOST: Final = r"[a-z0-9]([-a-z0-9._]*[a-z0-9])?\.?|[0-9a-f:.]+"
 
@@ -43,58 +41,6 @@ class Problem(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.message} {self.hint}"
-
-
-@dataclass(frozen=True)
-class Deployment:
-    """One AIRisk deployment, as ``AIRISK_OAUTH[alias]`` describes it."""
-
-    alias: str
-    base_url: str
-    client_id: str
-    client_secret: str = field(repr=False)
-    redirect_uri: str
-    authorize_path: str = "/api/oauth2"
-    token_path: str = "/api/oauth2/Token"  # noqa: S105 - a path
-    userid: str = "airisk_oauth.userids.from_identity"
-    silent_renewal: bool = True
-    code_from: str = "browser"
-    renew_before: int = 300
-    renew_unused_for: int = 30
-    timeout: tuple[float, float] = (5, 10)
-    api_timeout: tuple[float, float] = (5, 30)
-    extra_authorize_params: Mapping[str, str] = field(default_factory=dict)
-    extra_token_params: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def authorize_url(self) -> str:
-        return self.base_url + self.authorize_path
-
-    @property
-    def token_url(self) -> str:
-        return self.base_url + self.token_path
-
-    @cached_property
-    def origin(self) -> tuple[str, str, int]:
-        """Scheme, host and port that the bearer may be sent to."""
-        return cast("tuple[str, str, int]", protocol.origin_of(self.base_url))
-
-    @property
-    def origin_text(self) -> str:
-        """The origin as it is noted beside a token, such as ``https://demo.aicrisk.com:443``."""
-        scheme, host, port = self.origin
-        return f"{scheme}://{host}:{port}"
-
-    def userid_of(self, user: Any) -> str | None:
-        """Return the user's ``userid`` on this deployment, or ``None``: our own records decide, never a browser.
-
-        :raises ImproperlyConfigured: the site's ``USERID`` returned what AIRisk cannot have given.
-        """
-        resolve = cast("UserIdResolver", import_string(self.userid))
-        userid = resolve(user, self.alias)
-        if userid and not is_userid(userid):
-            raise ImproperlyConfigured(f"{self.userid} returned something that is no userid of AIRisk's.")
-        return userid or None
 
 
 def is_userid(value: object) -> bool:
@@ -111,11 +57,11 @@ def deployment(alias: str = DEFAULT_ALIAS) -> Deployment:
         raise ImproperlyConfigured(str(problem))
     options = {key.lower(): value for key, value in _configured()[alias].items()}
     options["base_url"] = options["base_url"].rstrip("/")
-    options["client_secret"] = protocol.Secret(options["client_secret"])
+    options["client_secret"] = Secret(options["client_secret"])
     return Deployment(alias=alias, **options)
 
 
-def origin_of(alias: str) -> str:
+def deployment_origin(alias: str) -> str:
     """Return the origin of the deployment with this alias, or an empty string where none is configured rightly."""
     try:
         return deployment(alias).origin_text
@@ -201,7 +147,7 @@ def _is_url(value: object) -> bool:
     """https anywhere, http to this machine, and to any other under DEBUG; nothing but origin and path."""
     if not isinstance(value, str) or not value.isascii() or not _is_text(value) or set(value) & set("?#@\\ "):
         return False
-    origin = protocol.origin_of(value)
+    origin = origin_of(value)
     if origin is None or not re.fullmatch(_HOST, origin[1]):
         return False
     return origin[0] == "https" or _is_loopback(origin[1]) or bool(settings.DEBUG)
@@ -264,6 +210,6 @@ _RULES: dict[str, tuple[Callable[[object], bool], str]] = {
     "RENEW_UNUSED_FOR": (_is_count(36_500), "a whole number of days, at most a century of them"),
     "TIMEOUT": (_are_timeouts, _TIMEOUTS),
     "API_TIMEOUT": (_are_timeouts, _TIMEOUTS),
-    "EXTRA_AUTHORIZE_PARAMS": (_are_extras(protocol.AUTHORIZE_PARAMETERS), _EXTRAS),
-    "EXTRA_TOKEN_PARAMS": (_are_extras(protocol.TOKEN_PARAMETERS), _EXTRAS),
+    "EXTRA_AUTHORIZE_PARAMS": (_are_extras(AUTHORIZE_PARAMETERS), _EXTRAS),
+    "EXTRA_TOKEN_PARAMS": (_are_extras(TOKEN_PARAMETERS), _EXTRAS),
 }

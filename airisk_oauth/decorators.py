@@ -5,14 +5,11 @@ from functools import wraps
 from typing import Any, TypeVar, overload
 
 from asgiref.sync import iscoroutinefunction, sync_to_async
-from django.contrib.auth.views import redirect_to_login
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
 from . import conf
-from .exceptions import ConnectionRequired
-from .middleware import connection_required_response, is_script
-from .renewal import TokenKeeper
+from .connecting.guard import answer_unconnected
 
 View = TypeVar("View", bound=Callable[..., Any])
 
@@ -45,16 +42,3 @@ def airisk_required(view: Any = None, *, deployment: str = conf.DEFAULT_ALIAS) -
         return answer or view(request, *args, **kwargs)
 
     return wrapper
-
-
-def answer_unconnected(request: HttpRequest, deployment: str) -> HttpResponseBase | None:
-    """Return the response for a user who has to connect first, or ``None`` for one who is connected."""
-    if not request.user.is_authenticated and not is_script(request):
-        return redirect_to_login(request.get_full_path())
-    try:
-        TokenKeeper(conf.deployment(deployment), request.user).check()
-    except ConnectionRequired as error:
-        if error.connect_url is None:
-            raise
-        return connection_required_response(request, error)
-    return None

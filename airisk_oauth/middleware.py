@@ -2,18 +2,18 @@
 
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
-from django.http import HttpRequest, HttpResponseRedirect, JsonResponse
+from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.utils.functional import SimpleLazyObject, new_method_proxy
 
-from . import unwritten
+from .connecting.guard import connection_required_response
 from .exceptions import ConnectionRequired
+from .tokens import unwritten
 
 if TYPE_CHECKING:
-    from .sessions import AIRiskSession
+    from .client.sessions import AIRiskSession
 
 
 class AIRiskMiddleware:
@@ -60,27 +60,6 @@ class AIRiskMiddleware:
         return None
 
 
-def connection_required_response(request: HttpRequest, error: ConnectionRequired) -> HttpResponseBase:
-    """Send a browser to the page to connect on, and tell a script, with status 403, where that is."""
-    if is_script(request):
-        body = {"detail": str(error), "connect_url": error.connect_url}
-        return JsonResponse(body, status=403)
-    # Coming back to what was a POST would be a GET of something that may have no page.
-    back = f"?{urlencode({'next': request.get_full_path()})}" if request.method in ("GET", "HEAD") else ""
-    return HttpResponseRedirect(f"{error.connect_url}{back}")
-
-
-def is_script(request: HttpRequest) -> bool:
-    """Tell a script that wants JSON from a browser that shows pages."""
-    headers = request.headers
-    if "X-Requested-With" in headers or "HX-Request" in headers:
-        return True
-    # fetch() and EventSource say no more than "*/*" and "text/event-stream" by themselves.
-    return headers.get("Sec-Fetch-Mode", "navigate") != "navigate" or "text/html" not in headers.get(
-        "Accept", "text/html"
-    )
-
-
 class _Visit:
     """A request's session from its first use until the view has returned; a response that streams may still use it."""
 
@@ -92,7 +71,7 @@ class _Visit:
         self._is_over = False
 
     def make_session(self) -> "AIRiskSession":
-        from .sessions import AIRiskSession
+        from .client.sessions import AIRiskSession
 
         session = self._session = AIRiskSession.for_visitor(self._request)
         session.keeps_async_connections = self._keeps_async_connections and not self._is_over

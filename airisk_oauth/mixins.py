@@ -7,7 +7,7 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
 from . import conf
-from .decorators import answer_unconnected
+from .connecting.guard import answer_unconnected
 
 
 class AIRiskRequiredMixin:

@@ -1,25 +1,23 @@
 """Who is who, the tokens, and the authorizations under way. No HTTP here."""
 
 import random
-from collections.abc import Iterable
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, ClassVar, Final, Self, cast
-from uuid import UUID
 
 from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
-from django.db import IntegrityError, connections, models, router, transaction
-from django.db.models import Case, Q, Value, When
-from django.db.models.functions import Cast
+from django.db import connections, models, transaction
+from django.db.models import Q
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from . import conf, protocol, sealing
-from .conf import Deployment
-from .database import retrying
+from . import conf, sealing
+from .database.fields import UnsearchableTextField
+from .database.querysets import PrimaryQuerySet
+from .database.transactions import retrying
 from .exceptions import (
     AIRiskError,
     AIRiskInvalidResponse,
@@ -27,8 +25,8 @@ from .exceptions import (
     AIRiskUnavailable,
     ConnectionRequired,
 )
-from .fields import UnsearchableTextField
-from .protocol import Secret, TokenGrant
+from .oauth.deployment import Deployment
+from .oauth.messages import Secret, TokenGrant, is_access_token
 
 #: A token this close to its end counts as ended: clocks differ.
 SKEW: Final = timedelta(seconds=10)
@@ -67,20 +65,6 @@ def AliasField() -> "models.CharField[str, str]":  # noqa: N802 - reads as the f
 UserField = partial(models.ForeignKey, settings.AUTH_USER_MODEL, on_delete=models.CASCADE, verbose_name=_("user"))
 
 
-class PrimaryQuerySet(models.QuerySet[Any]):
-    def primary(self) -> Self:
-        """Read where writes go: a replica that lags would bring a replaced token back."""
-        return self.using(router.db_for_write(self.model))
-
-    def write(self, **values: Any) -> int:
-        """``update()``, again where a concurrent transaction got in its way."""
-        return retrying(self.db, lambda: self.update(**values))
-
-    def forget(self) -> int:
-        """``delete()``, again where a concurrent transaction got in its way."""
-        return retrying(self.db, lambda: self.delete()[0])
-
-
 class AIRiskIdentity(models.Model):
     """Who a Django user is on an AIRisk deployment; edited by staff, never by a browser."""
 
@@ -115,90 +99,6 @@ class AIRiskTokenQuerySet(PrimaryQuerySet):
         """Return the application's one token, if it is there."""
         return self.filter(user=None, deployment=deployment)
 
-    def store(self, user_id: Any, deployment: str, userid: str, grant: TokenGrant) -> "AIRiskToken":
-        """Save what a person's connecting brought, in place of whatever was there, failures and lease included.
-
-        Written without a look first, and outside a transaction: one that begins with reading may not go on to write on
-        SQLite, and locks rows that others want.
-
-        :param user_id: ``None``: the application's token.
-        :raises django.db.IntegrityError: the user is gone.
-        """
-        token = AIRiskToken(user_id=user_id, deployment=deployment, userid=userid)
-        token.renew(grant, timezone.now())
-        fresh = ("userid", "obtained_at", "last_used_at", "lease", "lease_until")
-        values = {name: getattr(token, name) for name in (*fresh, *token.RENEWED, *token.FAILED)}
-        there = self.primary().filter(user=user_id, deployment=deployment)
-        for _again in range(STORE_TRIES - 1):
-            # A concurrent insert came first, and may be gone again.
-            with suppress(IntegrityError):
-                return self._put(there, token, values)
-        return self._put(there, token, values)
-
-    def _put(self, there: Self, token: "AIRiskToken", values: dict[str, Any]) -> "AIRiskToken":
-        stored: AIRiskToken | None = there.first() if there.write(**values) else None
-        if stored is None:
-            token.insert(there.db)
-        return stored or token
-
-    def claim(self, lease: UUID, *, now: datetime, seconds: float, limit: int | None = None) -> list["AIRiskToken"]:
-        """Lease those of these rows that nobody else has leased, the first ``limit``, and return them.
-
-        A lease that lasts longer than the one that is asked for holds nobody off: it was taken for a token that waits
-        in a sweep's queue, or by a clock that was wrong.
-
-        Where rows can be locked, those that somebody is changing this moment are passed over: an UPDATE alone would
-        wait for another's transaction to end. Elsewhere every statement stands alone: a SQLite transaction that began
-        with reading may not go on to write. A claim whose answer was lost with the connection can be repeated.
-        """
-        too_long = Q(lease_until__gt=now + timedelta(seconds=seconds) + SKEW)
-        rows = self.primary().filter(Q(lease_until=None) | Q(lease_until__lt=now) | too_long | Q(lease=lease))
-        taken = {"lease": lease, "lease_until": now + timedelta(seconds=seconds)}
-        if connections[rows.db].features.has_select_for_update_skip_locked:
-            return retrying(rows.db, lambda: self._lease_unlocked(rows[:limit], taken))
-        while pks := list(rows.values_list("pk", flat=True)[:limit]):
-            rows.filter(pk__in=pks).write(**taken)
-            held = self.primary().filter(lease=lease).in_bulk(pks)
-            if held:
-                return [held[pk] for pk in pks if pk in held]
-        return []
-
-    def _lease_unlocked(self, rows: Self, taken: dict[str, Any]) -> list["AIRiskToken"]:
-        with transaction.atomic(using=rows.db):
-            claimed = list(rows.select_for_update(skip_locked=True))
-            self.primary().filter(pk__in=[token.pk for token in claimed]).update(**taken)
-        return claimed
-
-    def settle(self, tokens: list["AIRiskToken"], lease: UUID, fields: Iterable[str] = ()) -> list["AIRiskToken"]:
-        """Write these fields of leased rows back and give up their lease, all in one statement.
-
-        A row whose lease was lost meanwhile is left as it is; the tokens of the others are returned.
-        """
-        if not tokens:
-            return []
-        rows = self.primary().filter(pk__in=[token.pk for token in tokens])
-        values = {name: _column(name, tokens, rows.db) for name in fields}
-        if rows.filter(lease=lease).write(**values, lease=None, lease_until=None) == len(tokens):
-            return tokens
-        there = {row["pk"]: row for row in rows.values("pk", *fields)}
-        return [
-            token
-            for token in tokens
-            if there.get(token.pk) == {"pk": token.pk, **{name: getattr(token, name) for name in fields}}
-        ]
-
-
-def _column(name: str, tokens: list["AIRiskToken"], database: str) -> Any:
-    """Return the one value that a column gets, or the expression that gives each row its own."""
-    values = [getattr(token, name) for token in tokens]
-    if values.count(values[0]) == len(values):
-        return values[0]
-    field = cast("models.Field[Any, Any]", AIRiskToken._meta.get_field(name))
-    each = zip(tokens, values, strict=True)
-    case = Case(*(When(pk=token.pk, then=Value(value, field)) for token, value in each), output_field=field)
-    # Not where it is not needed: SQLite's cast would cut a moment to milliseconds.
-    return Cast(case, field) if connections[database].features.requires_casted_case_in_updates else case
-
 
 class AIRiskToken(models.Model):
     """The token of one user, or without a user of the application, for one deployment.
@@ -212,19 +112,8 @@ class AIRiskToken(models.Model):
         UNAVAILABLE = "unavailable", _("AIRisk unavailable")
         INVALID = "invalid", _("unusable answer")
 
-    HOPELESS: ClassVar[tuple[str, ...]] = (Failure.REFUSED, Failure.PERSON)
-    RENEWED: ClassVar[tuple[str, ...]] = ("sealed", "key_id", "origin", "expires_at", "renewed_at")
-    FAILED: ClassVar[tuple[str, ...]] = (
-        "failed_at",
-        "failing_since",
-        "failure_count",
-        "failure_kind",
-        "failure_status",
-        "failure_reason",
-        "failure_trace_id",
-        "retry_at",
-        "refused_anew_at",
-    )
+    #: Failures that only a person can fix.
+    NEEDS_PERSON: ClassVar[tuple[str, ...]] = (Failure.REFUSED, Failure.PERSON)
 
     user = UserField(related_name="airisk_tokens", null=True, blank=True)
     deployment = AliasField()
@@ -298,10 +187,10 @@ class AIRiskToken(models.Model):
 
         :raises ValueError: this cannot be sent as a bearer (RFC 6750, section 2.1).
         """
-        if not protocol.is_access_token(token):
+        if not is_access_token(token):
             raise ValueError("This is no access token: RFC 6750 allows letters, digits and -._~+/ with = at the end.")
         self.sealed, self.key_id = sealing.seal(token, self.owner)
-        self.origin = conf.origin_of(self.deployment)
+        self.origin = conf.deployment_origin(self.deployment)
 
     def is_from(self, deployment: Deployment) -> bool:
         """Tell whether this token was issued by the address that the deployment has now, as far as is known."""
@@ -310,13 +199,13 @@ class AIRiskToken(models.Model):
     @property
     def needs_person(self) -> bool:
         """Whether the last renewal failed in a way that only a person can mend."""
-        return self.failure_kind in self.HOPELESS
+        return self.failure_kind in self.NEEDS_PERSON
 
     @property
-    def has_ended(self) -> bool:
-        return self.is_ended(timezone.now())
+    def is_expired(self) -> bool:
+        return self.is_expired_at(timezone.now())
 
-    def is_ended(self, now: datetime) -> bool:
+    def is_expired_at(self, now: datetime) -> bool:
         return self.expires_at is not None and self.expires_at <= now + self.skew
 
     @property
@@ -342,28 +231,39 @@ class AIRiskToken(models.Model):
         longest = MAX_PAUSE_FOR_PERSON if self.needs_person else MAX_PAUSE
         return self.retry_at is not None and now < self.retry_at <= now + longest
 
-    def renew(self, grant: TokenGrant, now: datetime) -> None:
-        """Take a new token over (without saving), and forget what failed before."""
-        self.sealed, self.key_id = sealing.seal(grant.access_token, self.owner)
-        self.origin, self.expires_at, self.renewed_at = grant.origin, grant.expires_at, now
-        for name in self.FAILED:
-            setattr(self, name, cast("models.Field[Any, Any]", self._meta.get_field(name)).get_default())
+    def apply(self, grant: TokenGrant, now: datetime) -> dict[str, Any]:
+        """Take over a new token, without saving, and return the columns that this changed with their values."""
+        sealed, key_id = sealing.seal(grant.access_token, self.owner)
+        issued = {"sealed": sealed, "key_id": key_id, "origin": grant.origin, "expires_at": grant.expires_at}
+        return self._set(issued | {"renewed_at": now} | NO_FAILURE)
 
-    def fail(self, error: AIRiskError, now: datetime) -> None:
-        """Note a failed renewal (without saving); the token stays, and nobody tries early again for a while."""
-        self.failed_at = now
-        self.failing_since = self.failing_since or now
-        self.failure_kind = _KINDS.get(type(error), self.Failure.INVALID)
-        self.failure_status = getattr(error, "status", None)
-        self.failure_reason = getattr(error, "reason", "")
-        self.failure_trace_id = getattr(error, "trace_id", "")
-        longest = MAX_COOL_DOWN_FOR_PERSON if self.needs_person else MAX_COOL_DOWN
+    def record_failure(self, error: AIRiskError, now: datetime) -> dict[str, Any]:
+        """Note a failed renewal, without saving, and return the columns that this changed with their values.
+
+        The token stays. Nobody tries to renew it early until ``retry_at``.
+        """
+        kind = _KINDS.get(type(error), self.Failure.INVALID)
+        longest = MAX_COOL_DOWN_FOR_PERSON if kind in self.NEEDS_PERSON else MAX_COOL_DOWN
         pause = min(COOL_DOWN * 2 ** min(self.failure_count, 20), longest)
         asked = timedelta(seconds=getattr(error, "retry_after", None) or 0)
-        self.failure_count += 1
-        self.retry_at = now + max(pause * random.uniform(1, SPREAD), asked)  # noqa: S311 - only spreads the load
+        noted = {
+            "failed_at": now,
+            "failing_since": self.failing_since or now,
+            "failure_count": self.failure_count + 1,
+            "failure_kind": kind,
+            "failure_status": getattr(error, "status", None),
+            "failure_reason": getattr(error, "reason", ""),
+            "failure_trace_id": getattr(error, "trace_id", ""),
+            "retry_at": now + max(pause * random.uniform(1, SPREAD), asked),  # noqa: S311 - only spreads the load
+        }
+        return self._set(noted)
 
-    def failure(self) -> AIRiskError:
+    def _set(self, values: dict[str, Any]) -> dict[str, Any]:
+        for name, value in values.items():
+            setattr(self, name, value)
+        return values
+
+    def last_error(self) -> AIRiskError:
         """Return the last failure as the error it was."""
         if self.failure_kind == self.Failure.REFUSED:
             return AIRiskRefused(self.failure_status or 0, self.failure_reason, self.failure_trace_id)
@@ -373,6 +273,19 @@ class AIRiskToken(models.Model):
             return AIRiskUnavailable("AIRisk was not available a moment ago.")
         return AIRiskInvalidResponse("AIRisk's answer could not be used a moment ago.")
 
+
+#: The columns of a failure, as they are where there has been none since the token was issued.
+NO_FAILURE: Final[dict[str, Any]] = {
+    "failed_at": None,
+    "failing_since": None,
+    "failure_count": 0,
+    "failure_kind": "",
+    "failure_status": None,
+    "failure_reason": "",
+    "failure_trace_id": "",
+    "retry_at": None,
+    "refused_anew_at": None,
+}
 
 _KINDS: Final[dict[type[AIRiskError], str]] = {
     AIRiskRefused: AIRiskToken.Failure.REFUSED,

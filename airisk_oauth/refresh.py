@@ -13,8 +13,8 @@ from typing import Any, Final
 
 from . import conf
 from .events import log
-from .report import COUNTED, Report, Trouble
-from .sweep import Sweep
+from .tokens.report import COUNTED, Report, Trouble
+from .tokens.sweep import Sweep
 
 logger = logging.getLogger("airisk_oauth.sweep")
 

@@ -17,7 +17,7 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.encoding import force_bytes
 
-from .protocol import Secret
+from .oauth.messages import Secret
 
 if TYPE_CHECKING:
     from cryptography.fernet import MultiFernet

@@ -1,9 +1,29 @@
-"""Who a Django user is on AIRisk: the resolvers that the option ``USERID`` can name."""
+"""Who a Django user is on AIRisk. Our own records decide, never a browser."""
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, cast
 
+from django.core.exceptions import ImproperlyConfigured
+from django.utils.module_loading import import_string
+
+from . import conf
 from .models import AIRiskIdentity
+from .oauth.deployment import Deployment
+
+#: What the option ``USERID`` names: takes a user and a deployment's alias, returns the ``userid``, or ``None``.
+UserIdResolver = Callable[[Any, str], str | None]
+
+
+def userid_of(deployment: Deployment, user: Any) -> str | None:
+    """Return the user's ``userid`` on this deployment, or ``None``.
+
+    :raises ImproperlyConfigured: the site's ``USERID`` returned a value that AIRisk cannot have given.
+    """
+    resolve = cast("UserIdResolver", import_string(deployment.userid))
+    userid = resolve(user, deployment.alias)
+    if userid and not conf.is_userid(userid):
+        raise ImproperlyConfigured(f"{deployment.userid} returned something that is no userid of AIRisk's.")
+    return userid or None
 
 
 class FromIdentity:

@@ -3,12 +3,11 @@
 import logging
 import re
 from http import HTTPStatus
-from typing import Any, Final, NamedTuple
-from urllib.parse import urlsplit
+from typing import Any, Final
 
 from django.contrib import messages
 from django.contrib.auth.decorators import login_not_required, login_required
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect, QueryDict
+from django.http import Http404, HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import redirect, render
 from django.utils.formats import date_format
 from django.utils.http import url_has_allowed_host_and_scheme
@@ -17,15 +16,17 @@ from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_http_methods, require_POST, require_safe
 
-from . import browsers, conf, flow, hosts, impersonation, protocol
-from .conf import Deployment
+from . import conf
+from .connecting import browsers, flow
+from .connecting.pages import _require_own_session, connection_status, deployment_or_404, start
+from .connecting.problems import SignedOut, home_url, problem_response, say_problem
+from .database.transactions import non_atomic
 from .events import log
-from .exceptions import AIRiskError, ConnectionRequired
+from .exceptions import AIRiskError
 from .models import AIRiskToken
-from .problems import AtAnotherHost, SignedOut, home_url, problem_response, say_problem
-from .protocol import Secret
-from .renewal import TokenKeeper
-from .transactions import non_atomic
+from .oauth.authorization import MalformedCallback
+from .oauth.deployment import Deployment
+from .oauth.messages import Secret
 
 logger = logging.getLogger("airisk_oauth.views")
 
@@ -33,32 +34,11 @@ logger = logging.getLogger("airisk_oauth.views")
 _NEXT: Final = r"(?i)/(?!/)(?![^?#]*//)(?![^?#]*/\.{1,2}(?:[/?#]|$))(?![^?#]*%(?:[01][0-9a-f]|7f|5c))[^\\\s]*"
 
 
-class Connection(NamedTuple):
-    """Where a user stands with one deployment.
-
-    :ivar connect_url: path of the page to connect on, ``None`` where the site does not include it.
-    :ivar disconnect_url: the same for disconnecting.
-    :ivar right_host_url: URL of the page to connect on at REDIRECT_URI's host, for a browser that is at another one.
-    """
-
-    deployment: Deployment
-    userid: str | None
-    token: AIRiskToken | None
-    is_usable: bool
-    connect_url: str | None
-    disconnect_url: str | None
-    right_host_url: str | None
-
-    @property
-    def right_host(self) -> str:
-        return urlsplit(self.right_host_url or "").netloc
-
-
 @never_cache
 @login_required
 @require_safe
 def connection(request: HttpRequest) -> HttpResponse:
-    connections = [offer(request, conf.deployment(alias)) for alias in conf.aliases()]
+    connections = [connection_status(request, conf.deployment(alias)) for alias in conf.aliases()]
     return _page(request, "connection", {"connections": connections})
 
 
@@ -71,7 +51,9 @@ def connect(request: HttpRequest, alias: str = conf.DEFAULT_ALIAS) -> HttpRespon
     deployment = deployment_or_404(alias)
     next_url = _safe_next(request.POST.get("next") or request.GET.get("next"))
     if request.method != "POST":
-        return _page(request, "connect", {"connection": offer(request, deployment, next_url), "next": next_url})
+        return _page(
+            request, "connect", {"connection": connection_status(request, deployment, next_url), "next": next_url}
+        )
     return start(request, deployment, next_url=next_url)
 
 
@@ -88,7 +70,7 @@ def callback(request: HttpRequest, alias: str = conf.DEFAULT_ALIAS) -> HttpRespo
         return HttpResponse(status=HTTPStatus.TOO_EARLY)
     try:
         response = _complete(request, deployment_or_404(alias), query)
-    except (Http404, protocol.MalformedCallback, flow.CallbackRejected, SignedOut) as error:
+    except (Http404, MalformedCallback, flow.CallbackRejected, SignedOut) as error:
         message = "A callback of user %(user_id)s to deployment %(deployment)s was rejected: %(error)s"
         who = request.user.pk
         log(logger, logging.WARNING, "callback.rejected", message, why=error, user_id=who, deployment=alias)
@@ -115,7 +97,7 @@ def disconnect(request: HttpRequest, alias: str = conf.DEFAULT_ALIAS) -> HttpRes
                 "You are disconnected: this site has forgotten the token. AIRisk cannot revoke it, and named no end of "
                 "it."
             )
-        elif not token.has_ended:
+        elif not token.is_expired:
             end = localtime(token.expires_at)
             until = f"{date_format(end, 'DATETIME_FORMAT')} {end:%Z}"
             text = _(
@@ -124,33 +106,6 @@ def disconnect(request: HttpRequest, alias: str = conf.DEFAULT_ALIAS) -> HttpRes
             ) % {"until": until}
         messages.success(request, text, fail_silently=True)
     return redirect(_safe_next(request.POST.get("next")) or home_url(request))
-
-
-def start(
-    request: HttpRequest, deployment: Deployment, *, next_url: str = "", for_application: bool = False
-) -> HttpResponse:
-    """Send this user's browser to AIRisk, or say why that is not possible."""
-    value = browsers.value_for(request)
-    browser = browsers.binding(request, value)
-    try:
-        _require_own_session(request)
-        right_host_url = hosts.on_right_host(request, deployment, next_url)
-        if right_host_url is not None and not for_application:
-            return redirect(right_host_url)
-        _require_right_host(right_host_url)
-        url = flow.begin(deployment, request.user, browser=browser, next_url=next_url, for_application=for_application)
-    except (flow.NoIdentity, SignedOut, AtAnotherHost) as error:
-        return problem_response(request, error)
-    response = _ToAIRisk(url)
-    browsers.keep(response, value)
-    return response
-
-
-class _ToAIRisk(HttpResponseRedirect):
-    """A redirect whose ``repr`` does not tell the state."""
-
-    def __repr__(self) -> str:
-        return "<redirect to AIRisk>"
 
 
 def _complete(request: HttpRequest, deployment: Deployment, query: Secret) -> HttpResponse:
@@ -171,49 +126,11 @@ def _complete(request: HttpRequest, deployment: Deployment, query: Secret) -> Ht
     return redirect(_safe_next(connected.pending.next) or home_url(request))
 
 
-def _require_own_session(request: HttpRequest) -> None:
-    """Refuse a session in which somebody acts as another user: a connection is made by its owner only."""
-    if impersonation.acts_for_another(request):
-        raise SignedOut
-
-
-def _require_right_host(right_host_url: str | None) -> None:
-    """Refuse a browser that comes back to a host where nobody is signed in, for want of a page to lead it to."""
-    if right_host_url is not None:
-        raise AtAnotherHost
-
-
-def offer(request: HttpRequest, deployment: Deployment, next_url: str = "") -> Connection:
-    """Return where this user stands, for a page that offers to connect.
-
-    :param next_url: path to lead to after connecting.
-    """
-    user: Any = request.user
-    connect_url, disconnect_url = (conf.page_url(name, deployment.alias, request) for name in ("connect", "disconnect"))
-    urls = connect_url, disconnect_url, hosts.on_right_host(request, deployment, next_url)
-    try:
-        token = TokenKeeper(deployment, user).check()
-    except ConnectionRequired:
-        stored = AIRiskToken.objects.primary().owned_by(user.pk, deployment.alias).first()
-        return Connection(deployment, deployment.userid_of(user), stored, False, *urls)  # noqa: FBT003 - is_usable
-    return Connection(deployment, token.userid, token, not token.needs_person, *urls)
-
-
 def _page(request: HttpRequest, name: str, context: dict[str, Any]) -> HttpResponse:
     """Show a page that offers to connect, to a browser that is recognized when it does."""
     response = render(request, f"airisk_oauth/{name}.html", context)
     browsers.keep(response, browsers.value_for(request))
     return response
-
-
-def deployment_or_404(alias: str) -> Deployment:
-    """Return the deployment that a URL names.
-
-    :raises Http404: there is none of this alias.
-    """
-    if alias not in conf.aliases():
-        raise Http404
-    return conf.deployment(alias)
 
 
 def _safe_next(url: str | None) -> str:

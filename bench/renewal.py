@@ -17,8 +17,8 @@ from django.core.cache import cache
 from django.utils import timezone
 
 from airisk_oauth import conf
-from airisk_oauth.report import RENEWED
-from airisk_oauth.sweep import Sweep
+from airisk_oauth.tokens.report import RENEWED
+from airisk_oauth.tokens.sweep import Sweep
 
 from .airisk import AIRisk
 from .contenders import Measure, Measurement

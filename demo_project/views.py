@@ -16,7 +16,9 @@ from airisk_oauth import AIRiskSession, conf
 from airisk_oauth.decorators import airisk_required
 from airisk_oauth.exceptions import AIRiskError, AIRiskUnavailable, ConnectionRequired
 from airisk_oauth.models import AIRiskToken
-from airisk_oauth.renewal import TokenKeeper
+from airisk_oauth.oauth.deployment import Deployment
+from airisk_oauth.tokens.renewal import TokenKeeper
+from airisk_oauth.userids import userid_of
 
 from .conversations import read_conversations
 from .models import Event
@@ -44,7 +46,7 @@ def home(request: HttpRequest) -> HttpResponse:
     token = AIRiskToken.objects.filter(user=request.user, deployment=deployment.alias).first()
     context = {
         "deployment": deployment,
-        "userid": deployment.userid_of(request.user),
+        "userid": userid_of(deployment, request.user),
         "token": token,
         "is_connected": token is not None and _is_usable(token, deployment, request.user),
         "trials": TRIALS,
@@ -54,7 +56,7 @@ def home(request: HttpRequest) -> HttpResponse:
     return render(request, "demo/home.html", context)
 
 
-def _is_usable(token: AIRiskToken, deployment: conf.Deployment, user: Any) -> bool:
+def _is_usable(token: AIRiskToken, deployment: Deployment, user: Any) -> bool:
     try:
         TokenKeeper(deployment, user).check()
     except ConnectionRequired:
@@ -63,7 +65,7 @@ def _is_usable(token: AIRiskToken, deployment: conf.Deployment, user: Any) -> bo
     return not token.needs_person
 
 
-def _life(token: Any, deployment: conf.Deployment) -> dict[str, Any]:
+def _life(token: Any, deployment: Deployment) -> dict[str, Any]:
     """How long the token lives, how long still, and in how long a time at its end a call renews it."""
     seconds_left = (token.expires_at - timezone.now()).total_seconds()
     renewed_in = token.expires_at - token.renew_at(deployment.renew_before)

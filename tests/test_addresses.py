@@ -19,8 +19,8 @@ from django.utils import translation
 from airisk_oauth import conf, views
 from airisk_oauth.exceptions import ConnectionRequired
 from airisk_oauth.models import AIRiskToken
-from airisk_oauth.renewal import TokenKeeper
 from airisk_oauth.sandbox.world import World
+from airisk_oauth.tokens.renewal import TokenKeeper
 from airisk_oauth.urls import urlpatterns as ours
 
 from . import site_views

@@ -26,7 +26,7 @@ from airisk_oauth.admin import AIRiskIdentityAdmin, AIRiskTokenAdmin
 from airisk_oauth.models import AIRiskIdentity, AIRiskToken, PendingAuthorization
 from airisk_oauth.sandbox.world import Caller, World
 from airisk_oauth.signals import token_disconnected, token_obtained
-from airisk_oauth.states import State, _Seconds, with_state
+from airisk_oauth.tokens.status import Status, _Seconds, with_status
 
 from .flows import at_each_request, authorize, give_token, start
 from .test_connecting import configure, hearing, rows, token_posts
@@ -120,45 +120,45 @@ def desk(staff: User) -> Client:
 
 # States
 
-STATES: list[tuple[State, str, dict[str, Any]]] = [
-    (State.LIVE, "with an hour left", {}),
-    (State.LIVE, "without an end", {"ends_in": None}),
-    (State.LIVE, "five minutes and more left", {"ends_in": 330}),
-    (State.LIVE, "more than a quarter of its life left", {"ends_in": 150, "life": 400}),
-    (State.LIVE, "by hand and not ended", {"deployment": "second"}),
-    (State.LIVE, "the application's", {"user": None}),
-    (State.LIVE, "of a deactivated user", {"is_active": False}),
-    (State.ENDING, "less than five minutes left", {"ends_in": 290}),
-    (State.ENDING, "less than a quarter of its life left", {"ends_in": 90, "life": 400}),
-    (State.ENDING, "renewed in the future", {"ends_in": 290, "life": -28800}),
-    (State.LIVE, "renewed in the future, and not about to end", {"ends_in": 330, "life": -28800}),
-    (State.ENDING, "by hand, less than its ten minutes left", {"deployment": "second", "ends_in": 500}),
-    (State.ENDED, "ended", {"ends_in": -60}),
-    (State.ENDED, "as good as ended", {"ends_in": 5}),
-    (State.ENDED, "of a short life, and an eighth of it left", {"ends_in": 4, "life": 40}),
-    (State.ENDING, "of a short life, and a quarter of it left", {"ends_in": 8, "life": 40}),
-    (State.ENDED, "ended, of an unknown deployment", {"deployment": GONE, "ends_in": -60}),
-    (State.RECONNECT, "refused", {"failure_kind": "refused", "failure_count": 1}),
-    (State.RECONNECT, "a person is asked for", {"failure_kind": "person", "failure_count": 1}),
-    (State.RECONNECT, "by hand and ended", {"deployment": "second", "ends_in": -60}),
-    (State.RECONNECT, "identity changed", {"userid": "user_1"}),
-    (State.RECONNECT, "identity removed", {"identity": None}),
-    (State.RECONNECT, "issued elsewhere", {"origin": "https://elsewhere.example:443"}),
-    (State.LIVE, "the application's, issued elsewhere", {"user": None, "origin": "https://elsewhere.example:443"}),
-    (State.RECONNECT, "identity on another deployment only", {"identity": "second"}),
-    (State.RECONNECT, "the application's, refused", {"user": None, "failure_kind": "refused", "failure_count": 1}),
-    (State.FAILING, "unavailable", {"failure_kind": "unavailable", "failure_count": 1, "ends_in": -60}),
-    (State.FAILING, "unusable answer", {"failure_kind": "invalid", "failure_count": 9}),
-    (State.FAILING, "never obtained", {"user": None, "sealed": "", "failure_kind": "invalid", "failure_count": 1}),
-    (State.UNREADABLE, "unknown key", {"key_id": "unknown"}),
-    (State.UNREADABLE, "unknown key and more", {"key_id": "unknown", "failure_kind": "refused", "failure_count": 1}),
-    (State.AWAITED, "not obtained", {"user": None, "sealed": "", "key_id": "", "ends_in": None}),
+STATES: list[tuple[Status, str, dict[str, Any]]] = [
+    (Status.LIVE, "with an hour left", {}),
+    (Status.LIVE, "without an end", {"ends_in": None}),
+    (Status.LIVE, "five minutes and more left", {"ends_in": 330}),
+    (Status.LIVE, "more than a quarter of its life left", {"ends_in": 150, "life": 400}),
+    (Status.LIVE, "by hand and not ended", {"deployment": "second"}),
+    (Status.LIVE, "the application's", {"user": None}),
+    (Status.LIVE, "of a deactivated user", {"is_active": False}),
+    (Status.ENDING, "less than five minutes left", {"ends_in": 290}),
+    (Status.ENDING, "less than a quarter of its life left", {"ends_in": 90, "life": 400}),
+    (Status.ENDING, "renewed in the future", {"ends_in": 290, "life": -28800}),
+    (Status.LIVE, "renewed in the future, and not about to end", {"ends_in": 330, "life": -28800}),
+    (Status.ENDING, "by hand, less than its ten minutes left", {"deployment": "second", "ends_in": 500}),
+    (Status.ENDED, "ended", {"ends_in": -60}),
+    (Status.ENDED, "as good as ended", {"ends_in": 5}),
+    (Status.ENDED, "of a short life, and an eighth of it left", {"ends_in": 4, "life": 40}),
+    (Status.ENDING, "of a short life, and a quarter of it left", {"ends_in": 8, "life": 40}),
+    (Status.ENDED, "ended, of an unknown deployment", {"deployment": GONE, "ends_in": -60}),
+    (Status.RECONNECT, "refused", {"failure_kind": "refused", "failure_count": 1}),
+    (Status.RECONNECT, "a person is asked for", {"failure_kind": "person", "failure_count": 1}),
+    (Status.RECONNECT, "by hand and ended", {"deployment": "second", "ends_in": -60}),
+    (Status.RECONNECT, "identity changed", {"userid": "user_1"}),
+    (Status.RECONNECT, "identity removed", {"identity": None}),
+    (Status.RECONNECT, "issued elsewhere", {"origin": "https://elsewhere.example:443"}),
+    (Status.LIVE, "the application's, issued elsewhere", {"user": None, "origin": "https://elsewhere.example:443"}),
+    (Status.RECONNECT, "identity on another deployment only", {"identity": "second"}),
+    (Status.RECONNECT, "the application's, refused", {"user": None, "failure_kind": "refused", "failure_count": 1}),
+    (Status.FAILING, "unavailable", {"failure_kind": "unavailable", "failure_count": 1, "ends_in": -60}),
+    (Status.FAILING, "unusable answer", {"failure_kind": "invalid", "failure_count": 9}),
+    (Status.FAILING, "never obtained", {"user": None, "sealed": "", "failure_kind": "invalid", "failure_count": 1}),
+    (Status.UNREADABLE, "unknown key", {"key_id": "unknown"}),
+    (Status.UNREADABLE, "unknown key and more", {"key_id": "unknown", "failure_kind": "refused", "failure_count": 1}),
+    (Status.AWAITED, "not obtained", {"user": None, "sealed": "", "key_id": "", "ends_in": None}),
 ]
 
 
 def states() -> dict[Any, str]:
     """The state of each token, as the database tells it."""
-    found: Any = with_state(AIRiskToken.objects.all())
+    found: Any = with_status(AIRiskToken.objects.all())
     return dict(found.values_list("pk", "state"))
 
 
@@ -193,7 +193,7 @@ def second_by_hand(settings: "Settings") -> None:
 
 @pytest.mark.usefixtures("second_by_hand", "db")
 @pytest.mark.parametrize(("state", "name", "values"), STATES, ids=[name for _state, name, _values in STATES])
-def test_a_token_has_a_state(state: State, name: str, values: dict[str, Any]) -> None:
+def test_a_token_has_a_state(state: Status, name: str, values: dict[str, Any]) -> None:
     token = store(name, values)
     assert states() == {token.pk: state}
 
@@ -202,10 +202,10 @@ def test_a_token_has_a_state(state: State, name: str, values: dict[str, Any]) ->
 def test_tokens_are_filtered_by_their_state_which_is_shown(admin_client: Client) -> None:
     # There is one token of the application only: the one that has not been obtained.
     stored = [(state, store(name, values)) for state, name, values in STATES if values.get("user", ...) is not None]
-    stored.append((State.AWAITED, store(*STATES[-1][1:])))
-    assert {state for state, _token in stored} == set(State)
+    stored.append((Status.AWAITED, store(*STATES[-1][1:])))
+    assert {state for state, _token in stored} == set(Status)
     assert states() == {token.pk: state for state, token in stored}
-    for state in State:
+    for state in Status:
         response = admin_client.get(tokens("changelist"), {"state": state.value})
         found = {token for its_state, token in stored if its_state == state}
         assert set(listed(response)) == found
@@ -222,14 +222,14 @@ def test_about_to_end_is_when_a_token_is_renewed(life: int, db: None) -> None:
         token = give_token(None, ends_in=left, renewed_at=timezone.now() - timedelta(seconds=life - left))
         renew_at = token.renew_at(300)
         assert renew_at is not None
-        expected = State.ENDING if renew_at <= timezone.now() else State.LIVE
+        expected = Status.ENDING if renew_at <= timezone.now() else Status.LIVE
         assert states() == {token.pk: expected}
 
 
 def test_where_the_site_has_its_own_userids_identities_are_not_looked_at(db: None, settings: "Settings") -> None:
     configure(settings, USERID="tests.test_connecting.next_answer")
     token = give_token(User.objects.create_user("tom"))
-    assert states() == {token.pk: State.LIVE}
+    assert states() == {token.pk: Status.LIVE}
 
 
 # The list, the page of a token

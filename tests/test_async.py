@@ -23,10 +23,10 @@ from django.test import AsyncRequestFactory
 from django.test.utils import CaptureQueriesContext
 
 from airisk_oauth import AIRiskSession, AsyncAIRiskClient
-from airisk_oauth.effects import Came, Obtain
 from airisk_oauth.exceptions import AIRiskInvalidResponse, AIRiskUnavailable
 from airisk_oauth.models import AIRiskToken
 from airisk_oauth.sandbox.world import World
+from airisk_oauth.tokens.effects import Came, Obtain
 from tests import pages
 from tests.flows import at_each_request, give_token, live_token, set_option, stored, token_requests
 from tests.support.chat import FIRST_LINE, QUESTION

@@ -10,7 +10,7 @@ from django.contrib.sessions.backends.db import SessionStore
 from django.test import Client
 from django.urls import include, path
 
-from airisk_oauth import browsers
+from airisk_oauth.connecting import browsers
 from airisk_oauth.models import AIRiskIdentity, AIRiskToken, PendingAuthorization
 from airisk_oauth.sandbox.world import World
 

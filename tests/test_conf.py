@@ -10,10 +10,12 @@ from django.contrib.auth.models import AnonymousUser, User
 from django.core.exceptions import ImproperlyConfigured
 
 import airisk_oauth
-from airisk_oauth import async_client, conf, sessions
-from airisk_oauth.conf import Deployment, aliases, deployment, is_userid, problems
+from airisk_oauth import conf
+from airisk_oauth.client import async_client, sessions
+from airisk_oauth.conf import aliases, deployment, is_userid, problems
 from airisk_oauth.models import AIRiskIdentity
-from airisk_oauth.userids import from_identity
+from airisk_oauth.oauth.deployment import Deployment
+from airisk_oauth.userids import from_identity, userid_of
 
 if TYPE_CHECKING:
     from pytest_django import Settings
@@ -313,13 +315,13 @@ def test_plain_http_to_another_host_is_for_debug_only(settings: "Settings", key:
 def test_a_userid_is_opaque(settings: "Settings", value: str) -> None:
     assert is_userid(value)
     assert found(settings, USERID="tests.test_conf.resolve_as_told") == []
-    assert deployment().userid_of(value) == value
+    assert userid_of(deployment(), value) == value
 
 
 @pytest.mark.parametrize("nobody", [None, ""])
 def test_a_user_without_userid_has_none(settings: "Settings", nobody: object) -> None:
     assert found(settings, USERID="tests.test_conf.resolve_as_told") == []
-    assert deployment().userid_of(nobody) is None
+    assert userid_of(deployment(), nobody) is None
 
 
 @pytest.mark.parametrize("nonsense", [42, True, b"user_42", ["user_42"], UUID(int=1), " x", "x\n", "x\0", "x" * 256])
@@ -327,19 +329,19 @@ def test_a_resolver_that_returns_nonsense_is_misconfigured(settings: "Settings",
     assert not is_userid(nonsense)
     assert found(settings, USERID="tests.test_conf.resolve_as_told") == []
     with pytest.raises(ImproperlyConfigured, match=r"tests\.test_conf\.resolve_as_told"):
-        deployment().userid_of(nonsense)
+        userid_of(deployment(), nonsense)
 
 
 def test_a_resolver_is_told_the_user_and_the_alias(settings: "Settings") -> None:
     options = {**REQUIRED, "USERID": "tests.test_conf.resolve_as_told"}
     settings.AIRISK_OAUTH = {"default": options, "second": options}
-    assert [deployment(alias).userid_of(str.upper) for alias in aliases()] == ["DEFAULT", "SECOND"]
+    assert [userid_of(deployment(alias), str.upper) for alias in aliases()] == ["DEFAULT", "SECOND"]
 
 
 def test_by_default_staff_say_who_a_user_is_on_each_deployment(mia: User) -> None:
     tom = User.objects.create_user("tom")
     AIRiskIdentity.objects.create(user=tom, deployment="second", userid="user_7")
-    assert [deployment(alias).userid_of(user) for user in (mia, tom) for alias in aliases()] == [
+    assert [userid_of(deployment(alias), user) for user in (mia, tom) for alias in aliases()] == [
         "user_42",
         None,
         None,
@@ -363,7 +365,7 @@ def test_the_package_offers_its_ways_to_call_and_nothing_else() -> None:
 @pytest.mark.parametrize(
     ("code", "unwanted"),
     [
-        ("import airisk_oauth.protocol, airisk_oauth.exceptions", ["django", "requests"]),
+        ("import airisk_oauth.oauth.token, airisk_oauth.oauth.authorization", ["django", "requests"]),
         ("import django; django.setup(); import airisk_oauth.urls", ["requests", "httpx2", "cryptography", "tqdm"]),
     ],
 )

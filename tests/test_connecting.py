@@ -34,13 +34,16 @@ from hypothesis import HealthCheck, example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from airisk_oauth import browsers, conf, flow
+from airisk_oauth import conf
+from airisk_oauth.connecting import browsers, flow
 from airisk_oauth.exceptions import ConnectionRequired
-from airisk_oauth.models import MAX_NEXT, MAX_PENDING, AIRiskIdentity, AIRiskToken, PendingAuthorization
-from airisk_oauth.protocol import MalformedCallback, Secret
+from airisk_oauth.models import MAX_NEXT, MAX_PENDING, NO_FAILURE, AIRiskIdentity, AIRiskToken, PendingAuthorization
+from airisk_oauth.oauth.authorization import MalformedCallback
+from airisk_oauth.oauth.code_flow import new_state, obtain_silently
+from airisk_oauth.oauth.messages import Secret
+from airisk_oauth.oauth.transport import OAuthClient
 from airisk_oauth.sandbox.world import Caller, World
 from airisk_oauth.signals import token_disconnected, token_obtained
-from airisk_oauth.transport import OAuthClient
 
 from .flows import authorize, connect, give_token, start
 
@@ -313,10 +316,10 @@ def test_reconnecting_replaces_the_token_and_forgets_failures(browser: Client, m
     token = AIRiskToken.objects.get()
     assert token.pk == old.pk
     assert token.access_token != "stored-token"
-    assert {name: getattr(token, name) for name in AIRiskToken.FAILED} == {
-        name: getattr(AIRiskToken(), name) for name in AIRiskToken.FAILED
+    assert {name: getattr(token, name) for name in NO_FAILURE} == {
+        name: getattr(AIRiskToken(), name) for name in NO_FAILURE
     }
-    assert not token.is_ended(timezone.now())
+    assert not token.is_expired_at(timezone.now())
 
 
 def test_the_signals_name_owner_and_deployment_and_no_more(
@@ -416,7 +419,7 @@ def test_a_state_is_random_and_only_its_hash_is_stored(browser: Client, airisk: 
 
 
 def test_no_state_comes_twice_and_nothing_can_be_read_in_one() -> None:
-    states = [flow.new_state() for _ in range(10_000)]
+    states = [new_state() for _ in range(10_000)]
     assert len(set(states)) == 10_000
     # Every letter turns up at every place, but at the last one, which holds two bits less.
     assert [len(set(letters)) for letters in zip(*states, strict=True)] == [64] * 42 + [16]
@@ -975,7 +978,7 @@ def test_where_airisk_shows_a_page_a_person_is_asked_for_on_the_deployment_that_
     airisk.switches.login_page = True
     deployment = conf.deployment("second")
     with OAuthClient(deployment) as client, pytest.raises(ConnectionRequired) as caught:
-        client.run(flow.obtain_silently(deployment, "user_42"))
+        client.run(obtain_silently(deployment, "user_42"))
     assert (str(caught.value), caught.value.deployment) == ("AIRisk asks for a person, in a browser.", "second")
     assert caught.value.__suppress_context__
 

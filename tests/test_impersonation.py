@@ -13,7 +13,7 @@ from django.http.response import HttpResponseBase
 from django.test import Client
 from django.urls import include, path
 
-from airisk_oauth import impersonation
+from airisk_oauth.connecting import impersonation
 from airisk_oauth.models import AIRiskIdentity, AIRiskToken, PendingAuthorization
 from airisk_oauth.sandbox.world import World
 

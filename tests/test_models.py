@@ -32,13 +32,17 @@ from airisk_oauth.models import (
     KEEP_SPENT,
     MAX_COOL_DOWN,
     MAX_PENDING,
+    NO_FAILURE,
     SKEW,
     AIRiskIdentity,
     AIRiskToken,
     PendingAuthorization,
 )
-from airisk_oauth.protocol import Secret, TokenGrant
+from airisk_oauth.oauth.messages import Secret, TokenGrant
 from airisk_oauth.sealing import Unreadable
+from airisk_oauth.tokens import leases
+from airisk_oauth.tokens.leases import save_and_release
+from airisk_oauth.tokens.outcomes import store
 from tests.flows import give_token
 
 if TYPE_CHECKING:
@@ -46,6 +50,8 @@ if TYPE_CHECKING:
 
 TOKEN = "canary-token"
 NOW = datetime.fromisoformat("2025-03-31T12:00:00+00:00")
+#: The columns of an issued token.
+ISSUED = ("sealed", "key_id", "origin", "expires_at", "renewed_at")
 HOUR = timedelta(hours=1)
 SEALED: dict[str, Any] = {"access_token": TOKEN}
 
@@ -66,7 +72,7 @@ def users(number: int) -> list[User]:
 
 def claim(lease: UUID, *rows: AIRiskToken, **options: Any) -> list[AIRiskToken]:
     chosen = tokens.filter(pk__in=[row.pk for row in rows]).order_by("pk")
-    return chosen.claim(lease, **{"now": timezone.now(), "seconds": 60, **options})
+    return leases.claim(chosen, lease, **{"now": timezone.now(), "seconds": 60, **options})
 
 
 def pks(rows: list[AIRiskToken]) -> set[Any]:
@@ -294,7 +300,7 @@ def test_lists_open_no_seal(mia: User, settings: "Settings") -> None:
 )
 def test_a_token_within_ten_seconds_of_its_end_has_ended(left: timedelta | None, ended: bool) -> None:
     assert SKEW.total_seconds() == 10
-    assert AIRiskToken(expires_at=None if left is None else NOW + left).is_ended(NOW) is ended
+    assert AIRiskToken(expires_at=None if left is None else NOW + left).is_expired_at(NOW) is ended
 
 
 @pytest.mark.parametrize(
@@ -334,9 +340,9 @@ FAILURES: list[AIRiskError] = [
 @pytest.mark.parametrize("error", FAILURES, ids=repr)
 def test_a_stored_failure_is_the_error_that_it_was(error: AIRiskError) -> None:
     token = tokens.create(deployment="second")
-    token.fail(error, NOW)
+    token.record_failure(error, NOW)
     token.save()
-    again = as_stored(token).failure()
+    again = as_stored(token).last_error()
     assert type(again) is type(error)
     if not isinstance(error, AIRiskUnavailable | AIRiskInvalidResponse):
         assert vars(again) == vars(error)
@@ -345,22 +351,22 @@ def test_a_stored_failure_is_the_error_that_it_was(error: AIRiskError) -> None:
 
 def test_what_an_error_said_at_the_longest_fits_its_row() -> None:
     token = tokens.create()
-    token.fail(AIRiskRefused(599, "r" * 120, "t" * 128), NOW)
+    token.record_failure(AIRiskRefused(599, "r" * 120, "t" * 128), NOW)
     token.save()
     assert as_stored(token).failure_reason == "r" * 120
 
 
 def test_another_kind_of_failure_leaves_nothing_of_the_one_before() -> None:
     token = AIRiskToken()
-    token.fail(FAILURES[0], NOW)
-    token.fail(AIRiskUnavailable("Down."), NOW)
+    token.record_failure(FAILURES[0], NOW)
+    token.record_failure(AIRiskUnavailable("Down."), NOW)
     assert (token.failure_status, token.failure_reason, token.failure_trace_id) == (None, "", "")
 
 
 def test_failures_are_counted_from_the_first_on_and_keep_the_token() -> None:
     token = AIRiskToken(**SEALED, expires_at=NOW + HOUR, renewed_at=NOW - HOUR)
     for number in range(3):
-        token.fail(AIRiskUnavailable("Down."), NOW + number * HOUR)
+        token.record_failure(AIRiskUnavailable("Down."), NOW + number * HOUR)
     assert (token.failure_count, token.failing_since, token.failed_at) == (3, NOW, NOW + 2 * HOUR)
     assert (token.access_token, token.expires_at, token.renewed_at) == (TOKEN, NOW + HOUR, NOW - HOUR)
 
@@ -372,7 +378,7 @@ def test_a_failure_pauses_half_a_minute_then_twice_as_long_up_to_an_hour(before:
     pauses = set()
     for _ in range(50):
         token = AIRiskToken(failure_count=before)
-        token.fail(AIRiskInvalidResponse("Odd."), NOW)
+        token.record_failure(AIRiskInvalidResponse("Odd."), NOW)
         assert token.retry_at is not None
         pauses.add(token.retry_at - NOW)
     assert pause <= min(pauses) < max(pauses) <= pause * 1.2
@@ -382,7 +388,7 @@ def test_a_failure_pauses_half_a_minute_then_twice_as_long_up_to_an_hour(before:
 @pytest.mark.parametrize(("before", "seconds"), [(0, 30), (7, 3840), (11, 61_440), (12, 86_400), (10_000, 86_400)])
 def test_pause_grows_to_a_day_where_a_person_is_needed(error: AIRiskError, before: int, seconds: int) -> None:
     token = AIRiskToken(failure_count=before)
-    token.fail(error, NOW)
+    token.record_failure(error, NOW)
     assert token.retry_at is not None
     assert timedelta(seconds=seconds) <= token.retry_at - NOW <= timedelta(seconds=seconds * 1.2)
 
@@ -390,18 +396,18 @@ def test_pause_grows_to_a_day_where_a_person_is_needed(error: AIRiskError, befor
 @pytest.mark.parametrize(("before", "asked", "least"), [(0, 60, 60), (0, 5, 30), (3, 60, 240), (0, None, 30)])
 def test_nobody_tries_again_before_airisk_asked_to(before: int, asked: float | None, least: float) -> None:
     token = AIRiskToken(failure_count=before)
-    token.fail(AIRiskUnavailable("Down.", retry_after=asked), NOW)
+    token.record_failure(AIRiskUnavailable("Down.", retry_after=asked), NOW)
     assert token.retry_at is not None
     assert timedelta(seconds=least) <= token.retry_at - NOW <= timedelta(seconds=least * 1.2)
 
 
 def test_a_renewal_brings_a_token_and_forgets_what_failed() -> None:
     token = AIRiskToken(**SEALED, failure_count=2)
-    token.fail(FAILURES[0], NOW)
-    token.renew(TokenGrant(Secret("new-token"), NOW + 2 * HOUR), NOW + HOUR)
+    token.record_failure(FAILURES[0], NOW)
+    token.apply(TokenGrant(Secret("new-token"), NOW + 2 * HOUR), NOW + HOUR)
     fresh = AIRiskToken()
     assert (token.access_token, token.expires_at, token.renewed_at) == ("new-token", NOW + 2 * HOUR, NOW + HOUR)
-    assert [getattr(token, name) for name in token.FAILED] == [getattr(fresh, name) for name in token.FAILED]
+    assert [getattr(token, name) for name in NO_FAILURE] == [getattr(fresh, name) for name in NO_FAILURE]
     assert not token.needs_person
 
 
@@ -411,7 +417,7 @@ def test_a_renewal_brings_a_token_and_forgets_what_failed() -> None:
 def test_connecting_makes_the_owners_one_row(mia: User) -> None:
     for user_id, userid in ((mia.pk, "user_42"), (None, "")):
         for brought in ("first", "second"):
-            stored = tokens.store(user_id, "default", userid, grant(brought))
+            stored = store(user_id, "default", userid, grant(brought))
             assert as_stored(stored).access_token == stored.access_token == brought
             assert (stored.user_id, stored.userid) == (user_id, userid)
     assert tokens.count() == 2
@@ -419,21 +425,21 @@ def test_connecting_makes_the_owners_one_row(mia: User) -> None:
 
 def test_connecting_replaces_everything_failures_and_lease_included(mia: User) -> None:
     old = give_token(mia, userid="user_41", obtained_at=NOW, last_used_at=NOW, renewed_at=NOW)
-    old.fail(FAILURES[0], NOW)
+    old.record_failure(FAILURES[0], NOW)
     old.save()
     claim(uuid4(), old)
     before = timezone.now()
-    tokens.store(mia.pk, "default", "user_42", grant(ends=None))
+    store(mia.pk, "default", "user_42", grant(ends=None))
     new, fresh = as_stored(old), AIRiskToken()
     assert (new.access_token, new.userid, new.expires_at) == ("new-token", "user_42", None)
     assert all(moment >= before for moment in (new.obtained_at, new.last_used_at, new.renewed_at))
     assert (new.lease, new.lease_until) == (None, None)
-    assert [getattr(new, name) for name in new.FAILED] == [getattr(fresh, name) for name in fresh.FAILED]
+    assert [getattr(new, name) for name in NO_FAILURE] == [getattr(fresh, name) for name in NO_FAILURE]
 
 
 @concurrently
 def test_connecting_twice_at_once_leaves_one_row(mia: User) -> None:
-    at_once(4, lambda: tokens.store(mia.pk, "default", "user_42", grant()))
+    at_once(4, lambda: store(mia.pk, "default", "user_42", grant()))
     assert tokens.get().access_token == "new-token"
 
 
@@ -464,13 +470,13 @@ def test_leased_rows_are_passed_over_and_lapsed_leases_taken() -> None:
 def test_a_claim_takes_the_first_so_many_in_the_order_asked_for() -> None:
     rows = [give_token(user, ends_in=3600 - number) for number, user in enumerate(users(5))]
     lease = uuid4()
-    taken = tokens.order_by("expires_at").claim(lease, now=timezone.now(), seconds=60, limit=2)
+    taken = leases.claim(tokens.order_by("expires_at"), lease, now=timezone.now(), seconds=60, limit=2)
     assert [token.pk for token in taken] == [rows[4].pk, rows[3].pk]
     assert pks(list(tokens.filter(lease=lease))) == pks(taken)
-    other = tokens.order_by("expires_at").claim(uuid4(), now=timezone.now(), seconds=60, limit=2)
+    other = leases.claim(tokens.order_by("expires_at"), uuid4(), now=timezone.now(), seconds=60, limit=2)
     assert [token.pk for token in other] == [rows[2].pk, rows[1].pk]
     # As after a connection that broke before it brought the answer.
-    again = tokens.order_by("expires_at").claim(lease, now=timezone.now(), seconds=60, limit=2)
+    again = leases.claim(tokens.order_by("expires_at"), lease, now=timezone.now(), seconds=60, limit=2)
     assert [token.pk for token in again] == [rows[4].pk, rows[3].pk]
 
 
@@ -532,9 +538,9 @@ def test_settling_writes_what_changed_and_gives_the_lease_up() -> None:
     lease, now = uuid4(), timezone.now()
     claimed = claim(lease, *rows)
     for number, token in enumerate(claimed):
-        token.renew(grant(f"token-{number}", None if number else HOUR), now)
+        token.apply(grant(f"token-{number}", None if number else HOUR), now)
         token.last_used_at = NOW
-    assert tokens.settle(claimed, lease, AIRiskToken.RENEWED) == claimed
+    assert save_and_release(claimed, lease, ISSUED) == claimed
     written = list(tokens.order_by("pk"))
     assert [token.access_token for token in written] == ["token-0", "token-1", "token-2"]
     assert [token.expires_at for token in written] == [claimed[0].expires_at, None, None]
@@ -547,22 +553,22 @@ def test_settling_writes_each_failure_to_its_own_row() -> None:
     claimed = claim(lease, *(give_token(user) for user in users(len(FAILURES))))
     for number, (token, error) in enumerate(zip(claimed, FAILURES, strict=True)):
         token.failure_count = number
-        token.fail(error, NOW + number * HOUR)
-    assert tokens.settle(claimed, lease, AIRiskToken.FAILED) == claimed
+        token.record_failure(error, NOW + number * HOUR)
+    assert save_and_release(claimed, lease, NO_FAILURE) == claimed
     for token in claimed:
         row = as_stored(token)
-        assert [getattr(row, name) for name in row.FAILED] == [getattr(token, name) for name in row.FAILED]
+        assert [getattr(row, name) for name in NO_FAILURE] == [getattr(token, name) for name in NO_FAILURE]
 
 
 def test_settling_takes_one_statement(django_assert_num_queries: "DjangoAssertNumQueries") -> None:
     lease = uuid4()
     claimed = claim(lease, *(give_token(user) for user in users(4)))
     for token in claimed:
-        token.renew(grant(), NOW)
+        token.apply(grant(), NOW)
     with django_assert_num_queries(1):
-        tokens.settle(claimed, lease, AIRiskToken.RENEWED + AIRiskToken.FAILED)
+        save_and_release(claimed, lease, (*ISSUED, *NO_FAILURE))
     with django_assert_num_queries(0):
-        assert tokens.settle([], lease) == []
+        assert save_and_release([], lease) == []
 
 
 @pytest.mark.parametrize("how", ["lapsed", "connected", "disconnected", "settled"])
@@ -575,15 +581,15 @@ def test_a_row_whose_lease_was_lost_is_left_as_it_is_and_the_others_written(how:
         another = uuid4()
         assert pks(claim(another, lost)) == {lost.pk}
     elif how == "connected":
-        tokens.store(lost.user_id, "default", "user_42", grant("connected"))
+        store(lost.user_id, "default", "user_42", grant("connected"))
     elif how == "disconnected":
         tokens.filter(pk=lost.pk).delete()
     else:
-        tokens.settle([token for token in claimed if token.pk == lost.pk], lease)
+        save_and_release([token for token in claimed if token.pk == lost.pk], lease)
     before = list(tokens.filter(pk=lost.pk).values())
     for token in claimed:
-        token.renew(grant("too late"), timezone.now())
-    assert pks(tokens.settle(claimed, lease, AIRiskToken.RENEWED)) == {kept.pk}
+        token.apply(grant("too late"), timezone.now())
+    assert pks(save_and_release(claimed, lease, ISSUED)) == {kept.pk}
     assert list(tokens.filter(pk=lost.pk).values()) == before
     assert as_stored(kept).access_token == "too late"
     assert as_stored(kept).lease is None
@@ -594,8 +600,8 @@ def test_a_lease_of_which_all_rows_were_lost_settles_nothing() -> None:
     rows = [give_token(user) for user in users(2)]
     claimed = claim(uuid4(), *rows)
     for token in claimed:
-        token.renew(grant("too late"), timezone.now())
-    assert tokens.settle(claimed, uuid4(), AIRiskToken.RENEWED) == []
+        token.apply(grant("too late"), timezone.now())
+    assert save_and_release(claimed, uuid4(), ISSUED) == []
     assert {token.access_token for token in tokens.all()} == {"stored-token"}
     assert not tokens.filter(lease=None).exists()
 

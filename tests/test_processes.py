@@ -15,9 +15,10 @@ import pytest
 from django.contrib.auth.models import User
 from django.db import OperationalError, connection
 
-from airisk_oauth import conf, renewal
+from airisk_oauth import conf
 from airisk_oauth.models import AIRiskToken
 from airisk_oauth.sandbox.world import Caller, World
+from airisk_oauth.tokens import leases
 from tests.flows import give_token, live_token, token_requests
 from tests.test_renewal import keeper, on_postgresql_only, travel, until
 from tests.test_sweep import crowd, renewed_of
@@ -141,7 +142,7 @@ def test_a_worker_killed_half_way_holds_its_token_for_the_lease_and_no_longer(
     row = AIRiskToken.objects.get()
     assert (row.sealed, row.failure_count) == (token.sealed, 0)
     assert keeper(mia).renew() is False
-    travel(monkeypatch, renewal.lease_seconds(conf.deployment()) + 1)
+    travel(monkeypatch, leases.lease_seconds(conf.deployment()) + 1)
     assert airisk.caller_of(keeper(mia).access().token) == Caller("client-1", "user_42")
 
 

@@ -13,29 +13,21 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from airisk_oauth.exceptions import AIRiskError, AIRiskInvalidResponse, AIRiskRefused, AIRiskUnavailable
-from airisk_oauth.protocol import (
-    MAX_BODY,
-    MAX_DEPTH,
-    MAX_LIFE,
+from airisk_oauth.oauth.authorization import (
     MAX_QUERY,
-    MAX_RETRY_AFTER,
-    MAX_TOKEN,
-    Call,
     Callback,
     MalformedCallback,
     PageShown,
-    Reply,
-    Secret,
-    TokenGrant,
     authorization_url,
     check_not_refused,
-    origin_of,
     own_page,
     read_authorization,
     read_callback,
-    read_token,
-    token_form,
 )
+from airisk_oauth.oauth.deployment import Deployment, origin_of
+from airisk_oauth.oauth.messages import MAX_BODY, MAX_TOKEN, OAuthRequest, OAuthResponse, Secret, TokenGrant
+from airisk_oauth.oauth.refusals import MAX_DEPTH, MAX_RETRY_AFTER
+from airisk_oauth.oauth.token import MAX_LIFE, parse_token_response, token_form
 
 NOW = datetime(2025, 3, 31, 12, tzinfo=UTC)
 REDIRECT_URI = "https://app.example.com/airisk/callback/"
@@ -49,21 +41,21 @@ PROBLEM = {"type": "https://tools.ietf.org/html/rfc9110#section-15.5.2", "title"
 quickly = settings(max_examples=100, deadline=None)
 
 
-def answer(**values: Any) -> Reply:
+def answer(**values: Any) -> OAuthResponse:
     """The token endpoint's answer, with these members instead of its usual ones."""
-    return Reply(200, json.dumps({"access_token": TOKEN, **values}).encode(), content_type="application/json")
+    return OAuthResponse(200, json.dumps({"access_token": TOKEN, **values}).encode(), content_type="application/json")
 
 
-def problem(status: int = 401, **values: Any) -> Reply:
+def problem(status: int = 401, **values: Any) -> OAuthResponse:
     body = json.dumps({**PROBLEM, "traceId": TRACE, **values}).encode()
-    return Reply(status, body, content_type="application/problem+json; charset=utf-8")
+    return OAuthResponse(status, body, content_type="application/problem+json; charset=utf-8")
 
 
-def redirect(query: str, target: str = REDIRECT_URI) -> Reply:
-    return Reply(302, location=f"{target}?{query}")
+def redirect(query: str, target: str = REDIRECT_URI) -> OAuthResponse:
+    return OAuthResponse(302, location=f"{target}?{query}")
 
 
-def code_of(reply: Reply) -> Secret:
+def code_of(reply: OAuthResponse) -> Secret:
     return read_authorization(reply, endpoint=ENDPOINT, redirect_uri=REDIRECT_URI, state=STATE)
 
 
@@ -84,17 +76,14 @@ def assert_silent(error: BaseException, canaries: tuple[str, ...] = CANARIES) ->
 # What is sent
 
 
+def deployment(**options: Any) -> Deployment:
+    required: dict[str, Any] = {"base_url": "https://demo.aicrisk.com", "client_id": "c&1", "client_secret": SECRET}
+    return Deployment("default", redirect_uri=REDIRECT_URI, **required, **options)
+
+
 @pytest.mark.parametrize("userid", ["user_42", "", "ü & ?=/+", None])
 def test_the_authorization_url_carries_the_documented_parameters_and_no_other(userid: str | None) -> None:
-    url = authorization_url(
-        "https://demo.aicrisk.com/api/oauth2",
-        client_id="c&1",
-        redirect_uri=REDIRECT_URI,
-        state=STATE,
-        userid=userid,
-        extra={},
-    )
-    endpoint, _, query = url.partition("?")
+    endpoint, _, query = authorization_url(deployment(), state=STATE, userid=userid).partition("?")
     sent = [("client_id", "c&1"), ("redirect_uri", REDIRECT_URI), ("state", STATE)]
     assert endpoint == "https://demo.aicrisk.com/api/oauth2"
     assert parse_qsl(query, keep_blank_values=True) == sent + ([] if userid is None else [("userid", userid)])
@@ -102,29 +91,19 @@ def test_the_authorization_url_carries_the_documented_parameters_and_no_other(us
 
 @pytest.mark.parametrize("userid", ["user_42", None])
 def test_the_token_form_carries_the_documented_fields_and_no_other(userid: str | None) -> None:
-    form = token_form(
-        code=CODE, client_id="client-1", client_secret=SECRET, redirect_uri=REDIRECT_URI, userid=userid, extra={}
-    )
-    sent = {"code": CODE, "client_id": "client-1", "client_secret": SECRET, "redirect_uri": REDIRECT_URI}
+    sent = {"code": CODE, "client_id": "c&1", "client_secret": SECRET, "redirect_uri": REDIRECT_URI}
+    form = token_form(deployment(), code=CODE, userid=userid)
     assert form == (sent if userid is None else {**sent, "userid": userid})
 
 
 def test_extra_parameters_are_added_and_replace_none_of_the_protocols_own() -> None:
     extra = {"response_type": "code", "state": "evil", "code": "evil", "client_secret": "evil", "userid": "evil"}
-    url = authorization_url(
-        "https://a.example/", client_id="c", redirect_uri=REDIRECT_URI, state=STATE, userid="user_42", extra=extra
-    )
-    query = dict(parse_qsl(url.partition("?")[2]))
+    strict = deployment(extra_authorize_params=extra, extra_token_params=extra)
+    query = dict(parse_qsl(authorization_url(strict, state=STATE, userid="user_42").partition("?")[2]))
     assert (query["response_type"], query["state"], query["userid"]) == ("code", STATE, "user_42")
-    form = token_form(
-        code=CODE, client_id="c", client_secret=SECRET, redirect_uri=REDIRECT_URI, userid="user_42", extra=extra
-    )
-    assert (form["response_type"], form["code"], form["client_secret"], form["userid"]) == (
-        "code",
-        CODE,
-        SECRET,
-        "user_42",
-    )
+    form = token_form(strict, code=CODE, userid="user_42")
+    own = (form["code"], form["client_secret"], form["userid"])
+    assert (form["response_type"], own) == ("code", (CODE, SECRET, "user_42"))
 
 
 # What no repr shows
@@ -135,13 +114,13 @@ def test_extra_parameters_are_added_and_replace_none_of_the_protocols_own() -> N
     [
         Secret(TOKEN),
         TokenGrant(Secret(TOKEN), NOW),
-        Reply(200, TOKEN.encode(), location=f"{REDIRECT_URI}?code={CODE}"),
-        Call("POST", f"{REDIRECT_URI}?{STATE}", {"code": CODE}),
+        OAuthResponse(200, TOKEN.encode(), location=f"{REDIRECT_URI}?code={CODE}"),
+        OAuthRequest("POST", f"{REDIRECT_URI}?{STATE}", {"code": CODE}),
         read_callback(f"code={CODE}&state={STATE}"),
         read_callback(f"error=access_denied&error_description={CODE}&state={STATE}"),
-        token_form(code=CODE, client_id="c", client_secret=SECRET, redirect_uri="r", userid=None, extra={}),
-        authorization_url("https://a.example/", client_id="c", redirect_uri="r", state=STATE, userid=None, extra={}),
-        read_token(answer(), now=NOW),
+        token_form(deployment(), code=CODE, userid=None),
+        authorization_url(deployment(), state=STATE, userid=None),
+        parse_token_response(answer(), now=NOW),
         code_of(redirect(f"code={CODE}&state={STATE}")),
     ],
     ids=lambda value: type(value).__name__,
@@ -167,13 +146,15 @@ def test_of_a_response_is_taken_what_counts() -> None:
         "retry-after": "17",
         "x": "y",
     }
-    assert Reply.of(302, headers, b"body") == Reply(302, b"body", "/There", "application/json; charset=utf-8", "17")
-    assert Reply.of(200, {}, b"") == Reply(200, b"", None, "", "")
+    assert OAuthResponse.of(302, headers, b"body") == OAuthResponse(
+        302, b"body", "/There", "application/json; charset=utf-8", "17"
+    )
+    assert OAuthResponse.of(200, {}, b"") == OAuthResponse(200, b"", None, "", "")
 
 
 def test_a_body_that_is_too_long_to_read_is_no_token() -> None:
     with pytest.raises(AIRiskInvalidResponse) as raised:
-        Reply.of(200, {"location": CODE}, None)
+        OAuthResponse.of(200, {"location": CODE}, None)
     assert str(raised.value) == "AIRisk's answer is longer than any token."
     assert_silent(raised.value)
 
@@ -280,19 +261,19 @@ def test_a_redirect_to_us_with_our_state_brings_the_code(status: int) -> None:
 @pytest.mark.parametrize(
     "reply",
     [
-        Reply(200, b"<html>Allow?</html>", content_type="text/html"),
-        Reply(204),
-        Reply(302),
-        Reply(200, location=f"{REDIRECT_URI}?code={CODE}&state={STATE}"),
-        Reply(299, location=f"{REDIRECT_URI}?code={CODE}&state={STATE}"),
-        Reply(302, location=""),
-        Reply(302, location="/login?code=1&state=2"),
-        Reply(302, location="/login?error="),
-        Reply(302, location="/login?ReturnUrl=%2Fapi%2Foauth2%3Ferror%3Dx"),
-        Reply(302, location="https://login.example/?error=access_denied"),
-        Reply(302, location="https://[?error=access_denied"),
-        Reply(302, b"{}", location="/login", content_type="application/json"),
-        Reply(200, b"{}", content_type="text/plain"),
+        OAuthResponse(200, b"<html>Allow?</html>", content_type="text/html"),
+        OAuthResponse(204),
+        OAuthResponse(302),
+        OAuthResponse(200, location=f"{REDIRECT_URI}?code={CODE}&state={STATE}"),
+        OAuthResponse(299, location=f"{REDIRECT_URI}?code={CODE}&state={STATE}"),
+        OAuthResponse(302, location=""),
+        OAuthResponse(302, location="/login?code=1&state=2"),
+        OAuthResponse(302, location="/login?error="),
+        OAuthResponse(302, location="/login?ReturnUrl=%2Fapi%2Foauth2%3Ferror%3Dx"),
+        OAuthResponse(302, location="https://login.example/?error=access_denied"),
+        OAuthResponse(302, location="https://[?error=access_denied"),
+        OAuthResponse(302, b"{}", location="/login", content_type="application/json"),
+        OAuthResponse(200, b"{}", content_type="text/plain"),
         *(
             redirect(f"code={CODE}&state={STATE}", target)
             for target in (
@@ -310,7 +291,7 @@ def test_a_redirect_to_us_with_our_state_brings_the_code(status: int) -> None:
     ],
     ids=lambda reply: f"{reply.status} {reply.location or ''}",
 )
-def test_a_page_or_a_redirect_elsewhere_asks_for_a_person(reply: Reply) -> None:
+def test_a_page_or_a_redirect_elsewhere_asks_for_a_person(reply: OAuthResponse) -> None:
     with pytest.raises(PageShown) as raised:
         code_of(reply)
     assert_silent(raised.value)
@@ -362,7 +343,7 @@ def test_a_status_that_refuses_counts_more_than_a_location() -> None:
     [
         problem()._replace(status=200),
         *(
-            Reply(302, location=f"{place}?error=Unauthorized&traceId={TRACE}")
+            OAuthResponse(302, location=f"{place}?error=Unauthorized&traceId={TRACE}")
             for place in (
                 "/api/oauth2/Error",
                 "Error",
@@ -374,7 +355,7 @@ def test_a_status_that_refuses_counts_more_than_a_location() -> None:
     ],
     ids=lambda reply: f"{reply.status} {reply.location or ''}",
 )
-def test_json_or_own_error_address_is_a_refusal(reply: Reply) -> None:
+def test_json_or_own_error_address_is_a_refusal(reply: OAuthResponse) -> None:
     with pytest.raises(AIRiskRefused) as raised:
         code_of(reply)
     status = 401 if reply.status == 200 else 302
@@ -382,15 +363,15 @@ def test_json_or_own_error_address_is_a_refusal(reply: Reply) -> None:
     assert_silent(raised.value)
 
 
-def json_reply(http_status: int = 200, **members: Any) -> Reply:
-    return Reply(http_status, json.dumps(members).encode(), content_type="application/json")
+def json_reply(http_status: int = 200, **members: Any) -> OAuthResponse:
+    return OAuthResponse(http_status, json.dumps(members).encode(), content_type="application/json")
 
 
 @pytest.mark.parametrize(
     ("reply", "refused"),
     [
         (json_reply(), (200, "", "")),
-        (Reply(200, b"{", content_type="application/json"), (200, "", "")),
+        (OAuthResponse(200, b"{", content_type="application/json"), (200, "", "")),
         (
             json_reply(error="invalid_request", error_description="Invalid userid"),
             (200, "invalid_request: Invalid userid", ""),
@@ -400,11 +381,11 @@ def json_reply(http_status: int = 200, **members: Any) -> Reply:
         (json_reply(error="access_denied", status=500), (200, "access_denied", "")),
         (json_reply(error=f"{STATE}", error_description="a\x1b[31m", traceId=STATE), (200, "", "")),
         (json_reply(400, error="access_denied", status=401), (400, "access_denied", "")),
-        (Reply(302, location=f"/e?error={STATE}&error_description=%1B%5B31m&traceId=a%20b"), (302, "", "")),
-        (Reply(302, location="/e?error=no&error_description=Invalid+userid"), (302, "no: Invalid userid", "")),
+        (OAuthResponse(302, location=f"/e?error={STATE}&error_description=%1B%5B31m&traceId=a%20b"), (302, "", "")),
+        (OAuthResponse(302, location="/e?error=no&error_description=Invalid+userid"), (302, "no: Invalid userid", "")),
     ],
 )
-def test_refusal_in_json_keeps_only_plain_words(reply: Reply, refused: tuple[int, str, str]) -> None:
+def test_refusal_in_json_keeps_only_plain_words(reply: OAuthResponse, refused: tuple[int, str, str]) -> None:
     with pytest.raises(AIRiskRefused) as raised:
         code_of(reply)
     assert (raised.value.status, raised.value.reason, raised.value.trace_id) == refused
@@ -437,19 +418,19 @@ def test_refusal_in_json_keeps_only_plain_words(reply: Reply, refused: tuple[int
     ],
 )
 def test_only_a_page_of_airisks_own_is_looked_at(location: str | None, looked_at: str | None) -> None:
-    assert own_page(Reply(302, location=location), endpoint=ENDPOINT, redirect_uri=REDIRECT_URI) == looked_at
-    assert own_page(Reply(200, location=location), endpoint=ENDPOINT, redirect_uri=REDIRECT_URI) is None
+    assert own_page(OAuthResponse(302, location=location), endpoint=ENDPOINT, redirect_uri=REDIRECT_URI) == looked_at
+    assert own_page(OAuthResponse(200, location=location), endpoint=ENDPOINT, redirect_uri=REDIRECT_URI) is None
 
 
 def test_redirect_uri_on_airisks_host_is_no_page() -> None:
     ours = f"{AIRISK}/airisk/callback/"
     for query in ("", "?x=y", "?x=y?z"):
-        assert own_page(Reply(302, location=ours + query), endpoint=ENDPOINT, redirect_uri=ours) is None
+        assert own_page(OAuthResponse(302, location=ours + query), endpoint=ENDPOINT, redirect_uri=ours) is None
 
 
 @pytest.mark.parametrize(("status", "is_redirect"), [(299, False), (300, True), (399, True), (400, False)])
 def test_every_redirect_and_no_other_leads_on(status: int, is_redirect: bool) -> None:
-    reply = Reply(status, b"{}", location="/Error", content_type="application/json")
+    reply = OAuthResponse(status, b"{}", location="/Error", content_type="application/json")
     page = own_page(reply, endpoint=ENDPOINT, redirect_uri=REDIRECT_URI)
     assert page == (f"{AIRISK}/Error" if is_redirect else None)
     if is_redirect:
@@ -461,32 +442,34 @@ def test_every_redirect_and_no_other_leads_on(status: int, is_redirect: bool) ->
 
 def test_addresses_are_read_up_to_their_limit() -> None:
     longest = "/" + "x" * (MAX_QUERY - len(AIRISK) - 1)
-    assert own_page(Reply(302, location=longest), endpoint=ENDPOINT, redirect_uri=REDIRECT_URI) == AIRISK + longest
+    assert (
+        own_page(OAuthResponse(302, location=longest), endpoint=ENDPOINT, redirect_uri=REDIRECT_URI) == AIRISK + longest
+    )
     query = "error=no&x=" + "x" * (MAX_QUERY - 11)
     with pytest.raises(AIRiskRefused):
-        code_of(Reply(302, location=f"/Error?{query}"))
+        code_of(OAuthResponse(302, location=f"/Error?{query}"))
     with pytest.raises(PageShown):
-        code_of(Reply(302, location=f"/Error?{query}x"))
+        code_of(OAuthResponse(302, location=f"/Error?{query}x"))
 
 
 @pytest.mark.parametrize(
     ("reply", "error"),
     [
-        (Reply(200, b"<html>", content_type="text/html"), None),
-        (Reply(401, b"<html>", content_type="text/html"), None),
-        (Reply(302, location="/login"), None),
-        (Reply(302, b"{}", location="/login", content_type="application/json"), None),
-        (Reply(200, b"Sign in", content_type="text/plain"), None),
-        (Reply(400, b"Invalid userid", content_type="text/plain"), AIRiskRefused),
-        (Reply(302, b"{}", content_type="application/json"), AIRiskRefused),
+        (OAuthResponse(200, b"<html>", content_type="text/html"), None),
+        (OAuthResponse(401, b"<html>", content_type="text/html"), None),
+        (OAuthResponse(302, location="/login"), None),
+        (OAuthResponse(302, b"{}", location="/login", content_type="application/json"), None),
+        (OAuthResponse(200, b"Sign in", content_type="text/plain"), None),
+        (OAuthResponse(400, b"Invalid userid", content_type="text/plain"), AIRiskRefused),
+        (OAuthResponse(302, b"{}", content_type="application/json"), AIRiskRefused),
         (problem(), AIRiskRefused),
-        (Reply(429, b"<html>", content_type="text/html"), AIRiskUnavailable),
-        (Reply(500, b"<html>", content_type="text/html"), AIRiskUnavailable),
-        (Reply(499, b"<html>", content_type="text/html"), None),
+        (OAuthResponse(429, b"<html>", content_type="text/html"), AIRiskUnavailable),
+        (OAuthResponse(500, b"<html>", content_type="text/html"), AIRiskUnavailable),
+        (OAuthResponse(499, b"<html>", content_type="text/html"), None),
         (problem(429), AIRiskUnavailable),
     ],
 )
-def test_page_that_is_no_refusal_is_let_pass(reply: Reply, error: type[AIRiskError] | None) -> None:
+def test_page_that_is_no_refusal_is_let_pass(reply: OAuthResponse, error: type[AIRiskError] | None) -> None:
     if error is None:
         check_not_refused(reply, secrets=(STATE,))
     else:
@@ -501,8 +484,11 @@ def test_page_that_is_no_refusal_is_let_pass(reply: Reply, error: type[AIRiskErr
 @pytest.mark.parametrize(
     ("reply", "refused"),
     [
-        (Reply(400, b"Invalid client_id", content_type="text/plain; charset=utf-8"), (400, "Invalid client_id", "")),
-        (Reply(400, b" Invalid Code\r\n", content_type="text/plain"), (400, "Invalid Code", "")),
+        (
+            OAuthResponse(400, b"Invalid client_id", content_type="text/plain; charset=utf-8"),
+            (400, "Invalid client_id", ""),
+        ),
+        (OAuthResponse(400, b" Invalid Code\r\n", content_type="text/plain"), (400, "Invalid Code", "")),
         (problem(), (401, "Unauthorized", TRACE)),
         (problem(403, title="Forbidden", traceId=None), (403, "Forbidden", "")),
         (problem()._replace(content_type="application/json"), (401, "Unauthorized", TRACE)),
@@ -514,18 +500,18 @@ def test_page_that_is_no_refusal_is_let_pass(reply: Reply, error: type[AIRiskErr
         (problem(title="a" * 121, traceId="a" * 129), (401, "", "")),
         (problem(title="<b>\r\nX: y", traceId="00-1\r\nX: y"), (401, "", "")),
         (problem(title="Unauthorisé", traceId="<script>"), (401, "", "")),
-        (Reply(404, b"<html>Not found</html>", content_type="text/html"), (404, "", "")),
-        (Reply(400, b"<html>Bad request</html>", content_type="text/html"), (400, "", "")),
-        (Reply(400, b"Invalid\nCode", content_type="text/plain"), (400, "", "")),
-        (Reply(400, b"Invalid \xff", content_type="text/plain"), (400, "", "")),
-        (Reply(400, b"a" * 2**20, content_type="text/plain"), (400, "", "")),
-        (Reply(499), (499, "", "")),
+        (OAuthResponse(404, b"<html>Not found</html>", content_type="text/html"), (404, "", "")),
+        (OAuthResponse(400, b"<html>Bad request</html>", content_type="text/html"), (400, "", "")),
+        (OAuthResponse(400, b"Invalid\nCode", content_type="text/plain"), (400, "", "")),
+        (OAuthResponse(400, b"Invalid \xff", content_type="text/plain"), (400, "", "")),
+        (OAuthResponse(400, b"a" * 2**20, content_type="text/plain"), (400, "", "")),
+        (OAuthResponse(499), (499, "", "")),
     ],
 )
 def test_a_refusal_keeps_status_reason_and_trace_where_they_are_plain(
-    reply: Reply, refused: tuple[int, str, str]
+    reply: OAuthResponse, refused: tuple[int, str, str]
 ) -> None:
-    for read in (code_of, lambda reply: read_token(reply, now=NOW)):
+    for read in (code_of, lambda reply: parse_token_response(reply, now=NOW)):
         with pytest.raises(AIRiskRefused) as raised:
             read(reply)
         assert (raised.value.status, raised.value.reason, raised.value.trace_id) == refused
@@ -536,15 +522,15 @@ def test_a_refusal_keeps_status_reason_and_trace_where_they_are_plain(
 @pytest.mark.parametrize(
     "reply",
     [
-        Reply(400, f"Invalid Code {CODE}".encode(), content_type="text/plain"),
-        Reply(400, SECRET.encode(), content_type="text/plain"),
+        OAuthResponse(400, f"Invalid Code {CODE}".encode(), content_type="text/plain"),
+        OAuthResponse(400, SECRET.encode(), content_type="text/plain"),
         problem(title=f"{SECRET} is wrong", traceId=f"00-{CODE}"),
         problem(title=STATE, traceId=STATE),
     ],
 )
-def test_a_refusal_never_repeats_what_was_sent(reply: Reply) -> None:
+def test_a_refusal_never_repeats_what_was_sent(reply: OAuthResponse) -> None:
     with pytest.raises(AIRiskRefused) as raised:
-        read_token(reply, now=NOW, secrets=(CODE, SECRET, STATE, ""))
+        parse_token_response(reply, now=NOW, secrets=(CODE, SECRET, STATE, ""))
     assert_silent(raised.value)
     assert (raised.value.reason, raised.value.trace_id) == ("", "")
 
@@ -573,7 +559,7 @@ def test_a_refused_authorization_never_repeats_the_state() -> None:
 )
 def test_an_outage_says_how_long_airisk_asked_to_wait(status: int, header: str, seconds: float | None) -> None:
     reply = problem(status, title=TOKEN)._replace(retry_after=header)
-    for read in (code_of, lambda reply: read_token(reply, now=NOW)):
+    for read in (code_of, lambda reply: parse_token_response(reply, now=NOW)):
         with pytest.raises(AIRiskUnavailable) as raised:
             read(reply)
         assert str(raised.value) == f"AIRisk answered with status {status}."
@@ -595,37 +581,37 @@ def test_an_outage_says_how_long_airisk_asked_to_wait(status: int, header: str, 
     ],
 )
 def test_date_to_retry_after_counts_from_airisk_s(date: str, retry_after: str, seconds: float | None) -> None:
-    reply = Reply.of(503, {"date": date, "retry-after": retry_after}, b"", now=NOW)
+    reply = OAuthResponse.of(503, {"date": date, "retry-after": retry_after}, b"", now=NOW)
     with pytest.raises(AIRiskUnavailable) as raised:
-        read_token(reply, now=NOW)
+        parse_token_response(reply, now=NOW)
     assert raised.value.retry_after == seconds
 
 
 # The token endpoint: the token
 
 
-def nested(depth: int) -> Reply:
+def nested(depth: int) -> OAuthResponse:
     """An object that holds so many more within one another."""
     inner = '"]}[{\\"' + "[{" * 30 + '"'
-    return Reply(200, f'{{"access_token": "{TOKEN}", "x": {"[" * depth}{inner}{"]" * depth}}}'.encode())
+    return OAuthResponse(200, f'{{"access_token": "{TOKEN}", "x": {"[" * depth}{inner}{"]" * depth}}}'.encode())
 
 
 def test_json_nests_as_deep_as_airisk_needs_only() -> None:
-    assert read_token(nested(MAX_DEPTH - 1), now=NOW).access_token == TOKEN
+    assert parse_token_response(nested(MAX_DEPTH - 1), now=NOW).access_token == TOKEN
     for depth in (MAX_DEPTH, 2000, 20_000):
         with pytest.raises(AIRiskInvalidResponse):
-            read_token(nested(depth), now=NOW)
+            parse_token_response(nested(depth), now=NOW)
 
 
 @pytest.mark.parametrize("status", [100, 201, 202, 204, 302, 307, 399])
 def test_a_token_comes_with_status_200_only(status: int) -> None:
     with pytest.raises(AIRiskInvalidResponse, match=rf"^AIRisk's token endpoint answered with status {status}\.$"):
-        read_token(answer()._replace(status=status), now=NOW)
+        parse_token_response(answer()._replace(status=status), now=NOW)
 
 
 @pytest.mark.parametrize("token", ["eyJhbGciOiJIUzI1NiJ9.e30.x-_~+/==", "1", "x" * MAX_TOKEN])
 def test_a_token_is_opaque(token: str) -> None:
-    assert read_token(answer(access_token=token), now=NOW) == TokenGrant(Secret(token), None)
+    assert parse_token_response(answer(access_token=token), now=NOW) == TokenGrant(Secret(token), None)
 
 
 @pytest.mark.parametrize(
@@ -653,7 +639,7 @@ def test_a_token_is_opaque(token: str) -> None:
 )
 def test_what_is_no_bearer_token_is_refused(token: object) -> None:
     with pytest.raises(AIRiskInvalidResponse) as raised:
-        read_token(answer(access_token=token), now=NOW)
+        parse_token_response(answer(access_token=token), now=NOW)
     assert str(raised.value) == "AIRisk's answer holds no usable access_token."
     assert_silent(raised.value)
 
@@ -683,7 +669,7 @@ def test_what_is_no_bearer_token_is_refused(token: object) -> None:
 )
 def test_anything_but_one_plain_json_object_is_refused(body: bytes) -> None:
     with pytest.raises(AIRiskInvalidResponse) as raised:
-        read_token(Reply(200, body, content_type="application/json"), now=NOW)
+        parse_token_response(OAuthResponse(200, body, content_type="application/json"), now=NOW)
     said = {b"{}": "AIRisk's answer holds no usable access_token."}
     assert str(raised.value) == said.get(body, "AIRisk's answer is not the JSON that its documentation shows.")
     assert_silent(raised.value)
@@ -715,14 +701,14 @@ def test_anything_but_one_plain_json_object_is_refused(body: bytes) -> None:
     ],
 )
 def test_the_end_is_read_in_each_documented_form_expiration_first(values: Any, end: datetime | None) -> None:
-    grant = read_token(answer(**values), now=NOW)
+    grant = parse_token_response(answer(**values), now=NOW)
     assert (grant.access_token, grant.expires_at) == (TOKEN, end)
     assert end is None or grant.expires_at.tzinfo is UTC  # type: ignore[union-attr]
 
 
 def test_expires_in_counts_from_the_moment_that_is_given() -> None:
     elsewhere = NOW.astimezone(timezone(timedelta(hours=-7)))
-    assert read_token(answer(expires_in=60), now=elsewhere).expires_at == NOW + timedelta(minutes=1)
+    assert parse_token_response(answer(expires_in=60), now=elsewhere).expires_at == NOW + timedelta(minutes=1)
 
 
 NO_END: list[object] = [
@@ -805,7 +791,7 @@ NO_LIFE: list[object] = [
 )
 def test_an_end_that_is_malformed_past_or_too_far_away_is_refused(values: Any, said: str) -> None:
     with pytest.raises(AIRiskInvalidResponse) as raised:
-        read_token(answer(**values), now=NOW)
+        parse_token_response(answer(**values), now=NOW)
     assert str(raised.value) == f"AIRisk's answer names an end of the token that {said}."
     assert_silent(raised.value)
 
@@ -813,7 +799,7 @@ def test_an_end_that_is_malformed_past_or_too_far_away_is_refused(values: Any, s
 def test_a_number_beyond_every_float_is_refused() -> None:
     body = b'{"access_token": "canary-token", "expires_in": 1e999}'
     with pytest.raises(AIRiskInvalidResponse):
-        read_token(Reply(200, body), now=NOW)
+        parse_token_response(OAuthResponse(200, body), now=NOW)
 
 
 # Origins
@@ -859,9 +845,9 @@ json_bodies = (objects | scalars).map(lambda value: json.dumps(value).encode())
 def test_any_token_response_is_a_valid_grant_or_our_error(
     status: int, body: bytes, content_type: str, retry_after: str
 ) -> None:
-    reply = Reply(status, body, content_type=content_type, retry_after=retry_after)
+    reply = OAuthResponse(status, body, content_type=content_type, retry_after=retry_after)
     try:
-        grant = read_token(reply, now=NOW, secrets=CANARIES)
+        grant = parse_token_response(reply, now=NOW, secrets=CANARIES)
     except AIRiskError as error:
         assert_silent(error)
     else:
@@ -883,7 +869,7 @@ near_locations = st.builds(
 @given(statuses | st.integers(300, 399), near_locations | st.text() | st.none())
 @example(302, f"{REDIRECT_URI}?code={CODE}&state={STATE}")
 def test_any_authorization_redirect_is_a_code_for_our_state_or_our_error(status: int, location: str | None) -> None:
-    reply = Reply(status, location=location)
+    reply = OAuthResponse(status, location=location)
     page = own_page(reply, endpoint=ENDPOINT, redirect_uri=REDIRECT_URI)
     assert page is None or re.fullmatch(rf"{AIRISK}/[!-~]*", page)
     try:
@@ -927,7 +913,7 @@ def test_what_is_read_and_believed_is_bounded() -> None:
     "read",
     [
         *(
-            partial(lambda body: read_token(Reply(200, body[:MAX_BODY]), now=NOW), body)
+            partial(lambda body: parse_token_response(OAuthResponse(200, body[:MAX_BODY]), now=NOW), body)
             for body in (
                 b"[" * MAX_BODY,
                 b'{"a":' * MAX_BODY,
@@ -945,7 +931,7 @@ def test_what_is_read_and_believed_is_bounded() -> None:
             for query in ("&" * 2**20, "%41" * MAX_QUERY, "a=" * 2**20, "+" * MAX_QUERY, "\ud800" * 2**20)
         ),
         lambda: code_of(redirect("%41" * MAX_BODY)),
-        lambda: read_token(Reply(400, b" " * MAX_BODY, content_type="text/plain"), now=NOW),
+        lambda: parse_token_response(OAuthResponse(400, b" " * MAX_BODY, content_type="text/plain"), now=NOW),
     ],
 )
 def test_the_worst_that_can_come_costs_little_memory(read: Any) -> None:

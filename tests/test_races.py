@@ -10,10 +10,12 @@ from django.db import IntegrityError, connection, connections
 from django.test import Client
 from psycopg import IsolationLevel
 
-from airisk_oauth import conf, flow
+from airisk_oauth import conf
+from airisk_oauth.connecting import flow
 from airisk_oauth.models import AIRiskIdentity, AIRiskToken
-from airisk_oauth.protocol import Secret, TokenGrant
+from airisk_oauth.oauth.messages import Secret, TokenGrant
 from airisk_oauth.sandbox.world import World
+from airisk_oauth.tokens.outcomes import store
 from tests.flows import at_each_request, authorize, connect, start
 from tests.support.threads import at_once
 
@@ -111,7 +113,7 @@ def test_a_deleted_user_starts_and_stores_nothing(settings: Any, transactional_d
     with pytest.raises(flow.NoIdentity):
         flow.begin(conf.deployment(), user, browser="b")
     with pytest.raises(IntegrityError):
-        AIRiskToken.objects.store(user.pk, "default", "user_42", TokenGrant(Secret("token"), None))
+        store(user.pk, "default", "user_42", TokenGrant(Secret("token"), None))
     assert not AIRiskToken.objects.exists()
 
 

@@ -11,8 +11,7 @@ from asgiref.sync import async_to_sync
 from django.contrib.auth.models import User
 from django.test import Client
 
-from airisk_oauth import conf, flow
-from airisk_oauth.async_transport import AsyncOAuthClient
+from airisk_oauth import conf
 from airisk_oauth.exceptions import (
     AIRiskError,
     AIRiskInvalidResponse,
@@ -21,8 +20,11 @@ from airisk_oauth.exceptions import (
     ConnectionRequired,
 )
 from airisk_oauth.models import AIRiskToken
-from airisk_oauth.protocol import STATE_MISSING, TokenGrant
-from airisk_oauth.transport import OAuthClient
+from airisk_oauth.oauth.async_transport import AsyncOAuthClient
+from airisk_oauth.oauth.authorization import STATE_MISSING
+from airisk_oauth.oauth.code_flow import obtain_silently
+from airisk_oauth.oauth.messages import TokenGrant
+from airisk_oauth.oauth.transport import OAuthClient
 from tests.flows import connect
 from tests.support.doctor import set_default
 from tests.support.second_airisk import SecondAIRisk, answer_json, answer_text, page, problem, redirect, second_airisk
@@ -39,14 +41,14 @@ def airisk(settings: Any) -> Iterator[SecondAIRisk]:
 def obtain() -> TokenGrant:
     deployment = conf.deployment()
     with OAuthClient(deployment) as client:
-        return client.run(flow.obtain_silently(deployment, "user_42"))
+        return client.run(obtain_silently(deployment, "user_42"))
 
 
 @async_to_sync
 async def obtain_async() -> TokenGrant:
     deployment = conf.deployment()
     async with AsyncOAuthClient(deployment) as client:
-        return await client.run(flow.obtain_silently(deployment, "user_42"))
+        return await client.run(obtain_silently(deployment, "user_42"))
 
 
 both = pytest.mark.parametrize("obtain", [obtain, obtain_async])

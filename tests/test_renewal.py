@@ -21,9 +21,9 @@ from django.core.signals import request_started
 from django.db import InterfaceError, OperationalError, connection, connections, transaction
 from django.utils import timezone
 
-from airisk_oauth import conf, flow, renewal, unwritten
-from airisk_oauth.bearer import Bearer
-from airisk_oauth.effects import run
+from airisk_oauth import conf
+from airisk_oauth.client.bearer import BearerPolicy
+from airisk_oauth.connecting import flow
 from airisk_oauth.exceptions import (
     AIRiskError,
     AIRiskInvalidResponse,
@@ -31,11 +31,14 @@ from airisk_oauth.exceptions import (
     AIRiskUnavailable,
     ConnectionRequired,
 )
-from airisk_oauth.models import AIRiskIdentity, AIRiskToken, is_recent
-from airisk_oauth.protocol import Secret, TokenGrant
-from airisk_oauth.renewal import APPLICATION, TokenKeeper
+from airisk_oauth.models import NO_FAILURE, AIRiskIdentity, AIRiskToken, is_recent
+from airisk_oauth.oauth.messages import Secret, TokenGrant
 from airisk_oauth.sandbox.world import World
 from airisk_oauth.signals import renewal_failed, token_obtained, token_renewed
+from airisk_oauth.tokens import leases, unwritten
+from airisk_oauth.tokens.effects import run
+from airisk_oauth.tokens.outcomes import store
+from airisk_oauth.tokens.renewal import APPLICATION, TokenKeeper
 from tests.flows import give_token, set_option, stored, token_requests
 
 pytestmark = pytest.mark.django_db
@@ -349,12 +352,12 @@ def test_a_new_token_forgets_what_failed(airisk: World, mia: User, monkeypatch: 
         keeper(mia).access()
     airisk.switches.outage = False
     if how == "reconnect":
-        AIRiskToken.objects.store(mia.pk, "default", "user_42", TokenGrant(Secret("fresh"), None))
+        store(mia.pk, "default", "user_42", TokenGrant(Secret("fresh"), None))
     else:
         travel(monkeypatch, 6)
     assert keeper(mia).access().token == stored(mia).access_token != "stored-token"
     blank = AIRiskToken()
-    assert all(getattr(stored(mia), name) == getattr(blank, name) for name in AIRiskToken.FAILED)
+    assert all(getattr(stored(mia), name) == getattr(blank, name) for name in NO_FAILURE)
 
 
 # Leases
@@ -364,7 +367,7 @@ def test_a_new_token_forgets_what_failed(airisk: World, mia: User, monkeypatch: 
 def test_a_held_lease_is_waited_for_as_long_as_a_flow_takes(airisk: World, settings: Any, mia: User) -> None:
     """Its holder may have died; AIRisk gives a token to whoever asks, and what it gave is written."""
     set_option(settings, TIMEOUT=(5, 1))
-    held = renewal.lease_seconds(conf.deployment()) - 1
+    held = leases.lease_seconds(conf.deployment()) - 1
     give_token(mia, ends_in=-60, lease=uuid4(), lease_until=timezone.now() + timedelta(seconds=held))
     began = time.monotonic()
     assert keeper(mia).renew() is False
@@ -390,7 +393,7 @@ def test_a_lease_no_renewal_can_have_holds_nobody(airisk: World, settings: Any, 
 def test_a_time_8_hours_ahead_keeps_nobody_waiting(airisk: World, mia: User, what: str, ends_in: float) -> None:
     give_token(mia, ends_in=ends_in)
     AIRiskToken.objects.update(**{what: timezone.now() + timedelta(hours=8)})
-    bearer = Bearer(conf.deployment(), mia)
+    bearer = BearerPolicy(conf.deployment(), mia)
     if ends_in > 0:
         run(bearer.replacing(run(bearer.accessing()).token))
     token = run(bearer.accessing()).token
@@ -426,7 +429,7 @@ def test_a_late_finisher_overwrites_nothing_newer_and_revives_nothing(airisk: Wo
         if meanwhile == "disconnected":
             flow.disconnect(stored(mia))
         elif meanwhile == "reconnected":
-            AIRiskToken.objects.store(mia.pk, "default", "user_42", TokenGrant(Secret("fresh"), None))
+            store(mia.pk, "default", "user_42", TokenGrant(Secret("fresh"), None))
         else:
             AIRiskToken.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
             keeper(mia).access()
@@ -569,7 +572,7 @@ def test_a_rollback_loses_no_note_of_a_useless_renewal(airisk: World, mia: User)
     give_token(mia)
     for _call in range(10):
         with suppress(Undo), transaction.atomic():
-            bearer = Bearer(conf.deployment(), mia)
+            bearer = BearerPolicy(conf.deployment(), mia)
             refused = run(bearer.accessing())
             another = run(bearer.replacing(refused.token))
             if another is not None:
@@ -586,7 +589,7 @@ def test_the_same_token_again_is_not_asked_for_anew(mia: User) -> None:
     with responses.RequestsMock() as wire:
         silent_flow(wire, {"json": {"access_token": "stored-token"}})
         for _call in range(3):
-            bearer = Bearer(conf.deployment(), mia)
+            bearer = BearerPolicy(conf.deployment(), mia)
             assert run(bearer.replacing(run(bearer.accessing()).token)) is None
         assert [call.request.method for call in wire.calls] == ["GET", "POST"]
 

@@ -14,12 +14,13 @@ from django.core.management import CommandError, call_command
 from django.db import OperationalError, connection, transaction
 from django.utils import timezone
 
-from airisk_oauth import sealing, states
+from airisk_oauth import sealing
 from airisk_oauth.exceptions import ConnectionRequired
 from airisk_oauth.management.commands import reseal_airisk_tokens
 from airisk_oauth.models import AIRiskToken, SealingPolicy
 from airisk_oauth.sealing import Unreadable
-from airisk_oauth.states import State
+from airisk_oauth.tokens import status
+from airisk_oauth.tokens.status import Status
 from tests.flows import give_token
 from tests.test_renewal import attempt, committing, keeper, on_postgresql_only, until
 from tests.test_sweep import crowd
@@ -48,7 +49,7 @@ def sealed() -> list[str]:
 
 def seen_states() -> set[str]:
     """Return the states in which the admin's list shows the tokens."""
-    return {getattr(token, "state") for token in states.with_state(AIRiskToken.objects.all())}  # noqa: B009
+    return {getattr(token, "state") for token in status.with_status(AIRiskToken.objects.all())}  # noqa: B009
 
 
 @pytest.fixture
@@ -74,7 +75,7 @@ def test_every_token_is_sealed_with_the_newest_key_and_the_older_ones_can_go(
     AIRiskToken.objects.filter(sealed="").delete()
     assert opened() == ["stored-token"] * 6
     assert set(AIRiskToken.objects.values_list("key_id", flat=True)) == {sealing.key_id(NEW)}
-    assert State.UNREADABLE not in seen_states()
+    assert Status.UNREADABLE not in seen_states()
 
 
 def test_derived_keys_can_be_the_newest(settings: Any, mia: User) -> None:
@@ -96,14 +97,14 @@ def test_derived_keys_open_until_they_are_dropped_and_then_no_more(settings: Any
         AIRiskToken.objects.update(sealed=old.sealed, key_id=old.key_id)
         return seen_states()
 
-    assert states_after_bringing_back(token) == {State.LIVE}
+    assert states_after_bringing_back(token) == {Status.LIVE}
     assert keeper(mia).access().token == "stored-token"
     assert reseal("--drop-derived") == (0, "1 resealed, 0 cannot be opened.\n")
     assert str(SealingPolicy.objects.get()).startswith("derived keys dropped at ")
     assert reseal(drop_derived=True) == (0, "0 resealed, 0 cannot be opened.\n")
-    assert states_after_bringing_back(resealed) == {State.LIVE}
+    assert states_after_bringing_back(resealed) == {Status.LIVE}
     assert keeper(mia).access().token == "stored-token"
-    assert states_after_bringing_back(token) == {State.UNREADABLE}
+    assert states_after_bringing_back(token) == {Status.UNREADABLE}
     with pytest.raises(ConnectionRequired):
         keeper(mia).access()
     # Nor does resealing bring it back; and it is kept.
@@ -111,7 +112,7 @@ def test_derived_keys_open_until_they_are_dropped_and_then_no_more(settings: Any
     assert sealed() == [token.sealed]
     # Where the list is gone, derived keys are all there is.
     settings.AIRISK_OAUTH_ENCRYPTION_KEYS = None
-    assert states_after_bringing_back(token) == {State.LIVE}
+    assert states_after_bringing_back(token) == {Status.LIVE}
     assert opened() == ["stored-token"]
 
 

@@ -33,13 +33,15 @@ from django.views.debug import ExceptionReporter
 from pytest_django import DjangoAssertNumQueries
 from requests.exceptions import InvalidURL
 
-from airisk_oauth import AIRiskAuth, AIRiskSession, AsyncAIRiskClient, conf, flow
+from airisk_oauth import AIRiskAuth, AIRiskSession, AsyncAIRiskClient, conf
+from airisk_oauth.connecting import flow
 from airisk_oauth.exceptions import AIRiskError, AIRiskInvalidResponse, AIRiskUnavailable, ConnectionRequired
 from airisk_oauth.models import AIRiskIdentity, AIRiskToken
-from airisk_oauth.protocol import Secret, TokenGrant
+from airisk_oauth.oauth.messages import Secret, TokenGrant
 from airisk_oauth.sandbox.answers import problem
-from airisk_oauth.sandbox.endpoint import Call, endpoint
+from airisk_oauth.sandbox.endpoint import SandboxRequest, endpoint
 from airisk_oauth.sandbox.world import Caller, World
+from airisk_oauth.tokens.outcomes import store
 from tests.flows import at_each_request, give_token, live_token, set_option, stored, token_requests
 from tests.support.chat import FIRST_LINE, QUESTION
 from tests.test_renewal import BASE_URL, committing, silent_flow, together, travel, until
@@ -48,7 +50,7 @@ pytestmark = [pytest.mark.django_db, pytest.mark.urls(__name__)]
 
 
 @endpoint("/api/Answer", "GET")
-def answer_as_told(call: Call) -> HttpResponseBase:
+def answer_as_told(call: SandboxRequest) -> HttpResponseBase:
     """An API call that answers what its parameters say, to a good token only, and sets a cookie each time."""
     if call.caller is None:
         refusal = problem(401)
@@ -451,7 +453,7 @@ def test_a_second_401_comes_back_as_it_is(either: Any, airisk: World) -> None:
 
 def reconnect(airisk: World, mia: User) -> None:
     token, _ends = airisk.new_token(Caller("client-1", "user_42"))
-    AIRiskToken.objects.store(mia.pk, "default", "user_42", TokenGrant(Secret(token), None))
+    store(mia.pk, "default", "user_42", TokenGrant(Secret(token), None))
 
 
 @committing

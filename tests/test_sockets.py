@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from airisk_oauth import sockets
-from airisk_oauth.limits import CallTimeout, TimedSocket
+from airisk_oauth.wire import sockets
+from airisk_oauth.wire.limits import CallTimeout, TimedSocket
 from tests.support.wire import TOO_LONG
 
 

@@ -21,25 +21,27 @@ from django.db import InterfaceError, OperationalError, connection, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from airisk_oauth import conf, sweep
+from airisk_oauth import conf
 from airisk_oauth.models import AIRiskIdentity, AIRiskToken
-from airisk_oauth.protocol import Secret, TokenGrant
-from airisk_oauth.report import (
+from airisk_oauth.oauth.messages import Secret, TokenGrant
+from airisk_oauth.sandbox.world import World
+from airisk_oauth.tokens import sweep
+from airisk_oauth.tokens.outcomes import store
+from airisk_oauth.tokens.report import (
+    AIRISK_DOWN,
+    CLIENT_REJECTED,
     DEACTIVATED,
-    HELD,
+    IDENTITY_CHANGED,
     INTERRUPTED,
-    LEFT_ALONE,
-    NOT_KNOWN,
+    LEASED_ELSEWHERE,
     OTHER_ADDRESS,
-    OVERTAKEN,
-    SOMEBODY_ELSE,
+    RENEWED_ELSEWHERE,
     UNREADABLE,
     UNRESOLVED,
     Report,
     Trouble,
 )
-from airisk_oauth.sandbox.world import World
-from airisk_oauth.sweep import Sweep
+from airisk_oauth.tokens.sweep import Sweep
 from tests.flows import at_each_request, give_token, set_option, token_requests
 from tests.test_renewal import (
     BASE_URL,
@@ -241,11 +243,11 @@ def _held(token: AIRiskToken) -> None:
 @pytest.mark.parametrize(
     ("change", "reason", "is_clean"),
     [
-        (_remapped, SOMEBODY_ELSE, False),
-        (_unmapped, SOMEBODY_ELSE, False),
+        (_remapped, IDENTITY_CHANGED, False),
+        (_unmapped, IDENTITY_CHANGED, False),
         (_unreadable, UNREADABLE, False),
         (_moved, OTHER_ADDRESS, False),
-        (_held, HELD, True),
+        (_held, LEASED_ELSEWHERE, True),
     ],
 )
 @pytest.mark.parametrize("within", [timedelta(minutes=10), None])
@@ -415,7 +417,7 @@ def test_one_that_lost_its_lease_is_not_saved_and_the_others_of_its_batch_are(
     with just_before('SET "failed_at"' if fails else 'SET "sealed"', tokens[1:2], lease=None), heard() as told:
         report = Sweep(conf.deployment()).run()
     assert counted(report) == {word: 3, "skipped": 1}
-    assert report.reasons == {OVERTAKEN: 1}
+    assert report.reasons == {RENEWED_ELSEWHERE: 1}
     assert len(told) == 3
     assert renewed_of(tokens) == [not fails, False, not fails, not fails]
     assert [row.failure_count for row in AIRiskToken.objects.order_by("pk")] == [fails, 0, fails, fails]
@@ -427,10 +429,10 @@ def test_what_a_person_brings_meanwhile_is_not_overwritten(airisk: World) -> Non
 
     def reconnect(_what: str) -> None:
         # The second one is under way by now, and holds a lease.
-        AIRiskToken.objects.store(tokens[1].user_id, "default", tokens[1].userid, TokenGrant(Secret("fresh"), None))
+        store(tokens[1].user_id, "default", tokens[1].userid, TokenGrant(Secret("fresh"), None))
 
     report = Sweep(conf.deployment(), workers=1).run(reconnect)
-    assert report.reasons == {OVERTAKEN: 1}
+    assert report.reasons == {RENEWED_ELSEWHERE: 1}
     assert AIRiskToken.objects.get(user=tokens[1].user_id).access_token == "fresh"
 
 
@@ -458,7 +460,7 @@ def test_a_deployment_that_is_down_is_left_alone_after_five_failures(airisk: Wor
     tried = report.counts["unavailable"]
     assert 5 <= tried == len(airisk.journal) <= 5 + (sweep.PAGE + sweep.RESERVE) * workers
     assert counted(report) == {"unavailable": tried, "skipped": 40 - tried}
-    assert report.reasons == {LEFT_ALONE: 40 - tried}
+    assert report.reasons == {AIRISK_DOWN: 40 - tried}
     assert not report.is_clean
     assert not AIRiskToken.objects.exclude(lease=None).exists()
 
@@ -471,7 +473,7 @@ def test_one_that_does_not_accept_the_site_is_left_alone_and_its_tokens_with_it(
     # Once for the application, whose token depends on no user.
     assert 10 <= tried == len(airisk.journal) - 1 <= 10 + 2 * (sweep.PAGE + sweep.RESERVE)
     assert report.client_refused
-    assert report.reasons == {NOT_KNOWN: 40 - tried}
+    assert report.reasons == {CLIENT_REJECTED: 40 - tried}
     assert AIRiskToken.objects.filter(failure_count=0).count() == 40 - tried
 
 
@@ -514,7 +516,7 @@ def test_what_is_left_alone_is_reported_so_though_the_last_one_under_way_succeed
     with failing_at(lambda number: number < sweep.GIVE_UP_AFTER, pause=0.5):
         report = Sweep(conf.deployment(), workers=1).run()
     assert counted(report) == {"renewed": 1, "unavailable": 5, "skipped": 6}
-    assert report.reasons == {LEFT_ALONE: 6}
+    assert report.reasons == {AIRISK_DOWN: 6}
 
 
 class TimeIsUp(BaseException):
@@ -728,7 +730,7 @@ def test_refusals_and_an_outage_are_told_apart() -> None:
     crowd(40)
     with answering(refusing(departed, others=503)):
         report = Sweep(conf.deployment(), workers=1).run()
-    assert report.reasons.keys() == {LEFT_ALONE}
+    assert report.reasons.keys() == {AIRISK_DOWN}
     assert not report.client_refused
     assert report.counts["refused"] == 4
 
@@ -806,7 +808,7 @@ def test_what_a_caller_takes_over_is_not_asked_for(airisk: World, monkeypatch: p
         AIRiskToken.objects.filter(pk=tokens[5].pk).update(lease=uuid4())
 
     report = Sweep(conf.deployment(), workers=1).run(take_over)
-    assert (counted(report), report.reasons) == ({"renewed": 5, "skipped": 1}, {OVERTAKEN: 1})
+    assert (counted(report), report.reasons) == ({"renewed": 5, "skipped": 1}, {RENEWED_ELSEWHERE: 1})
     assert report.is_clean
     assert tokens[5].userid not in {seen.values.get("userid") for seen in airisk.journal}
 

@@ -169,7 +169,7 @@ def test_airisk_has_the_time_that_the_test_gives_the_site(
     travel(monkeypatch, seconds=7200)
     assert session.get(CONVERSATIONS).status_code == 200
     assert [call.status for call in airisk.token_requests] == [200]
-    assert not AIRiskToken.objects.get().has_ended
+    assert not AIRiskToken.objects.get().is_expired
 
 
 @pytest.mark.parametrize("has_token", [True, False])

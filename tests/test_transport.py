@@ -27,13 +27,17 @@ import httpx2
 import pytest
 import requests
 
-from airisk_oauth import AIRiskSession, conf, flow
-from airisk_oauth.async_transport import AsyncOAuthClient
+from airisk_oauth import AIRiskSession, conf
 from airisk_oauth.diagnosis.look import look
-from airisk_oauth.environment import obstacle
 from airisk_oauth.exceptions import AIRiskError, AIRiskInvalidResponse, AIRiskRefused, AIRiskUnavailable
-from airisk_oauth.protocol import Calls, PageShown, Result, Secret
-from airisk_oauth.transport import USER_AGENT, OAuthClient
+from airisk_oauth.oauth import code_flow
+from airisk_oauth.oauth.async_transport import AsyncOAuthClient
+from airisk_oauth.oauth.authorization import PageShown
+from airisk_oauth.oauth.code_flow import obtain_silently
+from airisk_oauth.oauth.deployment import Deployment
+from airisk_oauth.oauth.messages import Calls, Result, Secret
+from airisk_oauth.oauth.transport import USER_AGENT, OAuthClient
+from airisk_oauth.wire.environment import obstacle
 from tests.flows import give_token, set_option
 from tests.support.wire import (
     TOO_LONG,
@@ -63,7 +67,7 @@ GRANT = json.dumps({"access_token": "a-token"}).encode()
 class Blocking(ExitStack):
     """The asynchronous client, driven from here."""
 
-    def __init__(self, deployment: conf.Deployment) -> None:
+    def __init__(self, deployment: Deployment) -> None:
         super().__init__()
         self.deployment = deployment
         self.client = AsyncOAuthClient(deployment)
@@ -100,11 +104,11 @@ ClientOf = Callable[..., AnyClient]
 
 
 def exchange(client: AnyClient, userid: str | None = "user_42") -> Any:
-    return client.run(flow.exchange(client.deployment, CODE, userid=userid))
+    return client.run(code_flow.exchange(client.deployment, CODE, userid=userid))
 
 
 def authorize(client: AnyClient) -> Any:
-    return client.run(flow.authorize(client.deployment, state=STATE, userid="user_42"))
+    return client.run(code_flow.authorize(client.deployment, state=STATE, userid="user_42"))
 
 
 both = pytest.mark.parametrize("call", [exchange, authorize])
@@ -563,8 +567,8 @@ def test_a_flow_has_one_deadline_for_all_its_calls_and_the_next_one_has_its_own(
 
     def exchange_twice(client: AnyClient) -> Any:
         def calls() -> Calls[Any]:
-            yield from flow.exchange(client.deployment, CODE, userid=None)
-            yield from flow.exchange(client.deployment, CODE, userid=None)
+            yield from code_flow.exchange(client.deployment, CODE, userid=None)
+            yield from code_flow.exchange(client.deployment, CODE, userid=None)
 
         return client.run(calls())
 
@@ -645,7 +649,7 @@ class Gateway:
 
 
 def obtain(client: AnyClient) -> Any:
-    return client.run(flow.obtain_silently(client.deployment, "user_42"))
+    return client.run(obtain_silently(client.deployment, "user_42"))
 
 
 def when_used_again(method: bytes, failing: Script) -> Callable[[bytes, int], Script | None]:

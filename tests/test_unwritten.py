@@ -10,14 +10,16 @@ from django.contrib.auth.models import User
 from django.db import DatabaseError, OperationalError, connection, connections, transaction
 from django.utils import timezone
 
-from airisk_oauth import conf, flow, unwritten
-from airisk_oauth.database import TRIES, reconnecting, retrying
-from airisk_oauth.effects import arun
+from airisk_oauth import conf
+from airisk_oauth.connecting import flow
+from airisk_oauth.database.transactions import TRIES, reconnecting, retrying
 from airisk_oauth.exceptions import AIRiskUnavailable
 from airisk_oauth.models import AIRiskToken
-from airisk_oauth.renewal import APPLICATION, TokenKeeper
 from airisk_oauth.sandbox.world import World
 from airisk_oauth.signals import token_renewed
+from airisk_oauth.tokens import unwritten
+from airisk_oauth.tokens.effects import arun
+from airisk_oauth.tokens.renewal import APPLICATION, TokenKeeper
 from tests.flows import give_token, stored, token_requests
 
 pytestmark = pytest.mark.django_db(transaction=True)

@@ -24,9 +24,9 @@ from asgiref.sync import async_to_sync
 from django.contrib.auth.models import User
 
 from airisk_oauth import AIRiskAuth, AIRiskSession, AsyncAIRiskClient
-from airisk_oauth.adapter import TimedAdapter
-from airisk_oauth.async_environment import EnvironmentTransport
 from airisk_oauth.exceptions import AIRiskUnavailable
+from airisk_oauth.wire.adapter import TimedAdapter
+from airisk_oauth.wire.async_environment import EnvironmentTransport
 from tests.flows import give_token, set_option
 from tests.support.wire import (
     TOO_LONG,

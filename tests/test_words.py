@@ -21,10 +21,11 @@ from django.test import Client
 from django.urls import reverse
 from django.utils.translation import gettext, ngettext, override, to_language
 
-from airisk_oauth import problems, report
+from airisk_oauth.connecting import problems
 from airisk_oauth.models import AIRiskIdentity, AIRiskToken
 from airisk_oauth.sandbox.world import World
-from airisk_oauth.states import State
+from airisk_oauth.tokens import report
+from airisk_oauth.tokens.status import Status
 
 from . import messages
 from .flows import authorize, give_token, start
@@ -92,19 +93,19 @@ def test_what_python_keeps_to_be_said_later_is_marked() -> None:
     kept = [
         *(words for _status, *both in problems.PROBLEMS.values() for words in both),
         *(
-            report.HELD,
-            report.OVERTAKEN,
-            report.SOMEBODY_ELSE,
+            report.LEASED_ELSEWHERE,
+            report.RENEWED_ELSEWHERE,
+            report.IDENTITY_CHANGED,
             report.UNRESOLVED,
             report.UNREADABLE,
             report.OTHER_ADDRESS,
-            report.LEFT_ALONE,
-            report.NOT_KNOWN,
+            report.AIRISK_DOWN,
+            report.CLIENT_REJECTED,
             report.DEACTIVATED,
             report.USER_REFUSED,
             report.PERSON_ASKED_FOR,
         ),
-        *(report.INTERRUPTED, *State.labels, *AIRiskToken.Failure.labels),
+        *(report.INTERRUPTED, *Status.labels, *AIRiskToken.Failure.labels),
         *(text for field in fields if not field.primary_key for text in (field.verbose_name, field.help_text) if text),
     ]
     marked = {form for message in messages.extracted() for form in forms(message.id)}

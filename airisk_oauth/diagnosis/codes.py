@@ -12,12 +12,13 @@ from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import urljoin
 
-from .. import flow
-from ..conf import Deployment
 from ..exceptions import AIRiskError, AIRiskRefused
 from ..models import AIRiskIdentity
-from ..protocol import Calls, PageShown
-from ..transport import OAuthClient
+from ..oauth.authorization import PageShown
+from ..oauth.code_flow import authorize, exchange, new_state
+from ..oauth.deployment import Deployment
+from ..oauth.messages import Calls
+from ..oauth.transport import OAuthClient
 from .faults import SITE, SUPPORT, Finding
 
 STEP: Final = "codes"
@@ -108,11 +109,11 @@ class _Trials:
             return "AIRisk showed a page."
 
     def _trade(self, with_what: Deployment, userid: str | None, *, again: bool = False) -> Calls[str]:
-        code = yield from flow.authorize(self.deployment, state=flow.new_state(), userid=self.userid)
+        code = yield from authorize(self.deployment, state=new_state(), userid=self.userid)
         if again:
-            yield from flow.exchange(with_what, code, userid=userid)
+            yield from exchange(with_what, code, userid=userid)
         try:
-            yield from flow.exchange(with_what, code, userid=userid)
+            yield from exchange(with_what, code, userid=userid)
         except AIRiskRefused:
             return _REFUSED
         return _TRADED

@@ -3,7 +3,7 @@
 from typing import Any, Final, NamedTuple
 
 from ..exceptions import AIRiskError, AIRiskRefused, AIRiskUnavailable
-from ..protocol import STATE_MISSING
+from ..oauth.authorization import STATE_MISSING
 
 SITE: Final = "In this site's settings:"
 SERVER: Final = "Whoever runs this server:"

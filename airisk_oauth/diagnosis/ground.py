@@ -10,8 +10,8 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import DatabaseError, connections, router, transaction
 from django.http.request import validate_host
 
-from .. import conf, flow
-from ..conf import Deployment
+from .. import conf, userids
+from ..oauth.deployment import Deployment
 from .faults import SERVER, SITE, STAFF, Fault
 
 _FROM_IDENTITY = "airisk_oauth.userids.from_identity"
@@ -53,7 +53,7 @@ def userid_of(deployment: Deployment, user: Any) -> str:
     """
     is_ours = deployment.userid == _FROM_IDENTITY
     try:
-        userid = deployment.userid_of(user)
+        userid = userids.userid_of(deployment, user)
     except ImproperlyConfigured as error:
         raise Fault(str(error), f"{SITE} correct USERID, or fix the function that it names.") from None
     except Exception as error:  # noqa: BLE001 - the site's own code
@@ -76,7 +76,7 @@ def callback(deployment: Deployment) -> str:
 
     :raises Fault: it does not.
     """
-    path = flow.page_url("callback", deployment.alias)
+    path = conf.page_url("callback", deployment.alias)
     if path is None:
         return "this site does not include airisk_oauth.urls: nobody can connect in a browser"
     uri = urlsplit(deployment.redirect_uri)

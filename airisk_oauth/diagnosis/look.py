@@ -10,10 +10,10 @@ import requests
 from requests.exceptions import ConnectTimeout, ProxyError, ReadTimeout, SSLError
 from urllib3.exceptions import ProtocolError
 
-from ..conf import Deployment
-from ..environment import BundleMissing, ProxyUnusable
-from ..protocol import MAX_BODY
-from ..transport import looking
+from ..oauth.deployment import Deployment
+from ..oauth.messages import MAX_BODY
+from ..oauth.transport import looking
+from ..wire.environment import BundleMissing, ProxyUnusable
 from .faults import NETWORK, SITE, SUPPORT, Fault, plain
 
 #: What OpenSSL says where the other side answers something else than TLS.

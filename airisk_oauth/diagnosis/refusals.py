@@ -6,11 +6,12 @@ from dataclasses import replace
 from typing import Final
 from urllib.parse import urljoin
 
-from .. import flow
-from ..conf import Deployment
 from ..exceptions import AIRiskError, AIRiskRefused
-from ..protocol import Call, Calls, PageShown, Reply, Secret, TokenGrant
-from ..transport import OAuthClient
+from ..oauth.authorization import PageShown, authorization_url
+from ..oauth.code_flow import authorize, exchange, new_state, obtain_silently
+from ..oauth.deployment import Deployment
+from ..oauth.messages import Calls, OAuthRequest, OAuthResponse, Secret, TokenGrant
+from ..oauth.transport import OAuthClient
 from .faults import ADMINISTRATOR, SITE, STAFF, Fault, is_airisks_own, refused
 
 _FROM_IDENTITY: Final = "airisk_oauth.userids.from_identity"
@@ -73,7 +74,7 @@ def token_refused(deployment: Deployment, userid: str | None, error: AIRiskRefus
     if not is_airisks_own(error):
         return refused(error, deployment.client_id)
     with OAuthClient(deployment) as client:
-        if userid is not None and _is_well(client, flow.obtain_silently(deployment, None)):
+        if userid is not None and _is_well(client, obtain_silently(deployment, None)):
             said = f"AIRisk refuses a token for the userid {userid}, and gives one without. {error}."
             return Fault(said, _correct(deployment))
         # CLIENT_ID is known, because a code came for it.
@@ -91,11 +92,11 @@ def token_refused(deployment: Deployment, userid: str | None, error: AIRiskRefus
     return refused(error, deployment.client_id)
 
 
-def look_again(client: OAuthClient, deployment: Deployment, userid: str | None) -> Reply | None:
+def look_again(client: OAuthClient, deployment: Deployment, userid: str | None) -> OAuthResponse | None:
     """Return what the authorization endpoint answers, as it comes; ``None`` where that is nothing."""
 
-    def calls() -> Calls[Reply]:
-        return (yield Call("GET", flow.authorization_url(deployment, state=flow.new_state(), userid=userid)))
+    def calls() -> Calls[OAuthResponse]:
+        return (yield OAuthRequest("GET", authorization_url(deployment, state=new_state(), userid=userid)))
 
     try:
         return client.run(calls())
@@ -138,7 +139,7 @@ def _alike(error: AIRiskRefused, other: AIRiskError | None) -> bool:
 def _outcome(client: OAuthClient, deployment: Deployment, userid: str | None) -> AIRiskError | None:
     """Return how asking for a code fails; ``None``: a code came, or a page for a person."""
     try:
-        client.run(flow.authorize(deployment, state=flow.new_state(), userid=userid))
+        client.run(authorize(deployment, state=new_state(), userid=userid))
     except PageShown:
         return None
     except AIRiskError as error:
@@ -170,7 +171,7 @@ def _is_known(client: OAuthClient, deployment: Deployment, userid: str | None) -
 def _made_up_code(client: OAuthClient, deployment: Deployment, userid: str | None) -> int:
     """Return the status of the refusal of a code that AIRisk never gave: 400 only if it names the code, else 0."""
     try:
-        client.run(flow.exchange(deployment, Secret(secrets.token_urlsafe(32)), userid=userid))
+        client.run(exchange(deployment, Secret(secrets.token_urlsafe(32)), userid=userid))
     except AIRiskRefused as error:
         is_vague = error.status == 400 and "code" not in error.reason.lower()
         return 0 if is_vague or not is_airisks_own(error) else error.status

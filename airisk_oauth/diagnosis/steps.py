@@ -11,12 +11,15 @@ from urllib.parse import urljoin, urlsplit
 from django.conf import settings
 from django.utils import timezone
 
-from .. import conf, flow, impersonation, protocol, sealing
-from ..conf import Deployment
+from .. import conf, sealing
+from ..connecting import impersonation
 from ..exceptions import AIRiskError, AIRiskInvalidResponse, AIRiskRefused
 from ..models import SKEW
-from ..protocol import Secret, TokenGrant
-from ..transport import USER_AGENT, OAuthClient
+from ..oauth.authorization import PageShown
+from ..oauth.code_flow import authorize, exchange, new_state
+from ..oauth.deployment import Deployment, origin_of
+from ..oauth.messages import Secret, TokenGrant
+from ..oauth.transport import USER_AGENT, OAuthClient
 from . import codes, ground
 from .faults import ADMINISTRATOR, NETWORK, SERVER, SITE, SUPPORT, Fault, Finding, plain, unusable
 from .look import Look, look, unreachable
@@ -127,8 +130,8 @@ class _Examination:
         deployment, began = self.deployment, time.monotonic()
         with OAuthClient(deployment) as client:
             try:
-                self.code = client.run(flow.authorize(deployment, state=flow.new_state(), userid=self.userid))
-            except protocol.PageShown:
+                self.code = client.run(authorize(deployment, state=new_state(), userid=self.userid))
+            except PageShown:
                 if not deployment.silent_renewal:
                     self.is_over = True
                     return "AIRisk shows a page, as SILENT_RENEWAL = False says; the rest takes a browser" + self._gap()
@@ -161,7 +164,7 @@ class _Examination:
             target = urljoin(self.deployment.authorize_url, location).partition("?")[0]
         except ValueError:
             target = location.partition("?")[0]
-        origin, redirect_uri = protocol.origin_of(target), self.deployment.redirect_uri
+        origin, redirect_uri = origin_of(target), self.deployment.redirect_uri
         if origin and origin != self.deployment.origin and origin[1] == urlsplit(redirect_uri).hostname:
             return Fault(
                 f"AIRisk redirects to {plain(target)!r}, and REDIRECT_URI is {redirect_uri!r}.",
@@ -174,7 +177,7 @@ class _Examination:
         deployment, began = self.deployment, time.monotonic()
         with OAuthClient(deployment) as client:
             try:
-                self.grant = client.run(flow.exchange(deployment, self.code, userid=self.userid))
+                self.grant = client.run(exchange(deployment, self.code, userid=self.userid))
             except AIRiskRefused as error:
                 raise token_refused(deployment, self.userid, error) from None
             except AIRiskInvalidResponse as error:

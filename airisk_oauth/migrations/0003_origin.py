@@ -7,7 +7,7 @@ def note_origins(apps, schema_editor):
 
     tokens = apps.get_model("airisk_oauth", "AIRiskToken").objects.using(schema_editor.connection.alias)
     for alias in tokens.exclude(sealed="").order_by().values_list("deployment", flat=True).distinct():
-        tokens.filter(deployment=alias, origin="").exclude(sealed="").update(origin=conf.origin_of(alias))
+        tokens.filter(deployment=alias, origin="").exclude(sealed="").update(origin=conf.deployment_origin(alias))
 
 
 class Migration(migrations.Migration):

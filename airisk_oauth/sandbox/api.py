@@ -12,7 +12,7 @@ from django.http.response import HttpResponseBase
 
 from .answers import answer_json, invalid, problem
 from .chat import Chats, agents
-from .endpoint import Call, endpoint
+from .endpoint import SandboxRequest, endpoint
 from .streams import stream
 from .world import world
 
@@ -20,33 +20,33 @@ _PAGE: Final = 50
 
 
 @endpoint("/api/GetConversations", "GET")
-def get_conversations(call: Call) -> HttpResponseBase:
+def get_conversations(call: SandboxRequest) -> HttpResponseBase:
     """The documentation's own example, which shows no answer: here it is that of the chat call of the same name."""
     return answer_json(_chats(call).listed(world.moment))
 
 
 @endpoint("/api/Chat/ListAgents", "GET")
-def list_agents(call: Call) -> HttpResponseBase:
+def list_agents(call: SandboxRequest) -> HttpResponseBase:
     """The agents that this person may ask."""
     _chats(call)
     return answer_json([] if world.switches.no_agents else agents())
 
 
 @endpoint("/api/Chat/GetConversations", "GET")
-def list_conversations(call: Call) -> HttpResponseBase:
+def list_conversations(call: SandboxRequest) -> HttpResponseBase:
     """One page of the person's conversations, the latest first; the page after the last is empty."""
     skip, results = _count(call, "skip", 0), _count(call, "results", _PAGE)
     return answer_json(_chats(call).listed(world.moment)[skip : skip + results])
 
 
 @endpoint("/api/Chat/GetConversation/{id}", "GET")
-def get_conversation(call: Call) -> HttpResponseBase:
+def get_conversation(call: SandboxRequest) -> HttpResponseBase:
     """A conversation of this person's with its messages."""
     return answer_json(_conversation(call, call.rest))
 
 
 @endpoint("/api/Chat/CreateConversation", "POST")
-def create_conversation(call: Call) -> HttpResponseBase:
+def create_conversation(call: SandboxRequest) -> HttpResponseBase:
     """A new conversation with an agent."""
     chats, agent_id = _chats(call), _required(call.given, "agentId")
     if world.switches.no_agents or agent_id not in {agent["id"] for agent in agents()}:
@@ -56,7 +56,7 @@ def create_conversation(call: Call) -> HttpResponseBase:
 
 
 @endpoint("/api/Chat/AskAgent", "POST")
-def ask_agent(call: Call) -> HttpResponseBase:
+def ask_agent(call: SandboxRequest) -> HttpResponseBase:
     """An agent's answer, piece by piece."""
     chats, text = _chats(call), _required(call.given, "text")
     conversation_id: str = _conversation(call, _required(call.given, "conversationID"))["id"]
@@ -72,7 +72,7 @@ def ask_agent(call: Call) -> HttpResponseBase:
 
 
 @endpoint("/api/Chat/AddFileToConversation/{id}", "POST")
-def add_file(call: Call) -> HttpResponseBase:
+def add_file(call: SandboxRequest) -> HttpResponseBase:
     """A file for a conversation; of a multipart body the first part that is a file counts."""
     conversation_id: str = _conversation(call, call.rest)["id"]
     files = [file for file in call.request.FILES.values() if not isinstance(file, list)]
@@ -83,7 +83,7 @@ def add_file(call: Call) -> HttpResponseBase:
 
 
 @endpoint("/api/Chat/SubmitFeedback", "POST")
-def submit_feedback(call: Call) -> HttpResponseBase:
+def submit_feedback(call: SandboxRequest) -> HttpResponseBase:
     """What a person thinks of a message; the parameters are in the query."""
     chats, given = _chats(call), call.request.GET.dict()
     conversation_id: str = _conversation(call, _required(given, "conversationId"))["id"]
@@ -95,7 +95,7 @@ def submit_feedback(call: Call) -> HttpResponseBase:
     return HttpResponse()
 
 
-def _chats(call: Call) -> Chats:
+def _chats(call: SandboxRequest) -> Chats:
     """The conversations of the person whose token it is."""
     if call.caller is None:
         raise problem(401)
@@ -106,7 +106,7 @@ def _chats(call: Call) -> Chats:
     return world.chats_of(call.caller.userid)
 
 
-def _conversation(call: Call, conversation_id: str) -> Any:
+def _conversation(call: SandboxRequest, conversation_id: str) -> Any:
     found = _chats(call).find(conversation_id, world.moment)
     if found is None:
         raise problem(404)
@@ -120,7 +120,7 @@ def _required(given: Mapping[str, str], name: str) -> str:
     return value
 
 
-def _count(call: Call, name: str, default: int) -> int:
+def _count(call: SandboxRequest, name: str, default: int) -> int:
     value = call.given.get(name, str(default))
     if not (value.isascii() and value.isdigit() and len(value) < 10):
         raise invalid(name)

@@ -22,7 +22,7 @@ _VALUE_LENGTH = 200
 
 
 @dataclass(frozen=True)
-class Call:
+class SandboxRequest:
     """A request that reached AIRisk, as far as its endpoints care."""
 
     request: HttpRequest
@@ -35,7 +35,7 @@ class Call:
 
 
 View: TypeAlias = Callable[..., HttpResponseBase]
-AIRiskView: TypeAlias = Callable[[Call], HttpResponseBase]
+AIRiskView: TypeAlias = Callable[[SandboxRequest], HttpResponseBase]
 
 
 def sandbox_view(view: View) -> View:
@@ -61,7 +61,7 @@ def endpoint(path: str, method: str, *, has_form: bool = False) -> Callable[[AIR
         def receive(request: HttpRequest, rest: str = "") -> HttpResponseBase:
             started = time.monotonic()
             time.sleep(world.switches.latency)
-            call = Call(request, _parameters(request), _caller(request), rest)
+            call = SandboxRequest(request, _parameters(request), _caller(request), rest)
             try:
                 response = _answer(view, method, call, has_form=has_form)
             except Refusal as refusal:
@@ -75,7 +75,7 @@ def endpoint(path: str, method: str, *, has_form: bool = False) -> Callable[[AIR
     return decorate
 
 
-def _answer(view: AIRiskView, method: str, call: Call, *, has_form: bool) -> HttpResponseBase:
+def _answer(view: AIRiskView, method: str, call: SandboxRequest, *, has_form: bool) -> HttpResponseBase:
     switches = world.switches
     if switches.outage:
         raise outage(switches.retry_after)
@@ -84,7 +84,7 @@ def _answer(view: AIRiskView, method: str, call: Call, *, has_form: bool) -> Htt
     return csrf_protect(lambda request: view(call))(call.request) if has_form else view(call)
 
 
-def _record(path: str, call: Call, started: float, status: int) -> None:
+def _record(path: str, call: SandboxRequest, started: float, status: int) -> None:
     values = {name: call.given[name] for name in _NOT_SECRET if name in call.given}
     if call.caller is not None:
         values = {"client_id": call.caller.client_id, "userid": call.caller.userid or ""}

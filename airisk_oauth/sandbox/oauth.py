@@ -5,7 +5,7 @@ from django.http.response import HttpResponseBase
 from django.shortcuts import render
 
 from .answers import Refusal, answer_json, refusal_as_json
-from .endpoint import Call, endpoint
+from .endpoint import SandboxRequest, endpoint
 from .registry import clients, display_name
 from .server import AuthorizationServer
 from .world import Grant, world
@@ -14,7 +14,7 @@ _DOCUMENTED = ("client_id", "redirect_uri", "state", "userid")
 
 
 @endpoint("/api/oauth2", "GET", has_form=True)
-def authorize(call: Call) -> HttpResponseBase:
+def authorize(call: SandboxRequest) -> HttpResponseBase:
     """Redirect with a code at once; the userid is the client's assertion, and AIRisk believes it."""
     server = _server()
     try:
@@ -36,7 +36,7 @@ def authorize(call: Call) -> HttpResponseBase:
 
 
 @endpoint("/api/oauth2/Consent", "POST", has_form=True)
-def consent(call: Call) -> HttpResponseBase:
+def consent(call: SandboxRequest) -> HttpResponseBase:
     """Where the button of the page leads: on with the redirect that the page held up."""
     server = _server()
     # All is checked again, so there is no need to trust what the page carried.
@@ -44,13 +44,13 @@ def consent(call: Call) -> HttpResponseBase:
 
 
 @endpoint("/api/oauth2/Error", "GET")
-def error(call: Call) -> HttpResponseBase:
+def error(call: SandboxRequest) -> HttpResponseBase:
     """The JSON to which a refused authorization request may be redirected."""
     return answer_json({"error": "invalid_request", **call.given})
 
 
 @endpoint("/api/oauth2/Token", "POST")
-def token(call: Call) -> HttpResponseBase:
+def token(call: SandboxRequest) -> HttpResponseBase:
     """Exchange a code for a token."""
     return _server().exchange(call.given)
 
@@ -59,5 +59,5 @@ def _server() -> AuthorizationServer:
     return AuthorizationServer(world, clients(), lambda userid: display_name(userid) is not None)
 
 
-def _send_back(server: AuthorizationServer, grant: Grant, call: Call) -> HttpResponse:
+def _send_back(server: AuthorizationServer, grant: Grant, call: SandboxRequest) -> HttpResponse:
     return server.send_back(grant, call.given, "access_denied" if world.switches.refuse else "")

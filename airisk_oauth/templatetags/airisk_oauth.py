@@ -6,7 +6,8 @@ from django import template
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.html import format_html
 
-from .. import conf, views
+from .. import conf
+from ..connecting.pages import connection_status
 
 register = template.Library()
 
@@ -26,7 +27,7 @@ def airisk_connection(context: template.Context, deployment: str = conf.DEFAULT_
         return {}
     next_url = request.get_full_path() if request.method == "GET" else ""
     return {
-        "connection": views.offer(request, conf.deployment(deployment), next_url),
+        "connection": connection_status(request, conf.deployment(deployment), next_url),
         "next": next_url,
         "csrf_token": context.get("csrf_token"),
     }

@@ -12,20 +12,27 @@ from urllib.parse import urlsplit
 
 from django.utils import timezone
 
-from .. import conf, unwritten
-from ..conf import DEFAULT_ALIAS, Deployment
+from .. import conf
+from ..conf import DEFAULT_ALIAS
 from ..models import AIRiskIdentity, AIRiskToken
-from ..protocol import Secret, TokenGrant
+from ..oauth.deployment import Deployment
+from ..oauth.messages import Secret, TokenGrant
 from ..sandbox.world import Caller
+from ..tokens import unwritten
+from ..tokens.outcomes import store
+from ..userids import userid_of
 from .doors import doors
-from .server import AIRiskServer, Call
+from .server import AIRiskServer, RecordedCall
 
 if TYPE_CHECKING:
     from contextlib import ExitStack
 
     from django.test import Client
 
-__all__ = ["AIRiskTestMixin", "Call", "FakeAIRisk"]
+__all__ = ["AIRiskTestMixin", "Call", "FakeAIRisk", "RecordedCall"]
+
+#: The name that version 1.0.0 gave it.
+Call = RecordedCall
 
 
 class FakeAIRisk(AIRiskServer):
@@ -65,12 +72,12 @@ class FakeAIRisk(AIRiskServer):
         :raises ValueError: the site's ``USERID`` says otherwise.
         """
         options = conf.deployment(deployment)
-        known = options.userid_of(user)
+        known = userid_of(options, user)
         if known is None or userid not in (None, known):
             userid = userid or f"user_{user.pk}"
             identities = AIRiskIdentity.objects.primary()
             identities.update_or_create(user=user, deployment=deployment, defaults={"userid": userid})
-            known = options.userid_of(user)
+            known = userid_of(options, user)
             if known != userid:
                 raise ValueError(f"{options.userid} says that this user is {known!r} on AIRisk, not {userid!r}.")
         return self._give_token(options, user.pk, known, expires_in)
@@ -117,7 +124,7 @@ class FakeAIRisk(AIRiskServer):
         token, ends = self._world.new_token(Caller(options.client_id, userid), expires_in)
         expires_at = None if ends is None else datetime.fromtimestamp(ends, UTC)
         grant = TokenGrant(Secret(token), expires_at, options.origin_text)
-        return AIRiskToken.objects.store(user_id, options.alias, userid or "", grant)
+        return store(user_id, options.alias, userid or "", grant)
 
 
 class AIRiskTestMixin(unittest.TestCase):

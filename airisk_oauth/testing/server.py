@@ -13,8 +13,9 @@ from django.http import HttpResponse, StreamingHttpResponse
 from django.utils import timezone
 from django.utils.html import format_html
 
-from .. import conf, protocol
-from ..conf import DEFAULT_ALIAS, Deployment
+from .. import conf
+from ..conf import DEFAULT_ALIAS
+from ..oauth.deployment import Deployment, origin_of
 from ..sandbox.answers import Refusal, answer_json, outage, problem
 from ..sandbox.registry import clients_of
 from ..sandbox.server import AuthorizationServer
@@ -29,7 +30,7 @@ Answer = HttpResponse | StreamingHttpResponse
 
 
 @dataclass(eq=False)
-class Call:
+class RecordedCall:
     """A request that reached AIRisk.
 
     :ivar deployment: alias of the deployment.
@@ -62,10 +63,10 @@ class AIRiskServer:
     """
 
     def __init__(self) -> None:
-        self.calls: list[Call] = []
-        self.authorization_requests: list[Call] = []
-        self.token_requests: list[Call] = []
-        self._answers: dict[tuple[str, str, str], Callable[[Call], Answer]] = {}
+        self.calls: list[RecordedCall] = []
+        self.authorization_requests: list[RecordedCall] = []
+        self.token_requests: list[RecordedCall] = []
+        self._answers: dict[tuple[str, str, str], Callable[[RecordedCall], Answer]] = {}
         self._ended: set[str] = set()
         self._world = World()
         # So that a test that moves Django's clock moves this one.
@@ -76,7 +77,7 @@ class AIRiskServer:
         self,
         method: str,
         path: str,
-        answer: Answer | Callable[[Call], Answer] | None = None,
+        answer: Answer | Callable[[RecordedCall], Answer] | None = None,
         *,
         json: Any = None,
         status: int = 200,
@@ -136,7 +137,7 @@ class AIRiskServer:
             log, caller, decide = self.calls, self._caller_of(headers), self._answer_call
         owner = next((each for each in here if caller is not None and each.client_id == caller.client_id), None)
         userid = None if caller is None or owner is None else caller.userid or ""
-        call = Call((owner or here[0]).alias, method, path, userid, query, body)
+        call = RecordedCall((owner or here[0]).alias, method, path, userid, query, body)
         log.append(call)
         try:
             if self._is_down:
@@ -147,11 +148,11 @@ class AIRiskServer:
         call.status = response.status_code
         return response.status_code, dict(response.items()), response.getvalue()
 
-    def _authorize(self, server: AuthorizationServer, call: Call) -> Answer:
+    def _authorize(self, server: AuthorizationServer, call: RecordedCall) -> Answer:
         back = server.send_back(server.grant(call.params), call.params, self._error)
         return HttpResponse(format_html(_PAGE, back["Location"])) if self._shows_page else back
 
-    def _answer_call(self, server: AuthorizationServer, call: Call) -> Answer:
+    def _answer_call(self, server: AuthorizationServer, call: RecordedCall) -> Answer:
         if call.userid is None:
             raise problem(401)
         answer = self._answers.get((call.deployment, call.method, call.path))
@@ -168,7 +169,7 @@ class AIRiskServer:
 
 def deployments_at(url: str) -> list[Deployment]:
     """Return those that the URL leads furthest into: several clients may be of one AIRisk, or of one host."""
-    origin, path = protocol.origin_of(url), urlsplit(url).path
+    origin, path = origin_of(url), urlsplit(url).path
     here = [each for each in map(conf.deployment, conf.aliases()) if each.origin == origin]
     inside = [_prefix(each) for each in here if path.startswith(f"{_prefix(each)}/")]
     return [each for each in here if not inside or _prefix(each) == max(inside, key=len)]
@@ -182,7 +183,7 @@ def _clients_of(deployments: list[Deployment]) -> Mapping[str, Mapping[str, str]
     return clients_of((each.client_id, each.client_secret, each.redirect_uri) for each in deployments)
 
 
-def _exchange(server: AuthorizationServer, call: Call) -> Answer:
+def _exchange(server: AuthorizationServer, call: RecordedCall) -> Answer:
     return server.exchange(_fields(call.body.decode()))
 
 

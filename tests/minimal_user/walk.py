@@ -53,7 +53,8 @@ from django.contrib.auth import get_user_model  # noqa: E402
 from django.core.management import CommandError, call_command  # noqa: E402
 from django.test import Client  # noqa: E402
 
-from airisk_oauth import browsers, conf, flow  # noqa: E402
+from airisk_oauth import conf  # noqa: E402
+from airisk_oauth.connecting import browsers, flow  # noqa: E402
 from airisk_oauth.models import AIRiskIdentity, AIRiskToken  # noqa: E402
 from airisk_oauth.testing import FakeAIRisk  # noqa: E402
 
@@ -125,7 +126,7 @@ def walk(airisk: FakeAIRisk) -> dict[str, Any]:
     seen["renewed"] = client.get("/call/").content.decode()
     airisk.expire(mia)
     command("refresh_airisk_tokens", "--user", "mia")
-    seen["swept"] = not AIRiskToken.objects.get().has_ended
+    seen["swept"] = not AIRiskToken.objects.get().is_expired
     seen["nobody's sweep"] = command("refresh_airisk_tokens", "--user", "nobody")
     airisk.answer("GET", "/api/Chat/ListAgents", json=[])
     seen["doctor"] = command("check_airisk", "--user", "mia")

@@ -7,10 +7,10 @@ from django.http.response import HttpResponseBase
 from django.urls import path
 
 from airisk_oauth.sandbox.answers import answer_json, problem
-from airisk_oauth.sandbox.endpoint import Call, endpoint
+from airisk_oauth.sandbox.endpoint import SandboxRequest, endpoint
 
 
-def _said(call: Call) -> HttpResponseBase:
+def _said(call: SandboxRequest) -> HttpResponseBase:
     """Tell what arrived, to the byte: whether a body that was sent twice was the same both times."""
     if call.caller is None:
         raise problem(401)

@@ -14,8 +14,8 @@ from tqdm import tqdm
 
 from airisk_oauth import refresh
 from airisk_oauth.management.users import find_user
-from airisk_oauth.report import Report
-from airisk_oauth.sweep import Sweep
+from airisk_oauth.tokens.report import Report
+from airisk_oauth.tokens.sweep import Sweep
 
 NOT_ALL: Final = 1
 NOTHING_TRIED: Final = 2

@@ -9,16 +9,15 @@ from typing import TYPE_CHECKING
 
 from django.utils import timezone
 
-from . import protocol
-from .async_environment import Course, EnvironmentTransport, httpx2
-from .environment import described, interruption, untraced
-from .exceptions import AIRiskUnavailable
-from .protocol import ConnectionLost, Reply
-from .transport import HEADERS, tell, unanswered
+from ..exceptions import AIRiskUnavailable
+from ..wire.async_environment import Course, EnvironmentTransport, httpx2
+from ..wire.environment import described, interruption, suppress_tracing
+from .messages import MAX_BODY, ConnectionLost, OAuthResponse
+from .transport import HEADERS, log_call, unanswered
 
 if TYPE_CHECKING:
-    from .conf import Deployment
-    from .protocol import Call, Calls, Result
+    from .deployment import Deployment
+    from .messages import Calls, OAuthRequest, Result
 
 
 __all__ = ["AsyncOAuthClient", "EnvironmentTransport", "httpx2"]
@@ -63,13 +62,13 @@ class AsyncOAuthClient(AbstractAsyncContextManager["AsyncOAuthClient"]):
             lost = str(error)
         raise AIRiskUnavailable(lost) from None
 
-    async def _send(self, call: "Call", ends: float) -> Reply:
+    async def _send(self, call: "OAuthRequest", ends: float) -> OAuthResponse:
         began = time.monotonic()
         failure = cause = ""
         course = Course()
         try:
             async with asyncio.timeout_at(ends), self._connections() as transport:
-                with untraced():
+                with suppress_tracing():
                     response = await transport.handle_async_request(self._request(call, course))
                 try:
                     body = await _limited_body(response)
@@ -85,13 +84,13 @@ class AsyncOAuthClient(AbstractAsyncContextManager["AsyncOAuthClient"]):
             # A cancelled task, say. Crash reports show frames, and those of the call hold the client secret.
             raise error.with_traceback(None) from None
         if failure:
-            tell(self.deployment, call, began, failure)
+            log_call(self.deployment, call, began, failure)
             # Here, where the caught exception and the request that it carries are gone, not only hidden.
             if course.has_lost_connection and not is_late:
                 raise ConnectionLost(str(unanswered(cause))) from None
             raise unanswered(cause) from None
-        tell(self.deployment, call, began, response.status_code)
-        return Reply.of(response.status_code, response.headers, body, now=timezone.now())
+        log_call(self.deployment, call, began, response.status_code)
+        return OAuthResponse.of(response.status_code, response.headers, body, now=timezone.now())
 
     @asynccontextmanager
     async def _connections(self) -> AsyncIterator["EnvironmentTransport"]:
@@ -102,7 +101,7 @@ class AsyncOAuthClient(AbstractAsyncContextManager["AsyncOAuthClient"]):
         async with EnvironmentTransport(self.deployment.base_url) as transport:
             yield transport
 
-    def _request(self, call: "Call", course: Course) -> httpx2.Request:
+    def _request(self, call: "OAuthRequest", course: Course) -> httpx2.Request:
         timeout = httpx2.Timeout(self.deployment.timeout[1], connect=min(self.deployment.timeout))
         extensions = {"timeout": timeout.as_dict(), "trace": course}
         return httpx2.Request(call.method, call.url, headers=HEADERS, data=call.form, extensions=extensions)
@@ -112,9 +111,9 @@ async def _limited_body(response: httpx2.Response) -> bytes | None:
     body = b""
     async for chunk in response.aiter_raw(4096):
         body += chunk
-        if len(body) > protocol.MAX_BODY:
+        if len(body) > MAX_BODY:
             return None
     if response.headers.get("content-encoding", "").lower() in ("gzip", "deflate"):
         # Not asked for, but some gateway's way. Only so much is ever unpacked: httpx2 would unpack all of a chunk.
-        body = zlib.decompressobj(zlib.MAX_WBITS | 32).decompress(body, protocol.MAX_BODY + 1)
-    return body if len(body) <= protocol.MAX_BODY else None
+        body = zlib.decompressobj(zlib.MAX_WBITS | 32).decompress(body, MAX_BODY + 1)
+    return body if len(body) <= MAX_BODY else None

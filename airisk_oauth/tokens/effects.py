@@ -13,9 +13,10 @@ from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar, cast
 
 from asgiref.sync import sync_to_async
 
-from . import flow, unwritten
-from .conf import Deployment
-from .protocol import Result, TokenGrant
+from ..oauth.code_flow import obtain_silently
+from ..oauth.deployment import Deployment
+from ..oauth.messages import Result, TokenGrant
+from . import unwritten
 
 Arguments = ParamSpec("Arguments")
 Value = TypeVar("Value")
@@ -83,17 +84,17 @@ class Obtain:
     userid: str | None
 
     def do(self) -> TokenGrant:
-        from .transport import OAuthClient
+        from ..oauth.transport import OAuthClient
 
         with OAuthClient(self.deployment) as client:
-            grant: TokenGrant = client.run(flow.obtain_silently(self.deployment, self.userid))
+            grant: TokenGrant = client.run(obtain_silently(self.deployment, self.userid))
         return grant
 
     async def do_async(self) -> TokenGrant:
-        from .async_transport import AsyncOAuthClient
+        from ..oauth.async_transport import AsyncOAuthClient
 
         async with AsyncOAuthClient(self.deployment) as client:
-            return await client.run(flow.obtain_silently(self.deployment, self.userid))
+            return await client.run(obtain_silently(self.deployment, self.userid))
 
 
 @dataclass(frozen=True)

@@ -18,23 +18,26 @@ from uuid import uuid4
 
 from django.utils import timezone
 
-from . import flow, rows, selection
-from .events import log
-from .exceptions import AIRiskError, AIRiskRefused, AIRiskUnavailable, ConnectionRequired
-from .models import AIRiskToken, AIRiskTokenQuerySet
-from .protocol import TokenGrant
-from .renewal import Outcome, lease_seconds, save_outcomes
+from ..database.patience import Patience
+from ..events import log
+from ..exceptions import AIRiskError, AIRiskRefused, AIRiskUnavailable, ConnectionRequired
+from ..models import AIRiskToken, AIRiskTokenQuerySet
+from ..oauth.code_flow import obtain_silently
+from ..oauth.messages import TokenGrant
+from . import selection
+from .leases import claim, lease_seconds, save_and_release
+from .outcomes import Outcome, save_outcomes
 from .report import (
+    AIRISK_DOWN,
+    CLIENT_REJECTED,
     DEACTIVATED,
     FOR_A_PERSON,
-    HELD,
     INTERRUPTED,
-    LEFT_ALONE,
-    NOT_KNOWN,
-    OVERTAKEN,
+    LEASED_ELSEWHERE,
     PERSON_ASKED_FOR,
     REFUSED,
     RENEWED,
+    RENEWED_ELSEWHERE,
     SKIPPED,
     UNAVAILABLE,
     USER_REFUSED,
@@ -44,7 +47,7 @@ from .report import (
 from .selection import Judge, Line, Selection
 
 if TYPE_CHECKING:
-    from .transport import OAuthClient
+    from ..oauth.transport import OAuthClient
 
 logger = logging.getLogger("airisk_oauth.sweep")
 
@@ -98,7 +101,7 @@ class _Run:
         self.lease = uuid4()
         # A lease outlasts the flows that are before it in the queue.
         self.lease_seconds = (RESERVE + PAGE - 1) * self.deployment.timeout[1] + lease_seconds(self.deployment)
-        self.patiently = rows.Patience(PATIENCE, self._say_that_it_waits)
+        self.patiently = Patience(AIRiskToken.objects.primary().db, PATIENCE, self._say_that_it_waits)
         self.judge = Judge(self.deployment)
         self.lines = sweep.lines()
         self.left = 0
@@ -139,7 +142,7 @@ class _Run:
             self._give_up_on_client()
         self._tell()
         left = 0 if self.drops_rest else expected - self.report.counts.total()
-        self._skip(INTERRUPTED if self.sweep.stop.is_set() else self.given_up or HELD, left)
+        self._skip(INTERRUPTED if self.sweep.stop.is_set() else self.given_up or LEASED_ELSEWHERE, left)
         self._skip(DEACTIVATED, self.sweep.deactivated())
         return self.report
 
@@ -188,7 +191,7 @@ class _Run:
 
     def _claim(self, tokens: AIRiskTokenQuerySet) -> list[AIRiskToken]:
         limit = min(PAGE * self.sweep.workers, self.left)
-        return tokens.claim(self.lease, now=timezone.now(), seconds=self.lease_seconds, limit=limit)
+        return claim(tokens, self.lease, now=timezone.now(), seconds=self.lease_seconds, limit=limit)
 
     def _wanted(self, page: list[AIRiskToken]) -> list[AIRiskToken]:
         """Give those back that must not be renewed, and return the others."""
@@ -213,13 +216,13 @@ class _Run:
 
     def _ask_for_token(self, userid: str | None) -> Outcome:
         try:
-            return self._client().run(flow.obtain_silently(self.deployment, userid))
+            return self._client().run(obtain_silently(self.deployment, userid))
         except AIRiskError as error:
             return error
 
     def _client(self) -> "OAuthClient":
         """Return this thread's own client: a connection is used by one thread."""
-        from .transport import OAuthClient
+        from ..oauth.transport import OAuthClient
 
         if not hasattr(self.of_thread, "client"):
             self.of_thread.client = self.clients.enter_context(OAuthClient(self.deployment))
@@ -242,7 +245,7 @@ class _Run:
         for future, token in list(self.in_flight.items()):
             if token.pk not in ours and future.cancel():
                 del self.in_flight[future]
-                self._skip(OVERTAKEN)
+                self._skip(RENEWED_ELSEWHERE)
 
     # From the workers to the database
 
@@ -255,7 +258,7 @@ class _Run:
         saved = {token.pk for token in save_outcomes(outcomes, self.lease, self._settle)}
         for token, outcome in outcomes:
             if token.pk not in saved:
-                self._skip(OVERTAKEN)
+                self._skip(RENEWED_ELSEWHERE)
                 continue
             self._count(token, outcome, is_known=token.pk in known)
         self._settle([token for token, future in came if future.exception()], self.lease)
@@ -276,7 +279,7 @@ class _Run:
             ends = min(ends, time.monotonic() + GATHER)
 
     def _settle(self, tokens: list[AIRiskToken], *args: Any) -> list[AIRiskToken]:
-        return self.patiently(partial(rows.settle, tokens, *args))
+        return self.patiently(partial(save_and_release, tokens, *args))
 
     def _count(self, token: AIRiskToken, outcome: Outcome, *, is_known: bool) -> None:
         what = _word_for(outcome)
@@ -286,7 +289,7 @@ class _Run:
             self.to_tell.append((token, outcome))
         self.unavailable = self.unavailable + 1 if isinstance(outcome, AIRiskUnavailable) else 0
         if self.unavailable >= GIVE_UP_AFTER:
-            self.given_up = self.given_up or LEFT_ALONE
+            self.given_up = self.given_up or AIRISK_DOWN
         if what == RENEWED:
             self.unauthorized, self.refused_again = 0, 0
             self.samples, self.suspicion = False, None
@@ -357,7 +360,7 @@ class _Run:
         self.lines.insert(-1, Line(lambda: self.sweep.candidates().filter(pk__in=pks), ("pk",)))
 
     def _give_up_on_client(self) -> None:
-        self.given_up, self.report.client_refused = NOT_KNOWN, True
+        self.given_up, self.report.client_refused = CLIENT_REJECTED, True
         message = "AIRisk does not accept this site for deployment %(deployment)s"
         alias = self.deployment.alias
         log(logger, logging.WARNING, "sweep.client_refused", message, why=self.suspicion, deployment=alias)

@@ -23,12 +23,12 @@ from django.utils import timezone
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from . import conf, sealing
-from .conf import Deployment
-from .models import SKEW, AIRiskIdentity, AIRiskToken, SealingPolicy
+from .. import conf, sealing
+from ..models import SKEW, AIRiskIdentity, AIRiskToken, SealingPolicy
+from ..oauth.deployment import Deployment
 
 
-class State(TextChoices):
+class Status(TextChoices):
     LIVE = "live", _("live")
     ENDING = "ending", _("about to end")
     ENDED = "ended", _("ended")
@@ -38,7 +38,7 @@ class State(TextChoices):
     AWAITED = "awaited", _("not obtained yet")
 
 
-def explained(token: AIRiskToken) -> str:
+def explanation(token: AIRiskToken) -> str:
     """Return what a token's state comes from where its last failure does not tell, for a person; empty where it does.
 
     :param token: one that :func:`with_state` annotated.
@@ -46,42 +46,42 @@ def explained(token: AIRiskToken) -> str:
     state = getattr(token, "state")  # noqa: B009 - an annotation
     if token.deployment not in conf.aliases():
         return gettext("the settings name no such deployment")
-    if state == State.UNREADABLE:
+    if state == Status.UNREADABLE:
         return gettext("the stored token cannot be opened")
     if token.user is not None and not getattr(token.user, "is_active", True):
         return gettext("the user is deactivated")
-    if state == State.ENDED:
+    if state == Status.ENDED:
         return gettext("the next call renews it")
-    if state != State.RECONNECT or token.needs_person:
+    if state != Status.RECONNECT or token.needs_person:
         return ""
-    if token.has_ended and not conf.deployment(token.deployment).silent_renewal:
+    if token.is_expired and not conf.deployment(token.deployment).silent_renewal:
         return gettext("a person has to connect")
     if not token.is_from(conf.deployment(token.deployment)):
         return gettext("the token is of another address of AIRisk: the user has to connect again")
     return gettext("the user's identity on AIRisk is gone or has changed")
 
 
-def counted(tokens: "QuerySet[AIRiskToken]") -> dict[State, int]:
+def count_by_status(tokens: "QuerySet[AIRiskToken]") -> dict[Status, int]:
     """Return how many of these tokens are in each state, those states left out that none is in."""
-    annotated: Any = with_state(tokens.order_by())
+    annotated: Any = with_status(tokens.order_by())
     found = dict(annotated.values_list("state").annotate(Count("pk")))
-    return {state: found[state] for state in State if state in found}
+    return {state: found[state] for state in Status if state in found}
 
 
-def with_state(tokens: "QuerySet[AIRiskToken]") -> "QuerySet[AIRiskToken]":
+def with_status(tokens: "QuerySet[AIRiskToken]") -> "QuerySet[AIRiskToken]":
     """Annotate tokens with ``state``, a :class:`State`: of those that apply, the most pressing one."""
     now = timezone.now()
     deployments = [conf.deployment(alias) for alias in conf.aliases()]
     keys = sealing.key_ids(derived_open=not sealing.has_list() or SealingPolicy.derived_open())
     return tokens.annotate(
         state=Case(
-            When(~Q(sealed="") & ~Q(key_id__in=keys), then=Value(State.UNREADABLE)),
-            When(_needs_person(deployments, now), then=Value(State.RECONNECT)),
-            When(failure_count__gt=0, then=Value(State.FAILING)),
-            When(sealed="", then=Value(State.AWAITED)),
-            When(_is_ended(now), then=Value(State.ENDED)),
-            *(When(_is_due(deployment, now), then=Value(State.ENDING)) for deployment in deployments),
-            default=Value(State.LIVE),
+            When(~Q(sealed="") & ~Q(key_id__in=keys), then=Value(Status.UNREADABLE)),
+            When(_needs_person(deployments, now), then=Value(Status.RECONNECT)),
+            When(failure_count__gt=0, then=Value(Status.FAILING)),
+            When(sealed="", then=Value(Status.AWAITED)),
+            When(_is_ended(now), then=Value(Status.ENDED)),
+            *(When(_is_due(deployment, now), then=Value(Status.ENDING)) for deployment in deployments),
+            default=Value(Status.LIVE),
             output_field=CharField(),
         )
     )
@@ -98,7 +98,7 @@ def _needs_person(deployments: list[Deployment], now: datetime) -> Q:
     for each in here:
         from_elsewhere &= ~each
     return (
-        Q(failure_kind__in=AIRiskToken.HOPELESS)
+        Q(failure_kind__in=AIRiskToken.NEEDS_PERSON)
         | from_elsewhere
         | Q(deployment__in=by_hand) & _is_ended(now)
         | Q(~Exists(same_identity), deployment__in=by_identity, user__isnull=False)
@@ -106,7 +106,7 @@ def _needs_person(deployments: list[Deployment], now: datetime) -> Q:
 
 
 def _is_ended(now: datetime) -> Q:
-    """Tell in SQL what ``AIRiskToken.is_ended`` tells of one token."""
+    """Tell in SQL what ``AIRiskToken.is_expired_at`` tells of one token."""
     return Q(expires_at__lte=now + SKEW) & _has_left(8, now)
 
 

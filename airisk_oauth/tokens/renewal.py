@@ -10,7 +10,6 @@ afterwards; see :mod:`airisk_oauth.unwritten`.
 
 import logging
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
@@ -19,32 +18,31 @@ from uuid import UUID, uuid4
 from django.db import Error as DatabaseError
 from django.utils import timezone
 
-from . import flow, unwritten
-from .conf import Deployment
-from .database import after_commit, in_transaction, reconnecting, retrying
+from .. import conf
+from ..database.transactions import after_commit, in_transaction, reconnecting, retrying
+from ..events import log
+from ..exceptions import AIRiskError, AIRiskRefused, ConnectionRequired
+from ..models import SKEW, AIRiskToken, is_recent
+from ..oauth.deployment import Deployment
+from ..oauth.messages import Secret
+from ..sealing import Unreadable
+from ..userids import userid_of
+from . import unwritten
 from .effects import Steps, obtain, one_at_a_time, pause, query, run
-from .events import log
-from .exceptions import AIRiskError, AIRiskRefused, ConnectionRequired
-from .models import SKEW, AIRiskToken, is_recent
-from .protocol import Secret, TokenGrant
-from .sealing import Unreadable
-from .signals import renewal_failed, token_obtained, token_renewed
+from .leases import claim, lease_seconds, save_and_release
+from .outcomes import Outcome, announce, apply
 
 logger = logging.getLogger("airisk_oauth.renewal")
 
 #: How long a token that was read is used before its row is looked at again: a disconnect is noticed within this.
-TRUST: Final = timedelta(seconds=60)
+RECHECK_AFTER: Final = timedelta(seconds=60)
 #: The same while a renewal is due, which somebody else may be at.
-TRUST_WHILE_DUE: Final = timedelta(seconds=5)
+RECHECK_AFTER_WHILE_DUE: Final = timedelta(seconds=5)
 #: After a failed renewal, callers in need get its error for this long without another call.
-ECHO: Final = timedelta(seconds=5)
-#: A lease lasts this many seconds longer than its HTTP calls can take.
-LEASE_MARGIN: Final = 15.0
+REPEAT_ERROR_FOR: Final = timedelta(seconds=5)
 #: A call that AIRisk refuses whatever its token is not worth more than one renewal in this time.
-HOPELESS: Final = timedelta(seconds=60)
+REJECTED_NEW_TOKEN_PAUSE: Final = timedelta(seconds=60)
 USE_IS_NOTED_EVERY: Final = timedelta(hours=1)
-
-Outcome = TokenGrant | AIRiskError
 
 
 class _Application:
@@ -57,7 +55,7 @@ class _Application:
 APPLICATION: Final = _Application()
 
 
-class Access(NamedTuple):
+class Credential(NamedTuple):
     """A token to call with, until when to use it without asking again, and whether asking for it brought it."""
 
     token: Secret
@@ -68,9 +66,6 @@ class Access(NamedTuple):
     def header(self) -> Secret:
         """The value of ``Authorization``; the frames of a call hold its headers, and crash reports show frames."""
         return Secret(f"Bearer {self.token}")
-
-
-_LEASE: Final = ("lease", "lease_until")
 
 
 class _Found(NamedTuple):
@@ -91,11 +86,11 @@ class TokenKeeper:
         self.deployment = deployment
         self.owner = owner
 
-    def access(self, refused: str | None = None) -> Access:
+    def access(self, refused: str | None = None) -> Credential:
         """Return a token to call AIRisk with. For parameters and errors see :meth:`accessing`."""
         return run(self.accessing(refused))
 
-    def accessing(self, refused: str | None = None) -> Steps[Access]:
+    def accessing(self, refused: str | None = None) -> Steps[Credential]:
         """Come to a token to call AIRisk with, renewed when that is due.
 
         :param refused: a token that AIRisk has just answered with 401; another one is returned, unless that was of no
@@ -111,7 +106,7 @@ class TokenKeeper:
         elif self._is_due(token, timezone.now()):
             token = yield from self._renew_early(token)
         secret = yield from query(self._take, token)
-        return Access(secret, self._good_until(token), is_new=token.sealed != before)
+        return Credential(secret, self._good_until(token), is_new=token.sealed != before)
 
     def noting_refused_anew(self) -> Steps[None]:
         """Remember that AIRisk refused a call with a token that had just been renewed for it: that does not help."""
@@ -122,9 +117,9 @@ class TokenKeeper:
         token = self._read()
         self._open(token)
         by_hand = not self.deployment.silent_renewal
-        if token.needs_person and (by_hand or token.has_ended):
-            raise self._as_seen_by_caller(token.failure())
-        if token.has_ended:
+        if token.needs_person and (by_hand or token.is_expired):
+            raise self._as_seen_by_caller(token.last_error())
+        if token.is_expired:
             self._require_silent_renewal()
         return token
 
@@ -141,9 +136,13 @@ class TokenKeeper:
 
     def _serves(self, token: AIRiskToken, refused: str | None) -> bool:
         now = timezone.now()
-        if not token.sealed or token.is_ended(now) or not token.is_from(self.deployment):
+        if not token.sealed or token.is_expired_at(now) or not token.is_from(self.deployment):
             return False
-        return refused is None or is_recent(token.refused_anew_at, now, HOPELESS) or self._open(token) != refused
+        return (
+            refused is None
+            or is_recent(token.refused_anew_at, now, REJECTED_NEW_TOKEN_PAUSE)
+            or self._open(token) != refused
+        )
 
     def _read(self) -> AIRiskToken:
         if self.owner is APPLICATION:
@@ -172,7 +171,7 @@ class TokenKeeper:
     def _userid(self) -> str:
         # A framework may leave no user at all on a request, and one that was not saved has no key.
         is_somebody = getattr(self.owner, "is_authenticated", False) and self.owner.pk is not None
-        userid = self.deployment.userid_of(self.owner) if is_somebody else None
+        userid = userid_of(self.deployment, self.owner) if is_somebody else None
         if userid is None:
             raise self._required("This user has no identity on AIRisk.")
         return userid
@@ -193,10 +192,10 @@ class TokenKeeper:
         now = timezone.now()
         renew_at = token.renew_at(self.deployment.renew_before)
         if renew_at is None or token.expires_at is None:
-            return now + TRUST
+            return now + RECHECK_AFTER
         if renew_at > now:
-            return min(now + TRUST, renew_at)
-        return min(now + TRUST_WHILE_DUE, token.expires_at - token.skew)
+            return min(now + RECHECK_AFTER, renew_at)
+        return min(now + RECHECK_AFTER_WHILE_DUE, token.expires_at - token.skew)
 
     def _renew_early(self, token: AIRiskToken) -> Steps[AIRiskToken]:
         """Renew a living token if nobody else is at it; inside a transaction, once that has committed."""
@@ -230,17 +229,16 @@ class TokenKeeper:
         before = unwritten.key_of(token, self.deployment, _database())
         outcome = yield from self._obtain(token)
         is_first = not token.sealed
-        names = _apply(token, outcome, timezone.now())
-        yield from query(self._keep, before, token, names, outcome, is_first=is_first)
+        values = apply(token, outcome, timezone.now())
+        yield from query(self._keep, before, token, values, outcome, is_first=is_first)
         if isinstance(outcome, AIRiskError):
             raise self._as_seen_by_caller(outcome)
         return token
 
     def _keep(
-        self, before: unwritten.Key, token: AIRiskToken, names: tuple[str, ...], outcome: Outcome, *, is_first: bool
+        self, before: unwritten.Key, token: AIRiskToken, values: dict[str, Any], outcome: Outcome, *, is_first: bool
     ) -> None:
-        values = {name: getattr(token, name) for name in names}
-        unwritten.keep(before, token, values, _database(), lambda row: _tell(row, outcome, is_first=is_first))
+        unwritten.keep(before, token, values, _database(), lambda row: announce(row, outcome, is_first=is_first))
         unwritten.write()
 
     def _renew_or_wait(self, refused: str | None) -> Steps[AIRiskToken]:
@@ -274,8 +272,8 @@ class TokenKeeper:
         """Raise, without asking AIRisk, where that was of no use a moment ago, or is not to be done."""
         if not self.deployment.silent_renewal:
             self._require_silent_renewal(token)
-        if is_recent(token.failed_at, timezone.now(), ECHO):
-            raise self._as_seen_by_caller(token.failure())
+        if is_recent(token.failed_at, timezone.now(), REPEAT_ERROR_FOR):
+            raise self._as_seen_by_caller(token.last_error())
 
     def _claim_and_renew(self, token: AIRiskToken) -> Steps[AIRiskToken | None]:
         """Come to the renewed token, or to ``None`` where somebody else is at it or was faster."""
@@ -299,22 +297,25 @@ class TokenKeeper:
     def _claim(self, token: AIRiskToken, lease: UUID) -> AIRiskToken | None:
         seconds = lease_seconds(self.deployment)
         row = AIRiskToken.objects.filter(pk=token.pk, user=token.user_id, userid=token.userid, sealed=token.sealed)
-        for mine in row.claim(lease, now=timezone.now(), seconds=seconds):
+        for mine in claim(row, lease, now=timezone.now(), seconds=seconds):
             if mine.failed_at == token.failed_at:
                 return mine
-            AIRiskToken.objects.settle([mine], lease)
+            save_and_release([mine], lease)
         return None
 
     def _save(self, mine: AIRiskToken, outcome: Outcome, lease: UUID) -> bool:
         before, is_first = unwritten.key_of(mine, self.deployment, _database()), not mine.sealed
+        values = apply(mine, outcome, timezone.now())
         try:
-            return bool(save_outcomes([(mine, outcome)], lease))
+            saved = save_and_release([mine], lease, values)
         except DatabaseError as error:
             # AIRisk has answered, and the caller can go on with that.
-            mine.lease = mine.lease_until = None
             unwritten.log_not_written(mine, error)
-            self._keep(before, mine, (*_changed_by(outcome), *_LEASE), outcome, is_first=is_first)
+            self._keep(before, mine, values | {"lease": None, "lease_until": None}, outcome, is_first=is_first)
             return True
+        if saved:
+            announce(mine, outcome, is_first=is_first)
+        return bool(saved)
 
     def _obtain(self, token: AIRiskToken) -> Steps[Outcome]:
         if token.sealed:
@@ -351,13 +352,12 @@ class TokenKeeper:
         required = self._required("The stored token has ended or was refused, and is not renewed silently.")
         if useless is not None and not useless.needs_person:
             # On the row, because a token that AIRisk refused may look as if it lived.
-            useless.fail(required, timezone.now())
-            self._write(useless, {name: getattr(useless, name) for name in AIRiskToken.FAILED})
+            self._write(useless, useless.record_failure(required, timezone.now()))
         raise required
 
     def _required(self, message: str) -> ConnectionRequired:
         alias = self.deployment.alias
-        url = None if self.owner is APPLICATION else flow.page_url("connect", alias)
+        url = None if self.owner is APPLICATION else conf.page_url("connect", alias)
         return ConnectionRequired(message, deployment=alias, connect_url=url)
 
     def _as_seen_by_caller(self, error: AIRiskError) -> AIRiskError:
@@ -379,56 +379,4 @@ def _database() -> str:
 def _release(token: AIRiskToken, lease: UUID) -> None:
     """Give a lease up. Where that fails, it lapses by itself, and the error that led here is the one to be seen."""
     with suppress(DatabaseError):
-        AIRiskToken.objects.settle([token], lease)
-
-
-def lease_seconds(deployment: Deployment) -> float:
-    """Return for how many seconds the renewal of a token is held against others."""
-    return sum(deployment.timeout) + LEASE_MARGIN
-
-
-def save_outcomes(
-    outcomes: list[tuple[AIRiskToken, Outcome]],
-    lease: UUID,
-    settle: Callable[..., list[AIRiskToken]] = AIRiskToken.objects.settle,
-) -> list[AIRiskToken]:
-    """Save what renewals brought to those rows whose lease is still held, and return these.
-
-    A row that lost its lease holds something newer, or is gone: what came for it is dropped.
-    """
-    now = timezone.now()
-    first = {token.pk for token, _outcome in outcomes if not token.sealed}
-    of_row = {token.pk: outcome for token, outcome in outcomes}
-    by_fields: dict[tuple[str, ...], list[AIRiskToken]] = {}
-    for token, outcome in outcomes:
-        by_fields.setdefault(_apply(token, outcome, now), []).append(token)
-    saved = [token for fields, tokens in by_fields.items() for token in settle(tokens, lease, fields)]
-    for token in saved:
-        _tell(token, of_row[token.pk], is_first=token.pk in first)
-    return saved
-
-
-def _apply(token: AIRiskToken, outcome: Outcome, now: datetime) -> tuple[str, ...]:
-    """Take over what a renewal brought, without saving, and return the names of the fields that this changed."""
-    if isinstance(outcome, AIRiskError):
-        token.fail(outcome, now)
-    else:
-        token.renew(outcome, now)
-    return _changed_by(outcome)
-
-
-def _changed_by(outcome: Outcome) -> tuple[str, ...]:
-    return AIRiskToken.FAILED if isinstance(outcome, AIRiskError) else AIRiskToken.RENEWED + AIRiskToken.FAILED
-
-
-def _tell(token: AIRiskToken, outcome: Outcome, *, is_first: bool) -> None:
-    """Log what became of a renewal, and send its signal, once it is on the row."""
-    what = {"user_id": token.user_id, "deployment": token.deployment}
-    if isinstance(outcome, AIRiskError):
-        message = "AIRisk token %(token_id)s of deployment %(deployment)s was not renewed: %(why)s"
-        log(logger, logging.WARNING, "token.renewal_failed", message, token=token, why=outcome)
-        renewal_failed.send_robust(AIRiskToken, error=outcome, **what)
-        return
-    message = "AIRisk token %(token_id)s of deployment %(deployment)s was renewed"
-    log(logger, logging.INFO, "token.obtained" if is_first else "token.renewed", message, token=token)
-    (token_obtained if is_first else token_renewed).send_robust(AIRiskToken, **what)
+        save_and_release([token], lease)

@@ -14,7 +14,7 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.utils.crypto import salted_hmac
 
-from .protocol import Secret
+from ..oauth.messages import Secret
 
 COOKIE: Final = "airisk_oauth_browser"
 #: Longer than a flow may take, and a second hit of its callback is recognized.

@@ -12,17 +12,18 @@ from django.db.models import Exists, Max, OuterRef, Q
 from django.utils import timezone
 from django.utils.module_loading import import_string
 
-from .conf import Deployment
-from .events import log
-from .models import MAX_PAUSE, MAX_PAUSE_FOR_PERSON, SKEW, AIRiskToken, AIRiskTokenQuerySet
-from .report import DEACTIVATED, OTHER_ADDRESS, SOMEBODY_ELSE, UNREADABLE, UNRESOLVED
-from .sealing import Unreadable
+from ..events import log
+from ..models import MAX_PAUSE, MAX_PAUSE_FOR_PERSON, SKEW, AIRiskToken, AIRiskTokenQuerySet
+from ..oauth.deployment import Deployment
+from ..sealing import Unreadable
+from ..userids import userid_of
+from .report import DEACTIVATED, IDENTITY_CHANGED, OTHER_ADDRESS, UNREADABLE, UNRESOLVED
 
 logger = logging.getLogger("airisk_oauth.sweep")
 
 #: What a sweep writes to the row of a token that it cannot even try to renew; see :func:`is_known`.
 NOTED: Final = ("failing_since", "failure_count", "failure_kind")
-_KNOWN: Final = Q(failure_kind__in=AIRiskToken.HOPELESS) | Q(failing_since__isnull=False, failure_count=0)
+_KNOWN: Final = Q(failure_kind__in=AIRiskToken.NEEDS_PERSON) | Q(failing_since__isnull=False, failure_count=0)
 
 
 def is_known(token: AIRiskToken) -> bool:
@@ -124,7 +125,7 @@ class Selection:
 
 def _may_be_tried(started: datetime, now: datetime) -> Q:
     """Return whether a token does not cool down, or does so for longer than it ever should."""
-    too_long = Q(retry_at__gt=now + MAX_PAUSE) & ~Q(failure_kind__in=AIRiskToken.HOPELESS)
+    too_long = Q(retry_at__gt=now + MAX_PAUSE) & ~Q(failure_kind__in=AIRiskToken.NEEDS_PERSON)
     far_too_long = Q(retry_at__gt=now + MAX_PAUSE_FOR_PERSON)
     return Q(retry_at=None) | Q(retry_at__lte=started) | Q(failed_at__gt=now + SKEW) | too_long | far_too_long
 
@@ -185,7 +186,7 @@ class Judge:
         if token.user_id in self._unresolved:
             return UNRESOLVED
         if token.user_id is not None and userids.get(token.user_id) != token.userid:
-            return SOMEBODY_ELSE
+            return IDENTITY_CHANGED
         if token.user_id is not None and not token.is_from(self.deployment):
             return OTHER_ADDRESS
         try:
@@ -204,7 +205,7 @@ class Judge:
 
     def _userid_of(self, user: Any) -> str | None:
         try:
-            return self.deployment.userid_of(user)
+            return userid_of(self.deployment, user)
         except DatabaseError:
             raise
         except Exception as error:  # noqa: BLE001 - the site's own code, asked about one user

@@ -12,7 +12,7 @@ from typing import Any, Final
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
 from .adapter import REPEATABLE
-from .environment import environment_for, obstacle
+from .environment import obstacle, proxies_and_ca_bundle
 
 try:
     import httpx2
@@ -62,7 +62,7 @@ class EnvironmentTransport(httpx2.AsyncBaseTransport):
     """
 
     def __init__(self, base_url: str, *, keep_alive: bool = True, repeats: bool = False) -> None:
-        environment = environment_for(base_url)
+        environment = proxies_and_ca_bundle(base_url)
         self._proxy: str | None = next(iter(environment["proxies"].values()), None)
         self._verify: str | bool = environment["verify"]
         # The connections are those of a loop and of its tasks, of which nobody starts more than they want.

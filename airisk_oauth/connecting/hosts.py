@@ -7,12 +7,13 @@ from django.conf import settings
 from django.core.exceptions import DisallowedHost
 from django.http.request import split_domain_port
 
-from . import conf, protocol
+from .. import conf
+from ..oauth.deployment import origin_of
 
 if TYPE_CHECKING:
     from django.http import HttpRequest
 
-    from .conf import Deployment
+    from ..oauth.deployment import Deployment
 
 
 def on_right_host(request: "HttpRequest", deployment: "Deployment", next_url: str = "") -> str | None:
@@ -46,7 +47,7 @@ def _name(host: str) -> str:
 
 
 def _host_in(url: str) -> str:
-    origin = protocol.origin_of(url)
+    origin = origin_of(url)
     return origin[1].removesuffix(".") if origin else ""
 
 

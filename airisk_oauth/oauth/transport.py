@@ -17,19 +17,18 @@ from django.utils import timezone
 from requests.sessions import SessionRedirectMixin
 from urllib3.exceptions import HTTPError
 
-from . import protocol
-from .adapter import TimedAdapter
-from .environment import described, environment_for, interruption, untraced
-from .events import log
-from .exceptions import AIRiskUnavailable
-from .limits import CallTimeout
-from .protocol import ConnectionLost, Reply
+from ..events import log
+from ..exceptions import AIRiskUnavailable
+from ..wire.adapter import TimedAdapter
+from ..wire.environment import described, interruption, proxies_and_ca_bundle, suppress_tracing
+from ..wire.limits import CallTimeout
+from .messages import MAX_BODY, ConnectionLost, OAuthResponse
 
 if TYPE_CHECKING:
     from requests import Session
 
-    from .conf import Deployment
-    from .protocol import Call, Calls, Result
+    from .deployment import Deployment
+    from .messages import Calls, OAuthRequest, Result
 else:
     # As requests defines it: a site may have put one in its place that keeps answers on disk.
     Session = next(each for each in SessionRedirectMixin.__subclasses__() if each.__module__ == "requests.sessions")
@@ -45,7 +44,7 @@ class OAuthClient(AbstractContextManager["OAuthClient"]):
 
     def __init__(self, deployment: "Deployment") -> None:
         self.deployment = deployment
-        self._environment = environment_for(deployment.base_url)
+        self._environment = proxies_and_ca_bundle(deployment.base_url)
         self._session = _PlainSession(self._environment)
         self._keeps_connections = True
 
@@ -79,14 +78,14 @@ class OAuthClient(AbstractContextManager["OAuthClient"]):
             lost = str(error)
         raise AIRiskUnavailable(lost) from None
 
-    def _send(self, call: "Call", ends: float) -> Reply:
+    def _send(self, call: "OAuthRequest", ends: float) -> OAuthResponse:
         request = requests.PreparedRequest()
         request.prepare(method=call.method, url=call.url, headers=HEADERS, data=call.form)
         began = time.monotonic()
         timeout = CallTimeout(self.deployment.timeout[0], self.deployment.timeout[1], ends)
         failure = cause = ""
         try:
-            with untraced(), self._connections() as session, session.send(request, timeout=timeout) as response:
+            with suppress_tracing(), self._connections() as session, session.send(request, timeout=timeout) as response:
                 body = _limited_body(response)
         except (OSError, ValueError, HTTPError) as error:
             own = interruption(error)
@@ -98,13 +97,13 @@ class OAuthClient(AbstractContextManager["OAuthClient"]):
             # A worker's time limit, say. Crash reports show frames, and those of the call hold the client secret.
             raise error.with_traceback(None) from None
         if failure:
-            tell(self.deployment, call, began, failure)
+            log_call(self.deployment, call, began, failure)
             # Here, where the caught exception and the request that it carries are gone, not only hidden.
             if timeout.has_lost_connection and not is_late:
                 raise ConnectionLost(str(unanswered(cause))) from None
             raise unanswered(cause) from None
-        tell(self.deployment, call, began, response.status_code)
-        return Reply.of(response.status_code, response.headers, body, now=timezone.now())
+        log_call(self.deployment, call, began, response.status_code)
+        return OAuthResponse.of(response.status_code, response.headers, body, now=timezone.now())
 
     @contextmanager
     def _connections(self) -> Iterator["_PlainSession"]:
@@ -147,13 +146,13 @@ def looking(
     :param timeout: seconds for connecting, and for the headers.
     :raises requests.RequestException: no answer came.
     """
-    with _PlainSession(environment_for(deployment.base_url)) as session:
+    with _PlainSession(proxies_and_ca_bundle(deployment.base_url)) as session:
         request = requests.Request("GET", url, headers=headers).prepare()
         with session.send(request, timeout=timeout) as response:
             yield response
 
 
-def tell(deployment: "Deployment", call: "Call", began: float, outcome: int | str) -> None:
+def log_call(deployment: "Deployment", call: "OAuthRequest", began: float, outcome: int | str) -> None:
     """Log how a call ended that began at this monotonic second: with a status, or by an exception of this name."""
     failed = isinstance(outcome, str)
     what = "did not answer (%(error)s)" if failed else "answered with status %(airisk_status)s"
@@ -179,6 +178,6 @@ def _limited_body(response: requests.Response) -> bytes | None:
     body = b""
     for chunk in response.iter_content(4096):
         body += chunk
-        if len(body) > protocol.MAX_BODY:
+        if len(body) > MAX_BODY:
             return None
     return body

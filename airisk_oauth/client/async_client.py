@@ -7,15 +7,16 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
 
-from . import bearer, conf
-from .async_environment import EnvironmentTransport, httpx2, leave
-from .bearer import Bearer, BearerSource
-from .conf import Deployment
-from .effects import arun
-from .environment import described, interruption
-from .exceptions import AIRiskInvalidResponse, AIRiskUnavailable
-from .protocol import Secret
-from .transport import USER_AGENT
+from .. import conf
+from ..exceptions import AIRiskInvalidResponse, AIRiskUnavailable
+from ..oauth.deployment import Deployment
+from ..oauth.messages import Secret
+from ..oauth.transport import USER_AGENT
+from ..tokens.effects import arun
+from ..wire.async_environment import EnvironmentTransport, httpx2, leave
+from ..wire.environment import described, interruption
+from . import bearer
+from .bearer import BearerPolicy, BearerSource
 
 Came = TypeVar("Came")
 
@@ -52,7 +53,7 @@ class AsyncAIRiskClient(AsyncClient):
         )
         self.deployment = deployment
         self._source = source
-        self._signer: Bearer | None = None
+        self._signer: BearerPolicy | None = None
 
     @classmethod
     def for_user(cls, user: Any, deployment: str = conf.DEFAULT_ALIAS, *, keep_alive: bool = True) -> Self:

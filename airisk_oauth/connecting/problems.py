@@ -9,8 +9,10 @@ from django.shortcuts import redirect, render
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_noop
 
-from . import conf, flow, protocol
-from .exceptions import AIRiskError, AIRiskInvalidResponse, AIRiskRefused, AIRiskUnavailable
+from .. import conf
+from ..exceptions import AIRiskError, AIRiskInvalidResponse, AIRiskRefused, AIRiskUnavailable
+from ..oauth.authorization import MalformedCallback
+from . import flow
 
 
 class SignedOut(Exception):
@@ -33,7 +35,7 @@ PROBLEMS: Final[dict[type[Exception], tuple[HTTPStatus, str, str]]] = {
         gettext_noop("This is not the address that AIRisk sends you back to"),
         gettext_noop("Open this site at the address that is registered with AIRisk, then connect there."),
     ),
-    protocol.MalformedCallback: (
+    MalformedCallback: (
         HTTPStatus.BAD_REQUEST,
         gettext_noop("This link does not come from AIRisk"),
         gettext_noop("It is incomplete or was changed on the way. Nothing has happened; you can connect again."),

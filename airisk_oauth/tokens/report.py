@@ -13,15 +13,15 @@ SKIPPED: Final = "skipped"
 COUNTED: Final = (RENEWED, REFUSED, UNAVAILABLE, SKIPPED)
 
 #: Why a token was skipped; shown translated by the admin.
-HELD: Final = gettext_noop("another process is at it")
-OVERTAKEN: Final = gettext_noop("another process was faster")
-SOMEBODY_ELSE: Final = gettext_noop("the user's identity on AIRisk is gone or has changed")
+LEASED_ELSEWHERE: Final = gettext_noop("another process is at it")
+RENEWED_ELSEWHERE: Final = gettext_noop("another process was faster")
+IDENTITY_CHANGED: Final = gettext_noop("the user's identity on AIRisk is gone or has changed")
 OTHER_ADDRESS: Final = gettext_noop("the token is of another address of AIRisk: the user has to connect again")
 UNRESOLVED: Final = gettext_noop("the site's USERID failed for the user")
 UNREADABLE: Final = gettext_noop("the stored token cannot be opened")
 DEACTIVATED: Final = gettext_noop("the user is deactivated")
-LEFT_ALONE: Final = gettext_noop("left alone, because AIRisk is not available")
-NOT_KNOWN: Final = gettext_noop("left alone, because AIRisk does not accept this site")
+AIRISK_DOWN: Final = gettext_noop("left alone, because AIRisk is not available")
+CLIENT_REJECTED: Final = gettext_noop("left alone, because AIRisk does not accept this site")
 INTERRUPTED: Final = gettext_noop("interrupted")
 
 #: Why AIRisk gave no token for a user: as ``AIRiskToken.Failure`` has it, in English for the log.
@@ -29,8 +29,8 @@ USER_REFUSED: Final = gettext_noop("refused by AIRisk")
 PERSON_ASKED_FOR: Final = gettext_noop("AIRisk asks for a person")
 
 #: What only a person can put right; told once for each token.
-FOR_A_PERSON: Final = (SOMEBODY_ELSE, OTHER_ADDRESS, UNREADABLE)
-_NO_FAULT: Final = (HELD, OVERTAKEN, DEACTIVATED, *FOR_A_PERSON)
+FOR_A_PERSON: Final = (IDENTITY_CHANGED, OTHER_ADDRESS, UNREADABLE)
+_NO_FAULT: Final = (LEASED_ELSEWHERE, RENEWED_ELSEWHERE, DEACTIVATED, *FOR_A_PERSON)
 
 
 @dataclass(frozen=True)

@@ -19,16 +19,17 @@ from requests.sessions import SessionRedirectMixin
 from requests.utils import rewind_body
 from urllib3.exceptions import HTTPError
 
-from . import bearer, conf, protocol
-from .adapter import TimedAdapter, leave
-from .bearer import Bearer, BearerSource
-from .conf import Deployment
-from .effects import run
-from .environment import described, environment_for, interruption
-from .exceptions import AIRiskInvalidResponse, AIRiskUnavailable
-from .protocol import Secret
-from .renewal import Access
-from .transport import USER_AGENT
+from .. import conf
+from ..exceptions import AIRiskInvalidResponse, AIRiskUnavailable
+from ..oauth.deployment import Deployment, origin_of
+from ..oauth.messages import Secret
+from ..oauth.transport import USER_AGENT
+from ..tokens.effects import run
+from ..tokens.renewal import Credential
+from ..wire.adapter import TimedAdapter, leave
+from ..wire.environment import described, interruption, proxies_and_ca_bundle
+from . import bearer
+from .bearer import BearerPolicy, BearerSource
 
 if TYPE_CHECKING:
     from requests import Session
@@ -72,7 +73,7 @@ class AIRiskAuth(AuthBase):
         return cls(options, bearer.of_application(options))
 
     @property
-    def bearer(self) -> Bearer:
+    def bearer(self) -> BearerPolicy:
         """What a call that is made now is signed with."""
         return self.source()
 
@@ -143,11 +144,11 @@ class _Signature(Secret):
     __slots__ = ("auth", "signer", "token")
 
     auth: AIRiskAuth
-    signer: Bearer
+    signer: BearerPolicy
     token: Secret
 
     @classmethod
-    def of(cls, access: Access, signer: Bearer, auth: AIRiskAuth) -> Self:
+    def of(cls, access: Credential, signer: BearerPolicy, auth: AIRiskAuth) -> Self:
         signature = cls(f"Bearer {access.token}")
         signature.auth, signature.signer, signature.token = auth, signer, access.token
         return signature
@@ -184,12 +185,12 @@ class AIRiskSession(Session):
         self.deployment = auth.deployment
         self.auth = auth
         self._source = auth.source
-        self._signer: Bearer | None = None
+        self._signer: BearerPolicy | None = None
         self._winds_down = False
         self.headers.update({"Accept": "application/json", "User-Agent": USER_AGENT})
         # Once, here, and never .netrc: requests would look at all of it for every call.
         self.trust_env = False
-        environment = environment_for(self.deployment.base_url)
+        environment = proxies_and_ca_bundle(self.deployment.base_url)
         self.proxies, self.verify = environment["proxies"], environment["verify"]
         adapter = TimedAdapter()
         self.mount("https://", adapter)
@@ -313,7 +314,7 @@ def _without_body(response: requests.Response) -> requests.Response:
 
 def _target_origin(response: requests.Response) -> tuple[str, str, int] | None:
     try:
-        return protocol.origin_of(urljoin(response.url, response.headers["Location"]))
+        return origin_of(urljoin(response.url, response.headers["Location"]))
     except ValueError:
         return None
 

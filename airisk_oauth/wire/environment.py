@@ -45,7 +45,7 @@ class BundleMissing(requests.ConnectionError):
         self.cause = cause
 
 
-def environment_for(url: str) -> dict[str, Any]:
+def proxies_and_ca_bundle(url: str) -> dict[str, Any]:
     """Return ``proxies`` and ``verify`` for calls of this URL, as ``requests`` would take them from the environment.
 
     A proxy without a scheme is an HTTP proxy.
@@ -90,7 +90,7 @@ def described(error: BaseException) -> str:
     return f"{type(error).__name__}: {cause}" if cause else type(error).__name__
 
 
-def untraced() -> AbstractContextManager[Any]:
+def suppress_tracing() -> AbstractContextManager[Any]:
     """Let OpenTelemetry make no span of a call whose URL carries a state and a userid.
 
     Not imported here: where nothing has loaded it, nothing traces.

@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import secrets
 import time
 from contextlib import suppress
 from datetime import timedelta
@@ -12,13 +11,19 @@ from django.db import Error as DatabaseError
 from django.db import IntegrityError
 from django.utils import timezone
 
-from . import conf, protocol
-from .conf import Deployment
-from .events import log
-from .exceptions import AIRiskRefused, ConnectionRequired
-from .models import MAX_NEXT, AIRiskToken, PendingAuthorization, is_recent
-from .protocol import Call, Calls, Secret, TokenGrant
-from .signals import token_disconnected, token_obtained
+from ..events import log
+from ..exceptions import AIRiskRefused
+from ..models import MAX_NEXT, AIRiskToken, PendingAuthorization, is_recent
+from ..oauth.authorization import (
+    authorization_url,
+    read_callback,
+)
+from ..oauth.code_flow import _obtain_or_exchange, exchange, new_state
+from ..oauth.deployment import Deployment
+from ..oauth.messages import Secret, TokenGrant
+from ..signals import token_disconnected, token_obtained
+from ..tokens.outcomes import store
+from ..userids import userid_of
 
 logger = logging.getLogger("airisk_oauth.flow")
 
@@ -29,8 +34,6 @@ WAIT_FOR_FIRST: Final = timedelta(seconds=15)
 LOOK_AGAIN: Final = 0.1
 
 _Outcome = PendingAuthorization.Outcome
-#: For those who still look for it here.
-page_url = conf.page_url
 
 
 class NoIdentity(Exception):
@@ -78,7 +81,7 @@ def begin(
     :param browser: a value that only this browser has, and only in this session.
     :raises NoIdentity: the user has no ``userid`` on this deployment.
     """
-    userid = None if for_application else deployment.userid_of(user)
+    userid = None if for_application else userid_of(deployment, user)
     if userid is None and not for_application:
         raise NoIdentity
     state = new_state()
@@ -106,7 +109,7 @@ def complete(deployment: Deployment, user: Any, *, browser: str | None, query: S
     :raises CallbackRejected: see there and its subclasses.
     :raises AIRiskError: AIRisk refused, could not be reached, or cannot be understood.
     """
-    callback = protocol.read_callback(query)
+    callback = read_callback(query)
     pending = _pending(deployment, user, browser, callback.state)
     if pending.spent_at is None and not is_recent(pending.created_at, timezone.now(), LIFETIME):
         raise StateExpired
@@ -121,58 +124,6 @@ def complete(deployment: Deployment, user: Any, *, browser: str | None, query: S
         raise
     _settle(pending, _Outcome.CONNECTED)
     return Connected(pending, first=True)
-
-
-def obtain_silently(deployment: Deployment, userid: str | None) -> Calls[TokenGrant]:
-    """Run the whole code flow from this server (AIRisk answers the authorization endpoint at once).
-
-    Where a connection that was used again dies before a byte of an answer, the flow starts anew, once: with another
-    state and another code, since nobody knows whether the first were received.
-
-    :raises ConnectionRequired: AIRisk wants a person, in a browser.
-    :raises AIRiskError: AIRisk refused, could not be reached, or cannot be understood.
-    """
-    try:
-        return (yield from _obtain_silently(deployment, userid))
-    except protocol.ConnectionLost:
-        pass
-    return (yield from _obtain_silently(deployment, userid))
-
-
-def _obtain_silently(deployment: Deployment, userid: str | None) -> Calls[TokenGrant]:
-    try:
-        code = yield from authorize(deployment, state=new_state(), userid=userid)
-    except protocol.PageShown:
-        raise ConnectionRequired("AIRisk asks for a person, in a browser.", deployment=deployment.alias) from None
-    return (yield from exchange(deployment, code, userid=userid))
-
-
-def authorize(deployment: Deployment, *, state: Secret, userid: str | None) -> Calls[Secret]:
-    """Ask for a code without a browser. Errors: see :func:`protocol.read_authorization`.
-
-    Where AIRisk leads to a page on its own origin, that is looked at once, because it may hold a refusal as JSON.
-    """
-    endpoint, redirect_uri = deployment.authorize_url, deployment.redirect_uri
-    reply = yield Call("GET", authorization_url(deployment, state=state, userid=userid))
-    page = protocol.own_page(reply, endpoint=endpoint, redirect_uri=redirect_uri)
-    if page is not None:
-        protocol.check_not_refused((yield Call("GET", page)), secrets=(state,))
-    return protocol.read_authorization(reply, endpoint=endpoint, redirect_uri=redirect_uri, state=state)
-
-
-def exchange(deployment: Deployment, code: Secret, *, userid: str | None) -> Calls[TokenGrant]:
-    """Trade a code for a token, once. Errors: see :func:`protocol.read_token`."""
-    form = protocol.token_form(
-        code=code,
-        client_id=deployment.client_id,
-        client_secret=deployment.client_secret,
-        redirect_uri=deployment.redirect_uri,
-        userid=userid,
-        extra=deployment.extra_token_params,
-    )
-    reply = yield Call("POST", deployment.token_url, form)
-    grant = protocol.read_token(reply, now=timezone.now(), secrets=(code, deployment.client_secret))
-    return grant._replace(origin=deployment.origin_text)
 
 
 def disconnect(token: AIRiskToken) -> None:
@@ -221,7 +172,7 @@ def _trade(deployment: Deployment, user: Any, pending: PendingAuthorization, ans
     _check_identity(deployment, user, pending)
     owner = None if pending.for_application else user.pk
     try:
-        token = AIRiskToken.objects.store(owner, deployment.alias, pending.userid, grant)
+        token = store(owner, deployment.alias, pending.userid, grant)
     except IntegrityError:
         raise IdentityChanged from None
     message = "AIRisk token %(token_id)s of deployment %(deployment)s was obtained"
@@ -231,7 +182,7 @@ def _trade(deployment: Deployment, user: Any, pending: PendingAuthorization, ans
 
 def _grant_for(deployment: Deployment, pending: PendingAuthorization, code: Secret) -> TokenGrant:
     """Return the token for a verified callback: for its code, or for one that this server fetches (``CODE_FROM``)."""
-    from .transport import OAuthClient
+    from ..oauth.transport import OAuthClient
 
     userid = pending.userid or None
     with OAuthClient(deployment) as client:
@@ -240,20 +191,11 @@ def _grant_for(deployment: Deployment, pending: PendingAuthorization, code: Secr
         return client.run(exchange(deployment, code, userid=userid))
 
 
-def _obtain_or_exchange(deployment: Deployment, code: Secret, *, userid: str | None) -> Calls[TokenGrant]:
-    """Obtain a token without the browser's code, which may be another user's; trade it only if AIRisk shows a page."""
-    try:
-        code = yield from authorize(deployment, state=new_state(), userid=userid)
-    except protocol.PageShown:
-        pass
-    return (yield from exchange(deployment, code, userid=userid))
-
-
 def _check_identity(deployment: Deployment, user: Any, pending: PendingAuthorization) -> None:
     if pending.for_application:
         if not may_change_tokens(user):
             raise NotPermitted
-    elif deployment.userid_of(user) != pending.userid:
+    elif userid_of(deployment, user) != pending.userid:
         raise IdentityChanged
 
 
@@ -267,23 +209,6 @@ def _settle(pending: PendingAuthorization, outcome: str) -> None:
     # What became of the flow is what its user is told, be it noted or not.
     with suppress(DatabaseError):
         PendingAuthorization.objects.primary().filter(pk=pending.pk).write(outcome=outcome)
-
-
-def authorization_url(deployment: Deployment, *, state: str, userid: str | None) -> Secret:
-    """Return where a flow begins on AIRisk."""
-    return protocol.authorization_url(
-        deployment.authorize_url,
-        client_id=deployment.client_id,
-        redirect_uri=deployment.redirect_uri,
-        state=state,
-        userid=userid,
-        extra=deployment.extra_authorize_params,
-    )
-
-
-def new_state() -> Secret:
-    """Return 256 random bits, as RFC 6749, section 10.12, asks for."""
-    return Secret(secrets.token_urlsafe(32))
 
 
 def _bound(deployment: Deployment, browser: str) -> str:

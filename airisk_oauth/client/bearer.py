@@ -11,11 +11,10 @@ from typing import Any, Final
 from django.core.exceptions import ImproperlyConfigured
 from django.utils import timezone
 
-from . import protocol
-from .conf import Deployment
-from .effects import Steps
-from .protocol import Secret
-from .renewal import APPLICATION, TRUST, Access, TokenKeeper
+from ..oauth.deployment import Deployment, origin_of
+from ..oauth.messages import Secret
+from ..tokens.effects import Steps
+from ..tokens.renewal import APPLICATION, RECHECK_AFTER, Credential, TokenKeeper
 
 _PATH: Final = r"/(?![/\\])[^\\]*"
 
@@ -25,7 +24,7 @@ ENDLESS: Final = "AIRisk redirects without end."
 NO_PICKLES: Final = "What calls AIRisk in somebody's name cannot be pickled; make a new one where it is needed."
 
 
-class Bearer:
+class BearerPolicy:
     """Which token goes on a call of this owner, and what follows from a 401.
 
     :param owner: a user, who may be lazy, or :data:`~airisk_oauth.renewal.APPLICATION`.
@@ -34,16 +33,16 @@ class Bearer:
     def __init__(self, deployment: Deployment, owner: Any) -> None:
         self.owner = owner
         self._keeper = TokenKeeper(deployment, owner)
-        self._access: Access | None = None
+        self._access: Credential | None = None
 
-    def accessing(self) -> Steps[Access]:
+    def accessing(self) -> Steps[Credential]:
         """Come to a token for a call; the row is not looked at for each. Errors: :meth:`TokenKeeper.accessing`."""
         access, now = self._access, timezone.now()
-        if access is None or not now < access.good_until <= now + TRUST:
+        if access is None or not now < access.good_until <= now + RECHECK_AFTER:
             access = self._access = yield from self._keeper.accessing()
         return access
 
-    def replacing(self, refused: Secret) -> Steps[Access | None]:
+    def replacing(self, refused: Secret) -> Steps[Credential | None]:
         """Come to another token than the one that AIRisk answered with 401, or ``None`` where that would not help."""
         access = self._access = yield from self._keeper.accessing(refused)
         if access.token != refused:
@@ -53,14 +52,14 @@ class Bearer:
             yield from self._keeper.noting_refused_anew()
         return None
 
-    def noting(self, status: int, access: Access) -> Steps[None]:
+    def noting(self, status: int, access: Credential) -> Steps[None]:
         """Take note of how the replay with a token from :meth:`replacing` was answered."""
         if status == 401 and access.is_new:
             yield from self._keeper.noting_refused_anew()
 
 
 #: Returns the bearer that a call is to be made with.
-BearerSource = Callable[[], Bearer]
+BearerSource = Callable[[], BearerPolicy]
 
 
 def of_user(deployment: Deployment, user: Any) -> BearerSource:
@@ -70,13 +69,13 @@ def of_user(deployment: Deployment, user: Any) -> BearerSource:
     """
     if user is None:
         raise TypeError("for_user() needs a user. To call as the application itself, use for_application().")
-    bearer = Bearer(deployment, user)
+    bearer = BearerPolicy(deployment, user)
     return lambda: bearer
 
 
 def of_application(deployment: Deployment) -> BearerSource:
     """Call as the application itself."""
-    bearer = Bearer(deployment, APPLICATION)
+    bearer = BearerPolicy(deployment, APPLICATION)
     return lambda: bearer
 
 
@@ -85,15 +84,15 @@ def of_visitor(deployment: Deployment, request: Any) -> BearerSource:
 
     A framework may authenticate after our middleware, and a view may sign somebody in or out.
     """
-    bearer: Bearer | None = None
+    bearer: BearerPolicy | None = None
 
-    def current() -> Bearer:
+    def current() -> BearerPolicy:
         nonlocal bearer
         if not hasattr(request, "user"):
             raise ImproperlyConfigured("request.airisk needs AuthenticationMiddleware above AIRiskMiddleware.")
         user = request.user
         if bearer is None or bearer.owner is not user:
-            bearer = Bearer(deployment, user)
+            bearer = BearerPolicy(deployment, user)
         return bearer
 
     return current
@@ -101,7 +100,7 @@ def of_visitor(deployment: Deployment, request: Any) -> BearerSource:
 
 def is_ours(deployment: Deployment, url: str) -> bool:
     """Tell whether the bearer may be sent to this URL."""
-    return protocol.origin_of(url) == deployment.origin
+    return origin_of(url) == deployment.origin
 
 
 def url_of(deployment: Deployment, url: str) -> str | None:

@@ -3,11 +3,13 @@
 import random
 import time
 from collections.abc import Callable
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
+from django.conf import settings
 from django.db import InterfaceError, OperationalError, connections, transaction
 
 Result = TypeVar("Result")
+View = TypeVar("View", bound=Callable[..., Any])
 
 TRIES: Final = 6
 #: "Serialization failure" and "deadlock detected" (SQLSTATE); MySQL's deadlock, lock wait timeout and changed record.
@@ -87,3 +89,10 @@ def _is_conflict(error: OperationalError) -> bool:
     state = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)
     number = error.args[0] if error.args else None
     return state in _CONFLICTS or (isinstance(number, int) and number in _CONFLICTS)
+
+
+def non_atomic(view: View) -> View:
+    """Take a view out of ``ATOMIC_REQUESTS``, on every database; a method of an admin class, too."""
+    for database in settings.DATABASES:
+        view = transaction.non_atomic_requests(using=database)(view)
+    return view

@@ -1,0 +1,108 @@
+"""A lease on a token's row: who renews it. Taken and given up by one conditional ``UPDATE``; it expires by itself."""
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import Any, Final, cast
+from uuid import UUID
+
+from django.db import connections, models, transaction
+from django.db.models import Case, Q, Value, When
+from django.db.models.functions import Cast
+
+from ..database.transactions import retrying
+from ..models import SKEW, AIRiskToken, AIRiskTokenQuerySet
+from ..oauth.deployment import Deployment
+
+#: A lease lasts this many seconds longer than the HTTP calls of a renewal can take.
+LEASE_MARGIN: Final = 15.0
+
+
+def lease_seconds(deployment: Deployment) -> float:
+    """Return for how many seconds a renewal leases its token."""
+    return sum(deployment.timeout) + LEASE_MARGIN
+
+
+def claim(
+    tokens: AIRiskTokenQuerySet, lease: UUID, *, now: datetime, seconds: float, limit: int | None = None
+) -> list[AIRiskToken]:
+    """Lease those of these rows that nobody else has leased, the first ``limit``, and return them.
+
+    A lease that lasts longer than the one requested is ignored: it was taken for a token that waits in a sweep's
+    queue, or by a clock that was wrong.
+
+    Where the database can lock rows, a row that another transaction is changing is skipped: an ``UPDATE`` alone would
+    wait for that transaction to end. Elsewhere every statement stands alone, because a SQLite transaction that began
+    with reading may not go on to write. A claim whose answer was lost with the connection can be repeated.
+    """
+    too_long = Q(lease_until__gt=now + timedelta(seconds=seconds) + SKEW)
+    rows = tokens.primary().filter(Q(lease_until=None) | Q(lease_until__lt=now) | too_long | Q(lease=lease))
+    taken = {"lease": lease, "lease_until": now + timedelta(seconds=seconds)}
+    if connections[rows.db].features.has_select_for_update_skip_locked:
+        return retrying(rows.db, lambda: _claim_unlocked(rows[:limit], taken))
+    while pks := list(rows.values_list("pk", flat=True)[:limit]):
+        rows.filter(pk__in=pks).write(**taken)
+        held = tokens.primary().filter(lease=lease).in_bulk(pks)
+        if held:
+            return [held[pk] for pk in pks if pk in held]
+    return []
+
+
+def _claim_unlocked(rows: AIRiskTokenQuerySet, taken: dict[str, Any]) -> list[AIRiskToken]:
+    with transaction.atomic(using=rows.db):
+        claimed = list(rows.select_for_update(skip_locked=True))
+        AIRiskToken.objects.primary().filter(pk__in=[token.pk for token in claimed]).update(**taken)
+    return claimed
+
+
+def save_and_release(tokens: list[AIRiskToken], lease: UUID, fields: Iterable[str] = ()) -> list[AIRiskToken]:
+    """Write these fields of leased rows, give up their lease, and return the tokens that were saved.
+
+    A row whose lease was lost meanwhile is left as it is. One statement for all would wait for a row that a transaction
+    of the site's has locked, while that transaction may wait for another of these rows: a deadlock. So the rows that
+    are free are written together, and each of the others by itself.
+    """
+    objects = AIRiskToken.objects.primary()
+    if len(tokens) < 2 or not connections[objects.db].features.has_select_for_update_skip_locked:
+        return _save_together(tokens, lease, fields)
+    saved = retrying(objects.db, lambda: _save_unlocked(tokens, lease, fields))
+    done = {token.pk for token in saved}
+    for token in tokens:
+        if token.pk not in done:
+            saved = [*saved, *_save_together([token], lease, fields)]
+    return saved
+
+
+def _save_unlocked(tokens: list[AIRiskToken], lease: UUID, fields: Iterable[str]) -> list[AIRiskToken]:
+    objects = AIRiskToken.objects.primary()
+    with transaction.atomic(using=objects.db):
+        ours = objects.filter(pk__in=[token.pk for token in tokens], lease=lease)
+        free = set(ours.select_for_update(skip_locked=True).values_list("pk", flat=True))
+        return _save_together([token for token in tokens if token.pk in free], lease, fields)
+
+
+def _save_together(tokens: list[AIRiskToken], lease: UUID, fields: Iterable[str]) -> list[AIRiskToken]:
+    """Write all of these in one statement, and return those that were saved."""
+    if not tokens:
+        return []
+    rows = AIRiskToken.objects.primary().filter(pk__in=[token.pk for token in tokens])
+    values = {name: _column(name, tokens, rows.db) for name in fields}
+    if rows.filter(lease=lease).write(**values, lease=None, lease_until=None) == len(tokens):
+        return tokens
+    there = {row["pk"]: row for row in rows.values("pk", *fields)}
+    return [
+        token
+        for token in tokens
+        if there.get(token.pk) == {"pk": token.pk, **{name: getattr(token, name) for name in fields}}
+    ]
+
+
+def _column(name: str, tokens: list[AIRiskToken], database: str) -> Any:
+    """Return the one value that a column gets, or the expression that gives each row its own."""
+    values = [getattr(token, name) for token in tokens]
+    if values.count(values[0]) == len(values):
+        return values[0]
+    field = cast("models.Field[Any, Any]", AIRiskToken._meta.get_field(name))
+    each = zip(tokens, values, strict=True)
+    case = Case(*(When(pk=token.pk, then=Value(value, field)) for token, value in each), output_field=field)
+    # Only where it is needed: SQLite's cast would cut a time to milliseconds.
+    return Cast(case, field) if connections[database].features.requires_casted_case_in_updates else case
