@@ -15,10 +15,8 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
 from . import addresses
-from .oauth.authorization import AUTHORIZE_PARAMETERS
-from .oauth.deployment import Deployment, origin_of
+from .oauth.deployment import AUTHORIZE_PARAMETERS, TOKEN_PARAMETERS, Deployment, origin_of
 from .oauth.messages import Secret
-from .oauth.token import TOKEN_PARAMETERS
 
 if TYPE_CHECKING:
     from django.http import HttpRequest

@@ -6,12 +6,7 @@ it names a person on AIRisk, and ``token_id`` leads whoever may know it there.
 """
 
 import logging
-from typing import TYPE_CHECKING, Any, Literal
-
-from .exceptions import AIRiskRefused
-
-if TYPE_CHECKING:
-    from .models import AIRiskToken
+from typing import Any, Literal, Protocol
 
 Event = Literal[
     "callback.rejected",
@@ -32,13 +27,19 @@ Event = Literal[
 ]
 
 
+class _Token(Protocol):
+    pk: Any
+    user_id: Any
+    deployment: str
+
+
 def log(
     logger: logging.Logger,
     level: int,
     event: Event,
     message: str,
     *,
-    token: "AIRiskToken | None" = None,
+    token: _Token | None = None,
     why: Exception | None = None,
     **fields: Any,
 ) -> None:
@@ -53,9 +54,7 @@ def log(
         fields |= {"token_id": token.pk, "user_id": token.user_id, "deployment": token.deployment}
     if why is not None:
         fields["error"] = type(why).__name__
-    if isinstance(why, AIRiskRefused):
-        # Prefixed, because a site's own tracing may well put a trace_id on every record.
-        fields |= {"airisk_status": why.status, "airisk_reason": why.reason, "airisk_trace_id": why.trace_id}
+        fields |= getattr(why, "log_fields", {})
     # A log service takes nothing else; and what was read from AIRisk is a string that hides itself in a repr.
     plain = {name: value if isinstance(value, int | float | None) else str(value) for name, value in fields.items()}
     if logger.isEnabledFor(level):

@@ -14,6 +14,11 @@ No message or attribute here ever holds a token, a code, a state or a client sec
 class AIRiskError(Exception):
     """Base of all errors that calling AIRisk can raise."""
 
+    @property
+    def log_fields(self) -> dict[str, int | str]:
+        """What a log record holds of this error besides the name of its class."""
+        return {}
+
 
 class AIRiskUnavailable(AIRiskError):
     """AIRisk could not be reached, or an OAuth endpoint answered 5xx or 429.
@@ -39,6 +44,11 @@ class AIRiskRefused(AIRiskError):
         self.status = status
         self.reason = reason
         self.trace_id = trace_id
+
+    @property
+    def log_fields(self) -> dict[str, int | str]:
+        # Prefixed, because a site's own tracing may well put a trace_id on every record.
+        return {"airisk_status": self.status, "airisk_reason": self.reason, "airisk_trace_id": self.trace_id}
 
     def __str__(self) -> str:
         reason = f": {self.reason}" if self.reason else ""

@@ -1,10 +1,9 @@
 """Who is who, the tokens, and the authorizations under way. No HTTP here."""
 
-import random
 from contextlib import nullcontext
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, ClassVar, Final, Self, cast
+from typing import Any, Final, Self, cast
 
 from django.conf import settings
 from django.contrib.auth import get_user_model
@@ -15,42 +14,19 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from . import conf, sealing
+from .database.expiry import ExpiringModel
+from .database.failures import NO_FAILURE, FailureModel
 from .database.fields import UnsearchableTextField
 from .database.querysets import PrimaryQuerySet
 from .database.transactions import retrying
-from .exceptions import (
-    AIRiskError,
-    AIRiskInvalidResponse,
-    AIRiskRefused,
-    AIRiskUnavailable,
-    ConnectionRequired,
-)
 from .oauth.deployment import Deployment
 from .oauth.messages import Secret, TokenGrant, is_access_token
 
-#: A token this close to its end counts as ended: clocks differ.
-SKEW: Final = timedelta(seconds=10)
-COOL_DOWN: Final = timedelta(seconds=30)
-MAX_COOL_DOWN: Final = timedelta(hours=1)
-#: The same where only a person can help.
-MAX_COOL_DOWN_FOR_PERSON: Final = timedelta(days=1)
-#: A cool-down is up to this much longer, so that tokens that failed together are not tried again together.
-SPREAD: Final = 1.2
-#: No pause is longer than this.
-MAX_PAUSE: Final = MAX_COOL_DOWN * SPREAD
-MAX_PAUSE_FOR_PERSON: Final = MAX_COOL_DOWN_FOR_PERSON * SPREAD
-#: How often a connection is stored again that a concurrent connect, disconnect or deletion got in the way of.
-STORE_TRIES: Final = 5
 #: How many flows a user may have open at once, and how long a started one is remembered.
 MAX_PENDING: Final = 10
 MAX_SWEPT: Final = 1000
 KEEP_SPENT: Final = timedelta(hours=1)
 MAX_NEXT: Final = 2000
-
-
-def is_recent(then: datetime | None, now: datetime, within: timedelta) -> bool:
-    """Tell whether a time on a row is less than this away; one far ahead was noted by a clock that was wrong."""
-    return then is not None and abs(now - then) < within
 
 
 def validate_userid(value: str) -> None:
@@ -100,20 +76,11 @@ class AIRiskTokenQuerySet(PrimaryQuerySet):
         return self.filter(user=None, deployment=deployment)
 
 
-class AIRiskToken(models.Model):
+class AIRiskToken(ExpiringModel, FailureModel):
     """The token of one user, or without a user of the application, for one deployment.
 
     A row without a sealed token is the application's before its first one: it is there to be leased.
     """
-
-    class Failure(models.TextChoices):
-        REFUSED = "refused", _("refused by AIRisk")
-        PERSON = "person", _("AIRisk asks for a person")
-        UNAVAILABLE = "unavailable", _("AIRisk unavailable")
-        INVALID = "invalid", _("unusable answer")
-
-    #: Failures that only a person can fix.
-    NEEDS_PERSON: ClassVar[tuple[str, ...]] = (Failure.REFUSED, Failure.PERSON)
 
     user = UserField(related_name="airisk_tokens", null=True, blank=True)
     deployment = AliasField()
@@ -122,22 +89,10 @@ class AIRiskToken(models.Model):
     key_id = models.CharField(_("key"), max_length=12, blank=True, default="", editable=False)
     # With a default in the database: while a new version is rolled out, the old one goes on storing tokens.
     origin = models.CharField(max_length=300, blank=True, default="", db_default="", editable=False)
-    expires_at = models.DateTimeField(_("ends"), null=True, blank=True)
     obtained_at = models.DateTimeField(_("obtained"), default=timezone.now)
-    renewed_at = models.DateTimeField(_("last renewed"), default=timezone.now)
     last_used_at = models.DateTimeField(_("last used"), default=timezone.now)
     lease = models.UUIDField(null=True, blank=True, editable=False)
     lease_until = models.DateTimeField(null=True, blank=True, editable=False)
-    failed_at = models.DateTimeField(_("last failure"), null=True, blank=True)
-    failing_since = models.DateTimeField(_("failing since"), null=True, blank=True)
-    failure_count = models.PositiveIntegerField(_("failures in a row"), default=0)
-    failure_kind = models.CharField(_("kind of failure"), max_length=12, choices=Failure, blank=True, default="")
-    failure_status = models.PositiveSmallIntegerField(_("AIRisk's status"), null=True, blank=True)
-    failure_reason = models.CharField(_("AIRisk's reason"), max_length=120, blank=True, default="")
-    failure_trace_id = models.CharField(_("AIRisk's traceId"), max_length=128, blank=True, default="")
-    retry_at = models.DateTimeField(_("not tried again before"), null=True, blank=True)
-    refused_anew_at = models.DateTimeField(_("refused though new"), null=True, blank=True)
-
     objects = AIRiskTokenQuerySet.as_manager()
 
     class Meta:
@@ -196,102 +151,14 @@ class AIRiskToken(models.Model):
         """Tell whether this token was issued by the address that the deployment has now, as far as is known."""
         return self.origin in ("", deployment.origin_text)
 
-    @property
-    def needs_person(self) -> bool:
-        """Whether the last renewal failed in a way that only a person can mend."""
-        return self.failure_kind in self.NEEDS_PERSON
-
-    @property
-    def is_expired(self) -> bool:
-        return self.is_expired_at(timezone.now())
-
-    def is_expired_at(self, now: datetime) -> bool:
-        return self.expires_at is not None and self.expires_at <= now + self.skew
-
-    @property
-    def skew(self) -> timedelta:
-        """How long before its end the token counts as ended: less for one that lives shortly, to be renewed early."""
-        return min(SKEW, self._life / 8) if self._life else SKEW
-
-    @property
-    def _life(self) -> timedelta | None:
-        """For how long AIRisk gave the token; ``None`` where no end is named, or the times cannot be right."""
-        life = None if self.expires_at is None else self.expires_at - self.renewed_at
-        return life if life is not None and life > timedelta(0) else None
-
-    def renew_at(self, renew_before: int) -> datetime | None:
-        """Return from when on to renew; ``renew_before`` is in seconds, and at most a quarter of the life."""
-        if self.expires_at is None:
-            return None
-        before = timedelta(seconds=renew_before)
-        return self.expires_at - (min(before, self._life / 4) if self._life else before)
-
-    def is_paused(self, now: datetime) -> bool:
-        """Tell whether a renewal failed so recently that none is tried early."""
-        longest = MAX_PAUSE_FOR_PERSON if self.needs_person else MAX_PAUSE
-        return self.retry_at is not None and now < self.retry_at <= now + longest
-
     def apply(self, grant: TokenGrant, now: datetime) -> dict[str, Any]:
         """Take over a new token, without saving, and return the columns that this changed with their values."""
         sealed, key_id = sealing.seal(grant.access_token, self.owner)
         issued = {"sealed": sealed, "key_id": key_id, "origin": grant.origin, "expires_at": grant.expires_at}
-        return self._set(issued | {"renewed_at": now} | NO_FAILURE)
-
-    def record_failure(self, error: AIRiskError, now: datetime) -> dict[str, Any]:
-        """Note a failed renewal, without saving, and return the columns that this changed with their values.
-
-        The token stays. Nobody tries to renew it early until ``retry_at``.
-        """
-        kind = _KINDS.get(type(error), self.Failure.INVALID)
-        longest = MAX_COOL_DOWN_FOR_PERSON if kind in self.NEEDS_PERSON else MAX_COOL_DOWN
-        pause = min(COOL_DOWN * 2 ** min(self.failure_count, 20), longest)
-        asked = timedelta(seconds=getattr(error, "retry_after", None) or 0)
-        noted = {
-            "failed_at": now,
-            "failing_since": self.failing_since or now,
-            "failure_count": self.failure_count + 1,
-            "failure_kind": kind,
-            "failure_status": getattr(error, "status", None),
-            "failure_reason": getattr(error, "reason", ""),
-            "failure_trace_id": getattr(error, "trace_id", ""),
-            "retry_at": now + max(pause * random.uniform(1, SPREAD), asked),  # noqa: S311 - only spreads the load
-        }
-        return self._set(noted)
-
-    def _set(self, values: dict[str, Any]) -> dict[str, Any]:
+        values = issued | {"renewed_at": now} | NO_FAILURE
         for name, value in values.items():
             setattr(self, name, value)
         return values
-
-    def last_error(self) -> AIRiskError:
-        """Return the last failure as the error it was."""
-        if self.failure_kind == self.Failure.REFUSED:
-            return AIRiskRefused(self.failure_status or 0, self.failure_reason, self.failure_trace_id)
-        if self.failure_kind == self.Failure.PERSON:
-            return ConnectionRequired("AIRisk asks for a person.", deployment=self.deployment)
-        if self.failure_kind == self.Failure.UNAVAILABLE:
-            return AIRiskUnavailable("AIRisk was not available a moment ago.")
-        return AIRiskInvalidResponse("AIRisk's answer could not be used a moment ago.")
-
-
-#: The columns of a failure, as they are where there has been none since the token was issued.
-NO_FAILURE: Final[dict[str, Any]] = {
-    "failed_at": None,
-    "failing_since": None,
-    "failure_count": 0,
-    "failure_kind": "",
-    "failure_status": None,
-    "failure_reason": "",
-    "failure_trace_id": "",
-    "retry_at": None,
-    "refused_anew_at": None,
-}
-
-_KINDS: Final[dict[type[AIRiskError], str]] = {
-    AIRiskRefused: AIRiskToken.Failure.REFUSED,
-    ConnectionRequired: AIRiskToken.Failure.PERSON,
-    AIRiskUnavailable: AIRiskToken.Failure.UNAVAILABLE,
-}
 
 
 class SealingPolicy(models.Model):

@@ -36,8 +36,9 @@ from hypothesis import strategies as st
 
 from airisk_oauth import conf
 from airisk_oauth.connecting import browsers, flow
+from airisk_oauth.database.failures import NO_FAILURE
 from airisk_oauth.exceptions import ConnectionRequired
-from airisk_oauth.models import MAX_NEXT, MAX_PENDING, NO_FAILURE, AIRiskIdentity, AIRiskToken, PendingAuthorization
+from airisk_oauth.models import MAX_NEXT, MAX_PENDING, AIRiskIdentity, AIRiskToken, PendingAuthorization
 from airisk_oauth.oauth.authorization import MalformedCallback
 from airisk_oauth.oauth.code_flow import new_state, obtain_silently
 from airisk_oauth.oauth.messages import Secret

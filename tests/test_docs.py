@@ -22,6 +22,8 @@ from django.utils import timezone
 
 from airisk_oauth import conf, models, sealing, urls
 from airisk_oauth.connecting import flow
+from airisk_oauth.database.expiry import SKEW
+from airisk_oauth.database.failures import COOL_DOWN, MAX_COOL_DOWN
 from airisk_oauth.models import AIRiskIdentity, AIRiskToken
 from airisk_oauth.oauth.deployment import Deployment
 from airisk_oauth.sandbox.world import Caller, World
@@ -166,7 +168,7 @@ def test_the_numbers_that_the_pages_name_are_those_of_the_code() -> None:
             f"claim the token: a lease of {lease:.0f} s",
             f"both of `TIMEOUT`'s numbers and {leases.LEASE_MARGIN:.0f} s more: {lease:.0f} s by default",
             f"it is longer: {in_a_sweep:.0f} s",
-            f"or ends within {models.SKEW.total_seconds():.0f} s",
+            f"or ends within {SKEW.total_seconds():.0f} s",
             f"Who comes within {renewal.REPEAT_ERROR_FOR.total_seconds():.0f} s of a",
             f"looks at the row again after {renewal.RECHECK_AFTER.total_seconds():.0f} s",
             f"while a renewal is due after {renewal.RECHECK_AFTER_WHILE_DUE.total_seconds():.0f} s",
@@ -180,8 +182,8 @@ def test_the_numbers_that_the_pages_name_are_those_of_the_code() -> None:
     assert missing == []
     in_words = {
         flow.LIFETIME: timedelta(minutes=10),
-        models.COOL_DOWN: timedelta(seconds=30),
-        models.MAX_COOL_DOWN: timedelta(hours=1),
+        COOL_DOWN: timedelta(seconds=30),
+        MAX_COOL_DOWN: timedelta(hours=1),
         renewal.REJECTED_NEW_TOKEN_PAUSE: timedelta(minutes=1),
     }
     assert list(in_words) == list(in_words.values())

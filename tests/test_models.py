@@ -20,6 +20,8 @@ from django.forms import model_to_dict
 from django.utils import timezone
 
 from airisk_oauth import conf
+from airisk_oauth.database.expiry import SKEW
+from airisk_oauth.database.failures import COOL_DOWN, MAX_COOL_DOWN, NO_FAILURE
 from airisk_oauth.exceptions import (
     AIRiskError,
     AIRiskInvalidResponse,
@@ -27,17 +29,7 @@ from airisk_oauth.exceptions import (
     AIRiskUnavailable,
     ConnectionRequired,
 )
-from airisk_oauth.models import (
-    COOL_DOWN,
-    KEEP_SPENT,
-    MAX_COOL_DOWN,
-    MAX_PENDING,
-    NO_FAILURE,
-    SKEW,
-    AIRiskIdentity,
-    AIRiskToken,
-    PendingAuthorization,
-)
+from airisk_oauth.models import KEEP_SPENT, MAX_PENDING, AIRiskIdentity, AIRiskToken, PendingAuthorization
 from airisk_oauth.oauth.messages import Secret, TokenGrant
 from airisk_oauth.sealing import Unreadable
 from airisk_oauth.tokens import leases

@@ -24,6 +24,8 @@ from django.utils import timezone
 from airisk_oauth import conf
 from airisk_oauth.client.bearer import BearerPolicy
 from airisk_oauth.connecting import flow
+from airisk_oauth.database.expiry import is_recent
+from airisk_oauth.database.failures import NO_FAILURE
 from airisk_oauth.exceptions import (
     AIRiskError,
     AIRiskInvalidResponse,
@@ -31,7 +33,7 @@ from airisk_oauth.exceptions import (
     AIRiskUnavailable,
     ConnectionRequired,
 )
-from airisk_oauth.models import NO_FAILURE, AIRiskIdentity, AIRiskToken, is_recent
+from airisk_oauth.models import AIRiskIdentity, AIRiskToken
 from airisk_oauth.oauth.messages import Secret, TokenGrant
 from airisk_oauth.sandbox.world import World
 from airisk_oauth.signals import renewal_failed, token_obtained, token_renewed

@@ -33,10 +33,11 @@ from airisk_oauth.exceptions import AIRiskError, AIRiskInvalidResponse, AIRiskRe
 from airisk_oauth.oauth import code_flow
 from airisk_oauth.oauth.async_transport import AsyncOAuthClient
 from airisk_oauth.oauth.authorization import PageShown
+from airisk_oauth.oauth.calls import USER_AGENT
 from airisk_oauth.oauth.code_flow import obtain_silently
 from airisk_oauth.oauth.deployment import Deployment
 from airisk_oauth.oauth.messages import Calls, Result, Secret
-from airisk_oauth.oauth.transport import USER_AGENT, OAuthClient
+from airisk_oauth.oauth.transport import OAuthClient
 from airisk_oauth.wire.environment import obstacle
 from tests.flows import give_token, set_option
 from tests.support.wire import (

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
 
 from .. import conf
 from ..exceptions import AIRiskInvalidResponse, AIRiskUnavailable
+from ..oauth.calls import USER_AGENT
 from ..oauth.deployment import Deployment
 from ..oauth.messages import Secret
-from ..oauth.transport import USER_AGENT
 from ..tokens.effects import arun
 from ..wire.async_environment import EnvironmentTransport, httpx2, leave
 from ..wire.environment import described, interruption

@@ -21,9 +21,9 @@ from urllib3.exceptions import HTTPError
 
 from .. import conf
 from ..exceptions import AIRiskInvalidResponse, AIRiskUnavailable
+from ..oauth.calls import USER_AGENT
 from ..oauth.deployment import Deployment, origin_of
 from ..oauth.messages import Secret
-from ..oauth.transport import USER_AGENT
 from ..tokens.effects import run
 from ..tokens.renewal import Credential
 from ..wire.adapter import TimedAdapter, leave

@@ -11,9 +11,10 @@ from django.db import Error as DatabaseError
 from django.db import IntegrityError
 from django.utils import timezone
 
+from ..database.expiry import is_recent
 from ..events import log
 from ..exceptions import AIRiskRefused
-from ..models import MAX_NEXT, AIRiskToken, PendingAuthorization, is_recent
+from ..models import MAX_NEXT, AIRiskToken, PendingAuthorization
 from ..oauth.authorization import (
     authorization_url,
     read_callback,

@@ -13,13 +13,14 @@ from django.utils import timezone
 
 from .. import conf, sealing
 from ..connecting import impersonation
+from ..database.expiry import SKEW
 from ..exceptions import AIRiskError, AIRiskInvalidResponse, AIRiskRefused
-from ..models import SKEW
 from ..oauth.authorization import PageShown
+from ..oauth.calls import USER_AGENT
 from ..oauth.code_flow import authorize, exchange, new_state
 from ..oauth.deployment import Deployment, origin_of
 from ..oauth.messages import Secret, TokenGrant
-from ..oauth.transport import USER_AGENT, OAuthClient
+from ..oauth.transport import OAuthClient
 from . import codes, ground
 from .faults import ADMINISTRATOR, NETWORK, SERVER, SITE, SUPPORT, Fault, Finding, plain, unusable
 from .look import Look, look, unreachable

@@ -12,8 +12,8 @@ from django.utils import timezone
 from ..exceptions import AIRiskUnavailable
 from ..wire.async_environment import Course, EnvironmentTransport, httpx2
 from ..wire.environment import described, interruption, suppress_tracing
+from .calls import HEADERS, log_call, unanswered
 from .messages import MAX_BODY, ConnectionLost, OAuthResponse
-from .transport import HEADERS, log_call, unanswered
 
 if TYPE_CHECKING:
     from .deployment import Deployment

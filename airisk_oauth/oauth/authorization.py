@@ -17,8 +17,6 @@ MAX_QUERY: Final = 16 * 1024
 #: What is said of a code that comes without the state that was sent: the doctor knows it again by that.
 STATE_MISSING: Final = "AIRisk's redirect carries no state, though one was sent."
 
-# The parameters that are ours to set; a site's extra ones may not replace them.
-AUTHORIZE_PARAMETERS: Final = frozenset({"client_id", "redirect_uri", "state", "userid"})
 
 # Patterns are strings, here and elsewhere: re compiles and keeps each when it is first used, not when a site starts.
 _VSCHAR: Final = r"[\x21-\x7e]+"

@@ -14,7 +14,6 @@ from .refusals import json_fields, refusal
 
 MAX_LIFE: Final = timedelta(days=3653)
 
-TOKEN_PARAMETERS: Final = frozenset({"code", "client_id", "client_secret", "redirect_uri", "userid"})
 
 # RFC 3339, with up to .NET's seven fractional digits. The offset may be missing: .NET writes none for a time whose kind
 # it does not know. Python itself reads more of ISO 8601: from 3.14 on 24:00, too.

@@ -5,23 +5,22 @@ code must not be. Every failure to get an answer is ``AIRiskUnavailable``, raise
 ``requests`` carries the whole request.
 """
 
-import logging
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from http.cookiejar import DefaultCookiePolicy
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import requests
 from django.utils import timezone
 from requests.sessions import SessionRedirectMixin
 from urllib3.exceptions import HTTPError
 
-from ..events import log
 from ..exceptions import AIRiskUnavailable
 from ..wire.adapter import TimedAdapter
 from ..wire.environment import described, interruption, proxies_and_ca_bundle, suppress_tracing
 from ..wire.limits import CallTimeout
+from .calls import HEADERS, log_call, unanswered
 from .messages import MAX_BODY, ConnectionLost, OAuthResponse
 
 if TYPE_CHECKING:
@@ -32,11 +31,6 @@ if TYPE_CHECKING:
 else:
     # As requests defines it: a site may have put one in its place that keeps answers on disk.
     Session = next(each for each in SessionRedirectMixin.__subclasses__() if each.__module__ == "requests.sessions")
-
-logger = logging.getLogger("airisk_oauth.transport")
-
-USER_AGENT: Final = "django-airisk-oauth"
-HEADERS: Final = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": USER_AGENT}
 
 
 class OAuthClient(AbstractContextManager["OAuthClient"]):
@@ -150,28 +144,6 @@ def looking(
         request = requests.Request("GET", url, headers=headers).prepare()
         with session.send(request, timeout=timeout) as response:
             yield response
-
-
-def log_call(deployment: "Deployment", call: "OAuthRequest", began: float, outcome: int | str) -> None:
-    """Log how a call ended that began at this monotonic second: with a status, or by an exception of this name."""
-    failed = isinstance(outcome, str)
-    what = "did not answer (%(error)s)" if failed else "answered with status %(airisk_status)s"
-    ended: dict[str, Any] = {"error" if failed else "airisk_status": outcome}
-    log(
-        logger,
-        logging.DEBUG,
-        "oauth.called",
-        f"AIRisk's %(endpoint)s endpoint {what} after %(duration).3f s",
-        deployment=deployment.alias,
-        endpoint="authorization" if call.method == "GET" else "token",
-        duration=round(time.monotonic() - began, 3),
-        **ended,
-    )
-
-
-def unanswered(cause: str) -> AIRiskUnavailable:
-    """Return the error for a call that got no answer, for this reason: see :func:`described`."""
-    return AIRiskUnavailable(f"AIRisk did not answer ({cause}).")
 
 
 def _limited_body(response: requests.Response) -> bytes | None:

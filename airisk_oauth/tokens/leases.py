@@ -9,8 +9,9 @@ from django.db import connections, models, transaction
 from django.db.models import Case, Q, Value, When
 from django.db.models.functions import Cast
 
+from ..database.expiry import SKEW
 from ..database.transactions import retrying
-from ..models import SKEW, AIRiskToken, AIRiskTokenQuerySet
+from ..models import AIRiskToken, AIRiskTokenQuerySet
 from ..oauth.deployment import Deployment
 
 #: A lease lasts this many seconds longer than the HTTP calls of a renewal can take.

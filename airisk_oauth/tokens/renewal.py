@@ -19,10 +19,11 @@ from django.db import Error as DatabaseError
 from django.utils import timezone
 
 from .. import conf
+from ..database.expiry import SKEW, is_recent
 from ..database.transactions import after_commit, in_transaction, reconnecting, retrying
 from ..events import log
 from ..exceptions import AIRiskError, AIRiskRefused, ConnectionRequired
-from ..models import SKEW, AIRiskToken, is_recent
+from ..models import AIRiskToken
 from ..oauth.deployment import Deployment
 from ..oauth.messages import Secret
 from ..sealing import Unreadable

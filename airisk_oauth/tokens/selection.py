@@ -12,8 +12,10 @@ from django.db.models import Exists, Max, OuterRef, Q
 from django.utils import timezone
 from django.utils.module_loading import import_string
 
+from ..database.expiry import SKEW
+from ..database.failures import MAX_PAUSE, MAX_PAUSE_FOR_PERSON
 from ..events import log
-from ..models import MAX_PAUSE, MAX_PAUSE_FOR_PERSON, SKEW, AIRiskToken, AIRiskTokenQuerySet
+from ..models import AIRiskToken, AIRiskTokenQuerySet
 from ..oauth.deployment import Deployment
 from ..sealing import Unreadable
 from ..userids import userid_of

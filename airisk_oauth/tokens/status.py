@@ -24,7 +24,8 @@ from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from .. import conf, sealing
-from ..models import SKEW, AIRiskIdentity, AIRiskToken, SealingPolicy
+from ..database.expiry import SKEW
+from ..models import AIRiskIdentity, AIRiskToken, SealingPolicy
 from ..oauth.deployment import Deployment
 
 

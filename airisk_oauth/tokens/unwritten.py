@@ -24,9 +24,10 @@ from django.db import Error as DatabaseError
 from django.db import connections
 from django.utils import timezone
 
+from ..database.expiry import is_recent
 from ..database.transactions import after_commit, in_transaction, retrying, search_path, test_of
 from ..events import log
-from ..models import AIRiskToken, is_recent
+from ..models import AIRiskToken
 from ..oauth.deployment import Deployment
 
 logger = logging.getLogger("airisk_oauth.renewal")

@@ -12,7 +12,7 @@ from urllib3.exceptions import HTTPError, ProtocolError, SSLError
 
 from .deadline import TimedConnection, timed_connection
 from .environment import interruption, obstacle
-from .limits import CallTimeout, TimedSocket
+from .limits import REPEATABLE, CallTimeout, TimedSocket
 
 if TYPE_CHECKING:
     from urllib3 import PoolManager
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 
 _DRAINED: Final = 64 * 1024
-#: Methods that may be sent again where nobody knows whether they arrived (RFC 9110, section 9.2.2), without a body.
-REPEATABLE: Final = ("GET", "HEAD", "OPTIONS")
 
 
 class TimedAdapter(HTTPAdapter):

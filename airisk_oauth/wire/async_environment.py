@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
-from .adapter import REPEATABLE
 from .environment import obstacle, proxies_and_ca_bundle
+from .limits import REPEATABLE
 
 try:
     import httpx2

@@ -11,6 +11,9 @@ LEAST: Final = 0.001
 #: Seconds by which two timeouts do not differ.
 _SAME: Final = 0.01
 
+#: Methods that may be sent again where nobody knows whether they arrived (RFC 9110, section 9.2.2), without a body.
+REPEATABLE: Final = ("GET", "HEAD", "OPTIONS")
+
 
 class CallTimeout(Timeout):
     """How long one call may take, and what its connection found out about it.

@@ -1,0 +1,105 @@
+"""The last failed renewal of a token, and how long nobody tries again because of it."""
+
+import random
+from datetime import datetime, timedelta
+from typing import Any, ClassVar, Final
+
+from django.db import models
+from django.utils.translation import gettext_lazy as _
+
+from ..exceptions import (
+    AIRiskError,
+    AIRiskInvalidResponse,
+    AIRiskRefused,
+    AIRiskUnavailable,
+    ConnectionRequired,
+)
+
+COOL_DOWN: Final = timedelta(seconds=30)
+MAX_COOL_DOWN: Final = timedelta(hours=1)
+#: The same where only a person can help.
+MAX_COOL_DOWN_FOR_PERSON: Final = timedelta(days=1)
+#: A cool-down is up to this much longer, so that tokens that failed together are not tried again together.
+SPREAD: Final = 1.2
+#: No pause is longer than this.
+MAX_PAUSE: Final = MAX_COOL_DOWN * SPREAD
+MAX_PAUSE_FOR_PERSON: Final = MAX_COOL_DOWN_FOR_PERSON * SPREAD
+
+
+class FailureModel(models.Model):
+    class Failure(models.TextChoices):
+        REFUSED = "refused", _("refused by AIRisk")
+        PERSON = "person", _("AIRisk asks for a person")
+        UNAVAILABLE = "unavailable", _("AIRisk unavailable")
+        INVALID = "invalid", _("unusable answer")
+
+    #: Failures that only a person can fix.
+    NEEDS_PERSON: ClassVar[tuple[str, ...]] = (Failure.REFUSED, Failure.PERSON)
+
+    failed_at = models.DateTimeField(_("last failure"), null=True, blank=True)
+    failing_since = models.DateTimeField(_("failing since"), null=True, blank=True)
+    failure_count = models.PositiveIntegerField(_("failures in a row"), default=0)
+    failure_kind = models.CharField(_("kind of failure"), max_length=12, choices=Failure, blank=True, default="")
+    failure_status = models.PositiveSmallIntegerField(_("AIRisk's status"), null=True, blank=True)
+    failure_reason = models.CharField(_("AIRisk's reason"), max_length=120, blank=True, default="")
+    failure_trace_id = models.CharField(_("AIRisk's traceId"), max_length=128, blank=True, default="")
+    retry_at = models.DateTimeField(_("not tried again before"), null=True, blank=True)
+    refused_anew_at = models.DateTimeField(_("refused though new"), null=True, blank=True)
+
+    deployment: Any
+
+    class Meta:
+        abstract = True
+
+    @property
+    def needs_person(self) -> bool:
+        """Whether the last renewal failed in a way that only a person can fix."""
+        return self.failure_kind in self.NEEDS_PERSON
+
+    def is_paused(self, now: datetime) -> bool:
+        """Tell whether a renewal failed so recently that none is tried early."""
+        longest = MAX_PAUSE_FOR_PERSON if self.needs_person else MAX_PAUSE
+        return self.retry_at is not None and now < self.retry_at <= now + longest
+
+    def record_failure(self, error: AIRiskError, now: datetime) -> dict[str, Any]:
+        """Note a failed renewal, without saving, and return the columns that this changed with their values.
+
+        The token stays. Nobody tries to renew it early until ``retry_at``.
+        """
+        kind = _KINDS.get(type(error), self.Failure.INVALID)
+        longest = MAX_COOL_DOWN_FOR_PERSON if kind in self.NEEDS_PERSON else MAX_COOL_DOWN
+        pause = min(COOL_DOWN * 2 ** min(self.failure_count, 20), longest)
+        asked = timedelta(seconds=getattr(error, "retry_after", None) or 0)
+        noted = {
+            "failed_at": now,
+            "failing_since": self.failing_since or now,
+            "failure_count": self.failure_count + 1,
+            "failure_kind": kind,
+            "failure_status": getattr(error, "status", None),
+            "failure_reason": getattr(error, "reason", ""),
+            "failure_trace_id": getattr(error, "trace_id", ""),
+            "retry_at": now + max(pause * random.uniform(1, SPREAD), asked),  # noqa: S311 - only spreads the load
+        }
+        for name, value in noted.items():
+            setattr(self, name, value)
+        return noted
+
+    def last_error(self) -> AIRiskError:
+        """Return the last failure as the error it was."""
+        if self.failure_kind == self.Failure.REFUSED:
+            return AIRiskRefused(self.failure_status or 0, self.failure_reason, self.failure_trace_id)
+        if self.failure_kind == self.Failure.PERSON:
+            return ConnectionRequired("AIRisk asks for a person.", deployment=self.deployment)
+        if self.failure_kind == self.Failure.UNAVAILABLE:
+            return AIRiskUnavailable("AIRisk was not available a moment ago.")
+        return AIRiskInvalidResponse("AIRisk's answer could not be used a moment ago.")
+
+
+#: The columns of a failure, as they are where there has been none since the token was issued.
+NO_FAILURE: Final[dict[str, Any]] = {field.name: field.get_default() for field in FailureModel._meta.local_fields}
+
+_KINDS: Final[dict[type[AIRiskError], str]] = {
+    AIRiskRefused: FailureModel.Failure.REFUSED,
+    ConnectionRequired: FailureModel.Failure.PERSON,
+    AIRiskUnavailable: FailureModel.Failure.UNAVAILABLE,
+}
