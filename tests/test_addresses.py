@@ -22,9 +22,9 @@ from airisk_oauth.models import AIRiskToken
 from airisk_oauth.sandbox.world import World
 from airisk_oauth.tokens.renewal import TokenKeeper
 from airisk_oauth.urls import urlpatterns as ours
-
-from . import site_views
-from .flows import authorize, give_token
+from tests import site_views
+from tests.support.browsing import authorize
+from tests.support.people import give_token
 
 if TYPE_CHECKING:
     from pytest_django import Settings

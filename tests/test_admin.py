@@ -27,27 +27,18 @@ from airisk_oauth.models import AIRiskIdentity, AIRiskToken, PendingAuthorizatio
 from airisk_oauth.sandbox.world import Caller, World
 from airisk_oauth.signals import token_disconnected, token_obtained
 from airisk_oauth.tokens.status import Status, _Seconds, with_status
-
-from .flows import at_each_request, authorize, give_token, start
-from .test_connecting import configure, hearing, rows, token_posts
+from tests.support.admin import ask_for, confirm, identity_page, obtain_page, token_page
+from tests.support.browsing import at_each_request, authorize, start
+from tests.support.options import set_option
+from tests.support.people import give_token, token_requests
+from tests.support.signals import signals_sent
+from tests.support.stored import rows_of_flows_and_tokens
 
 if TYPE_CHECKING:
     from pytest_django import Settings
 
 CANARY = "Zq9-canary-0123456789-token"
 GONE = "gone"
-
-
-def tokens(page: str, *args: Any) -> str:
-    return reverse(f"admin:airisk_oauth_airisktoken_{page}", args=args)
-
-
-def identities(page: str, *args: Any) -> str:
-    return reverse(f"admin:airisk_oauth_airiskidentity_{page}", args=args)
-
-
-def obtain(alias: str = "default") -> str:
-    return tokens("obtain", alias)
 
 
 def new_keys() -> list[str]:
@@ -68,32 +59,17 @@ def read(response: Any) -> str:
 
 
 def act(browser: Client, action: str, *chosen: AIRiskToken) -> list[str]:
-    """Do something to tokens in the list, say yes to the question, and return what is said about it."""
+    """Do something to token_page in the list, say yes to the question, and return what is said about it."""
     response = ask_for(browser, action, *chosen)
     return [str(message) for message in confirm(browser, response).context["messages"]]
 
 
-def ask_for(browser: Client, action: str, *chosen: AIRiskToken, **data: Any) -> Any:
-    """Choose an action for tokens in the list, and return the page that asks whether it is meant."""
-    data = {"action": action, "_selected_action": [token.pk for token in chosen], "index": 0, **data}
-    return browser.post(tokens("changelist"), data)
-
-
-def confirm(browser: Client, response: Any) -> Any:
-    """Send the form of the page that asks, as it is."""
-    fields = re.findall(r'<input type="hidden" name="(?!csrf)(\w+)" value="(\w*)">', response.content.decode())
-    data: dict[str, list[str]] = {}
-    for name, value in fields:
-        data.setdefault(name, []).append(value)
-    return browser.post(response.request["PATH_INFO"], data, follow=True)
-
-
 def said(browser: Client) -> list[str]:
-    return [str(message) for message in browser.get(tokens("changelist")).context["messages"]]
+    return [str(message) for message in browser.get(token_page("changelist")).context["messages"]]
 
 
 def listed(response: Any) -> list[Any]:
-    """The rows that a list shows."""
+    """The rows_of_flows_and_tokens that a list shows."""
     assert response.status_code == 200
     return list(response.context["cl"].result_list)
 
@@ -206,12 +182,12 @@ def test_tokens_are_filtered_by_their_state_which_is_shown(admin_client: Client)
     assert {state for state, _token in stored} == set(Status)
     assert states() == {token.pk: state for state, token in stored}
     for state in Status:
-        response = admin_client.get(tokens("changelist"), {"state": state.value})
+        response = admin_client.get(token_page("changelist"), {"state": state.value})
         found = {token for its_state, token in stored if its_state == state}
         assert set(listed(response)) == found
         badge = f'<span class="airisk-state airisk-{state.value}">{state.label}</span>'
         assert response.content.decode().count(badge) == len(found)
-        assert badge in admin_client.get(tokens("change", found.pop().pk)).content.decode()
+        assert badge in admin_client.get(token_page("change", found.pop().pk)).content.decode()
 
 
 @pytest.mark.parametrize("life", [40, 400, 1100, 1300, 86400])
@@ -227,7 +203,7 @@ def test_about_to_end_is_when_a_token_is_renewed(life: int, db: None) -> None:
 
 
 def test_where_the_site_has_its_own_userids_identities_are_not_looked_at(db: None, settings: "Settings") -> None:
-    configure(settings, USERID="tests.test_connecting.next_answer")
+    set_option(settings, USERID="tests.support.resolvers.next_answer")
     token = give_token(User.objects.create_user("tom"))
     assert states() == {token.pk: Status.LIVE}
 
@@ -235,7 +211,7 @@ def test_where_the_site_has_its_own_userids_identities_are_not_looked_at(db: Non
 # The list, the page of a token
 
 
-@pytest.mark.parametrize("page", [tokens, identities])
+@pytest.mark.parametrize("page", [token_page, identity_page])
 def test_a_list_costs_the_same_however_long_it_is(page: Any, admin_client: Client) -> None:
     counts = []
     for size in (3, 30):
@@ -255,9 +231,9 @@ def test_no_page_opens_a_token(admin_client: Client, settings: "Settings") -> No
     settings.AIRISK_OAUTH_ENCRYPTION_KEYS = new_keys()
     token = give_token(person("mia"))
     settings.AIRISK_OAUTH_ENCRYPTION_KEYS = new_keys()
-    assert "unreadable" in read(admin_client.get(tokens("changelist")))
+    assert "unreadable" in read(admin_client.get(token_page("changelist")))
     for page in ("change", "delete", "history"):
-        assert admin_client.get(tokens(page, token.pk)).status_code == 200
+        assert admin_client.get(token_page(page, token.pk)).status_code == 200
 
 
 @pytest.mark.parametrize("who", ["superuser", "viewer"])
@@ -268,14 +244,18 @@ def test_no_page_shows_any_part_of_a_token(who: str, admin_client: Client, desk:
     token = give_token(user, access_token=CANARY, failure_kind="refused", failure_count=1)
     give_token(None, access_token=CANARY)
     pages = [
-        tokens("changelist"),
-        f"{tokens('changelist')}?q=user_42",
-        f"{tokens('changelist')}?state=reconnect",
-        *(tokens(page, token.pk) for page in ("change", "history")),
-        identities("changelist"),
+        token_page("changelist"),
+        f"{token_page('changelist')}?q=user_42",
+        f"{token_page('changelist')}?state=reconnect",
+        *(token_page(page, token.pk) for page in ("change", "history")),
+        identity_page("changelist"),
     ]
     if who == "superuser":
-        pages += [tokens("delete", token.pk), reverse("admin:auth_user_delete", args=[user.pk]), reverse("admin:index")]
+        pages += [
+            token_page("delete", token.pk),
+            reverse("admin:auth_user_delete", args=[user.pk]),
+            reverse("admin:index"),
+        ]
     for url in pages:
         response = browser.get(url)
         assert response.status_code == 200
@@ -283,13 +263,13 @@ def test_no_page_shows_any_part_of_a_token(who: str, admin_client: Client, desk:
         for secret in (CANARY, token.sealed):
             assert all(secret[start : start + 8] not in page for start in range(len(secret) - 8))
     for part in (CANARY, CANARY[:6], token.sealed, token.sealed[:8]):
-        assert listed(browser.get(tokens("changelist"), {"q": part})) == []
+        assert listed(browser.get(token_page("changelist"), {"q": part})) == []
 
 
 def test_the_pages_say_what_there_is_to_know_of_a_token(admin_client: Client) -> None:
     told: dict[str, Any] = {"failure_reason": "Unauthorized", "failure_trace_id": "00-1-2-00"}
     token = give_token(person("mia"), failure_kind="refused", failure_status=401, **told)
-    for page in (tokens("changelist"), tokens("change", token.pk)):
+    for page in (token_page("changelist"), token_page("change", token.pk)):
         text = read(admin_client.get(page))
         assert "mia" in text
         assert "refused by AIRisk · 401 · Unauthorized" in text
@@ -300,7 +280,7 @@ def test_the_pages_say_what_there_is_to_know_of_a_token(admin_client: Client) ->
     assert (
         "the application failing AIRisk unavailable · 3 hours ago in 59 minutes less than a minute ago "
         "less than a minute ago - default"
-    ) in read(admin_client.get(tokens("changelist")))
+    ) in read(admin_client.get(token_page("changelist")))
 
 
 @pytest.mark.usefixtures("second_by_hand")
@@ -322,7 +302,7 @@ def test_the_pages_say_what_there_is_to_know_of_a_token(admin_client: Client) ->
 def test_the_list_says_why_a_token_does_not_live(name: str, words: str, admin_client: Client) -> None:
     [values] = [values for _state, its_name, values in STATES if its_name == name]
     store(name, values)
-    assert words in read(admin_client.get(tokens("changelist"))).partition("Deployment")[2]
+    assert words in read(admin_client.get(token_page("changelist"))).partition("Deployment")[2]
 
 
 @pytest.mark.parametrize(
@@ -339,23 +319,23 @@ def test_the_list_says_when_a_token_ends_as_people_would(
     ends_in: float | None, words: str, admin_client: Client
 ) -> None:
     give_token(None, ends_in=ends_in, last_used_at=timezone.now() - timedelta(days=3))
-    text = read(admin_client.get(tokens("changelist")))
+    text = read(admin_client.get(token_page("changelist")))
     assert words in text
     assert "3 days ago" in text
 
 
 def test_tokens_can_neither_be_added_nor_changed(admin_client: Client) -> None:
     token = give_token(person("mia"))
-    before = rows()
-    page = admin_client.get(tokens("change", token.pk)).content.decode()
+    before = rows_of_flows_and_tokens()
+    page = admin_client.get(token_page("change", token.pk)).content.decode()
     assert not re.search(r'name="(_save|user|userid|sealed|access_token|deployment|expires_at)"', page)
-    assert admin_client.get(tokens("add")).status_code == 403
-    for url in (tokens("add"), tokens("change", token.pk)):
+    assert admin_client.get(token_page("add")).status_code == 403
+    for url in (token_page("add"), token_page("change", token.pk)):
         assert admin_client.post(url, {"userid": "user_1", "user": "", "deployment": "second"}).status_code == 403
-    assert rows() == before
+    assert rows_of_flows_and_tokens() == before
 
 
-@pytest.mark.parametrize("page", [tokens, identities])
+@pytest.mark.parametrize("page", [token_page, identity_page])
 @pytest.mark.parametrize("words", ["mia", "mia@example.com", "user_7"])
 def test_users_are_found_by_name_email_and_userid(page: Any, words: str, admin_client: Client) -> None:
     mia, tom = person("mia", "user_7"), person("tom")
@@ -366,7 +346,7 @@ def test_users_are_found_by_name_email_and_userid(page: Any, words: str, admin_c
     assert found.user == mia
 
 
-@pytest.mark.parametrize("page", [tokens, identities])
+@pytest.mark.parametrize("page", [token_page, identity_page])
 def test_deployments_are_filtered_by(page: Any, admin_client: Client) -> None:
     mia = person("mia")
     AIRiskIdentity.objects.create(user=mia, deployment="second", userid="user_7")
@@ -379,8 +359,8 @@ def test_deployments_are_filtered_by(page: Any, admin_client: Client) -> None:
 
 def test_tokens_of_a_deployment_that_is_gone_can_be_seen_and_removed(admin_client: Client, airisk: World) -> None:
     token = give_token(person("mia", deployment=GONE), deployment=GONE)
-    assert GONE in read(admin_client.get(tokens("changelist")))
-    assert GONE in read(admin_client.get(tokens("change", token.pk)))
+    assert GONE in read(admin_client.get(token_page("changelist")))
+    assert GONE in read(admin_client.get(token_page("change", token.pk)))
     [said] = act(admin_client, "renew_now", token)
     assert said.startswith("1 token was skipped: AIRISK_OAUTH has no deployment 'gone'")
     assert act(admin_client, "delete_selected", token) == ["1 token was forgotten."]
@@ -464,7 +444,7 @@ def test_renewing_says_so_where_a_person_has_to_do_it(admin_client: Client) -> N
 def test_disconnecting_forgets_the_chosen_tokens(admin_client: Client, airisk: World) -> None:
     chosen = [give_token(person("mia"), access_token=CANARY), give_token(None)]
     other = give_token(person("tom"))
-    with hearing(token_disconnected) as heard:
+    with signals_sent(token_disconnected) as heard:
         assert act(admin_client, "delete_selected", chosen[0]) == ["1 token was forgotten."]
         assert act(admin_client, "delete_selected", chosen[1], other) == ["2 tokens were forgotten."]
     assert {carried["user_id"] for _signal, carried in heard} == {chosen[0].user_id, None, other.user_id}
@@ -502,7 +482,7 @@ def test_more_than_a_request_can_wait_for_is_not_begun(
     chosen = [give_token(person(name)) for name in ("mia", "tom")]
     for action, words in (
         ("renew_now", "Choose 1 tokens at the most; for more there is the command refresh_airisk_tokens."),
-        ("delete_selected", "Choose 1 tokens at the most."),
+        ("delete_selected", "Choose 1 token_page at the most."),
     ):
         assert ask_for(admin_client, action, *chosen, post="yes").status_code == 302
         assert said(admin_client) == [words]
@@ -513,9 +493,9 @@ def test_more_than_a_request_can_wait_for_is_not_begun(
 def test_the_history_says_who_renewed_and_who_forgot(admin_client: Client, airisk: World) -> None:
     token = give_token(person("mia"))
     act(admin_client, "renew_now", token)
-    admin_client.post(obtain())
+    admin_client.post(obtain_page())
     for pk in AIRiskToken.objects.values_list("pk", flat=True):
-        history = read(admin_client.get(tokens("history", pk)))
+        history = read(admin_client.get(token_page("history", pk)))
         assert "admin Renewed by hand." in history
     act(admin_client, "delete_selected", token)
     actions = LogEntry.objects.order_by("pk").values_list("action_flag", "object_repr")
@@ -534,7 +514,7 @@ def test_the_history_tells_a_renewal_from_an_attempt_wherever_it_was_chosen(
     for outage, words in ((True, "Tried to renew by hand."), (False, "Renewed by hand.")):
         airisk.switches.outage = outage
         state = "failing" if AIRiskToken.objects.get().failure_count else "ended"
-        admin_client.post(f"{tokens('changelist')}?state={state}", choice)
+        admin_client.post(f"{token_page('changelist')}?state={state}", choice)
         assert LogEntry.objects.latest("pk").change_message == words
     assert LogEntry.objects.count() == 2
 
@@ -543,19 +523,19 @@ def test_the_list_counts_the_tokens_of_each_state_and_leads_to_them(admin_client
     give_token(None, ends_in=-60)
     for name in ("mia", "tom"):
         give_token(person(name))
-    page = admin_client.get(tokens("changelist"))
+    page = admin_client.get(token_page("changelist"))
     assert "2 live 1 ended" in read(page)
     links = re.findall(r'<a href="(\?state=\w+)"><span', page.content.decode())
-    assert [len(listed(admin_client.get(tokens("changelist") + link))) for link in links] == [2, 1]
+    assert [len(listed(admin_client.get(token_page("changelist") + link))) for link in links] == [2, 1]
 
 
 def test_a_token_leads_to_its_user_where_the_site_shows_users(admin_client: Client) -> None:
     mia = person("mia")
     token = give_token(mia)
     link = f'<a href="{reverse("admin:auth_user_change", args=[mia.pk])}">mia</a>'
-    for page in (tokens("changelist"), tokens("change", token.pk)):
+    for page in (token_page("changelist"), token_page("change", token.pk)):
         assert link in admin_client.get(page).content.decode()
-    assert f'<a href="{tokens("change", token.pk)}"' in admin_client.get(tokens("changelist")).content.decode()
+    assert f'<a href="{token_page("change", token.pk)}"' in admin_client.get(token_page("changelist")).content.decode()
     bare = AdminSite()
     bare.register(AIRiskToken, AIRiskTokenAdmin)
     assert bare.get_model_admin(AIRiskToken).owner_link(token) == "mia"  # type: ignore[attr-defined]
@@ -563,8 +543,8 @@ def test_a_token_leads_to_its_user_where_the_site_shows_users(admin_client: Clie
 
 def test_deleting_a_token_disconnects_it(admin_client: Client) -> None:
     token = give_token(person("mia"))
-    with hearing(token_disconnected) as heard:
-        assert admin_client.post(tokens("delete", token.pk), {"post": "yes"}).status_code == 302
+    with signals_sent(token_disconnected) as heard:
+        assert admin_client.post(token_page("delete", token.pk), {"post": "yes"}).status_code == 302
     carried = {"sender": AIRiskToken, "user_id": token.user_id, "deployment": "default"}
     assert heard == [(token_disconnected, carried)]
     assert not AIRiskToken.objects.exists()
@@ -579,22 +559,22 @@ def test_an_action_needs_its_permission(
 ) -> None:
     may(staff, *{"view_airisktoken", f"{codename}_airisktoken"})
     token = give_token(person("mia"))
-    before = rows()
-    page = desk.get(tokens("changelist")).content.decode()
+    before = rows_of_flows_and_tokens()
+    page = desk.get(token_page("changelist")).content.decode()
     assert set(re.findall(r'<option value="(\w+)">', page)) == offered
     for action in {"renew_now", "delete_selected"} - offered:
         act(desk, action, token)
-    assert (airisk.journal, rows()) == ([], before)
+    assert (airisk.journal, rows_of_flows_and_tokens()) == ([], before)
     for action in offered:
         act(desk, action, token)
-        assert rows() != before
+        assert rows_of_flows_and_tokens() != before
 
 
 @pytest.mark.parametrize("codenames", [(), ("view_airiskidentity",)])
 def test_without_permission_there_is_nothing_to_see(codenames: tuple[str, ...], desk: Client, staff: User) -> None:
     may(staff, *codenames)
     token = give_token(person("mia"))
-    for url in (tokens("changelist"), tokens("change", token.pk), tokens("delete", token.pk)):
+    for url in (token_page("changelist"), token_page("change", token.pk), token_page("delete", token.pk)):
         assert desk.get(url).status_code == 403
 
 
@@ -625,10 +605,10 @@ def test_the_button_obtains_the_applications_token(
     alias: str, client_id: str, desk: Client, staff: User, airisk: World
 ) -> None:
     may(staff, "change_airisktoken")
-    assert f'action="{obtain(alias)}"' in desk.get(tokens("changelist")).content.decode()
-    with hearing(token_obtained) as heard:
-        response = desk.post(obtain(alias))
-        assert (response.status_code, response["Location"]) == (302, tokens("changelist"))
+    assert f'action="{obtain_page(alias)}"' in desk.get(token_page("changelist")).content.decode()
+    with signals_sent(token_obtained) as heard:
+        response = desk.post(obtain_page(alias))
+        assert (response.status_code, response["Location"]) == (302, token_page("changelist"))
     assert said(desk) == ["The application's token was obtained."]
     assert applications_token(airisk) == Caller(client_id, None)
     assert heard == [(token_obtained, {"sender": AIRiskToken, "user_id": None, "deployment": alias})]
@@ -644,18 +624,18 @@ def test_where_a_person_is_needed_the_button_leads_to_airisk_and_back(
     if why == "a page is shown":
         airisk.switches.login_page = True
     elif why == "by hand":
-        configure(settings, SILENT_RENEWAL=False)
+        set_option(settings, SILENT_RENEWAL=False)
     else:
         settings.AIRISK_OAUTH_ENCRYPTION_KEYS = new_keys()
         give_token(None)
         settings.AIRISK_OAUTH_ENCRYPTION_KEYS = new_keys()
-    url = desk.post(obtain())["Location"]
+    url = desk.post(obtain_page())["Location"]
     assert urlsplit(url).netloc == urlsplit(settings.AIRISK_OAUTH["default"]["BASE_URL"]).netloc
     assert "userid" not in url
     back = press(url) if why == "a page is shown" else authorize(url)
-    with hearing(token_obtained) as heard:
+    with signals_sent(token_obtained) as heard:
         response = desk.get(back)
-        assert (response.status_code, response["Location"]) == (302, tokens("changelist"))
+        assert (response.status_code, response["Location"]) == (302, token_page("changelist"))
     assert said(desk)[-1] == "You are connected to AIRisk."
     assert applications_token(airisk) == Caller("client-1", None)
     assert heard == [(token_obtained, {"sender": AIRiskToken, "user_id": None, "deployment": "default"})]
@@ -667,7 +647,7 @@ def test_who_may_not_obtain_it_any_more_gets_nothing(
 ) -> None:
     may(staff, "change_airisktoken")
     airisk.switches.login_page = True
-    back = press(desk.post(obtain())["Location"])
+    back = press(desk.post(obtain_page())["Location"])
     if lost == "permission":
         may(staff)
     else:
@@ -677,18 +657,18 @@ def test_who_may_not_obtain_it_any_more_gets_nothing(
     words = ": the user may not obtain the application's token any more\n"
     assert (words in caplog.text) is (lost == "permission")
     assert "You are connected" not in desk.get(reverse("airisk_oauth:connection")).content.decode()
-    assert token_posts(airisk) == 0
+    assert len(token_requests(airisk)) == 0
     assert not AIRiskToken.objects.exclude(sealed="").exists()
 
 
 def test_the_applications_flow_ends_in_the_browser_it_began_in(desk: Client, staff: User, airisk: World) -> None:
     may(staff, "change_airisktoken")
     airisk.switches.login_page = True
-    back = press(desk.post(obtain())["Location"])
+    back = press(desk.post(obtain_page())["Location"])
     other = Client()
     other.force_login(staff)
     assert other.get(back).status_code == 403
-    assert token_posts(airisk) == 0
+    assert len(token_requests(airisk)) == 0
 
 
 def test_a_users_flow_brings_no_token_of_the_application(admin_client: Client, admin_user: User, airisk: World) -> None:
@@ -704,8 +684,8 @@ def test_a_failed_attempt_at_the_applications_token_is_told(
     trouble: str, words: str, admin_client: Client, airisk: World
 ) -> None:
     setattr(airisk.switches, trouble, True)
-    response = admin_client.post(obtain())
-    assert (response.status_code, response["Location"]) == (302, tokens("changelist"))
+    response = admin_client.post(obtain_page())
+    assert (response.status_code, response["Location"]) == (302, token_page("changelist"))
     [message] = said(admin_client)
     assert words in message
 
@@ -713,28 +693,28 @@ def test_a_failed_attempt_at_the_applications_token_is_told(
 @pytest.mark.parametrize("codenames", [(), ("view_airisktoken",), ("view_airisktoken", "delete_airisktoken")])
 def test_obtaining_needs_its_permission(codenames: tuple[str, ...], desk: Client, staff: User, airisk: World) -> None:
     may(staff, *codenames)
-    assert desk.post(obtain()).status_code == 403
+    assert desk.post(obtain_page()).status_code == 403
     if codenames:
-        assert obtain() not in desk.get(tokens("changelist")).content.decode()
-    assert (airisk.journal, rows()) == ([], [])
+        assert obtain_page() not in desk.get(token_page("changelist")).content.decode()
+    assert (airisk.journal, rows_of_flows_and_tokens()) == ([], [])
 
 
 def test_obtaining_needs_a_post_from_our_own_page_by_staff(admin_user: User, client: Client, airisk: World) -> None:
-    assert client.post(obtain())["Location"].startswith("/admin/login/")
+    assert client.post(obtain_page())["Location"].startswith("/admin/login/")
     careful = Client(enforce_csrf_checks=True)
     careful.force_login(admin_user)
-    assert careful.post(obtain()).status_code == 403
-    assert careful.get(obtain()).status_code == 405
-    assert (airisk.journal, rows()) == ([], [])
+    assert careful.post(obtain_page()).status_code == 403
+    assert careful.get(obtain_page()).status_code == 405
+    assert (airisk.journal, rows_of_flows_and_tokens()) == ([], [])
 
 
 def test_obtaining_for_a_deployment_that_is_not_there_is_not_found(admin_client: Client) -> None:
-    assert admin_client.post(obtain(GONE)).status_code == 404
+    assert admin_client.post(obtain_page(GONE)).status_code == 404
 
 
 def test_obtaining_says_so_where_another_process_is_at_it(admin_client: Client, airisk: World) -> None:
     give_token(None, lease=uuid4(), lease_until=timezone.now() + timedelta(seconds=30))
-    admin_client.post(obtain())
+    admin_client.post(obtain_page())
     assert said(admin_client) == ["Another process is obtaining it."]
     assert airisk.journal == []
 
@@ -750,7 +730,7 @@ def test_admin_calls_airisk_outside_a_transaction(
     seen = []
     with at_each_request("/api/oauth2/Token", lambda: seen.append(here.in_atomic_block)):
         assert act(admin_client, "renew_now", token) == ["1 token was renewed."]
-        admin_client.post(obtain())
+        admin_client.post(obtain_page())
     assert said(admin_client) == ["The application's token was obtained."]
     assert seen == [False, False]
 
@@ -760,17 +740,17 @@ def test_admin_calls_airisk_outside_a_transaction(
 
 def test_an_identity_is_added_and_edited(admin_client: Client) -> None:
     user = User.objects.create_user("mia")
-    form = admin_client.get(identities("add")).content.decode()
+    form = admin_client.get(identity_page("add")).content.decode()
     select = re.search(r'<select name="deployment".*?</select>', form, re.DOTALL)
     assert select is not None
     assert re.findall(r'value="(\w+)"', select[0]) == ["default", "second"]
     given = {"user": user.pk, "deployment": "second", "userid": " user_7 "}
-    assert admin_client.post(identities("add"), given).status_code == 302
+    assert admin_client.post(identity_page("add"), given).status_code == 302
     identity = AIRiskIdentity.objects.get()
     assert (identity.user, identity.deployment, identity.userid) == (user, "second", "user_7")
-    assert "user_7" in read(admin_client.get(identities("changelist")))
+    assert "user_7" in read(admin_client.get(identity_page("changelist")))
     given = {"user": user.pk, "deployment": "second", "userid": "user_8"}
-    assert admin_client.post(identities("change", identity.pk), given).status_code == 302
+    assert admin_client.post(identity_page("change", identity.pk), given).status_code == 302
     assert AIRiskIdentity.objects.get().userid == "user_8"
 
 
@@ -786,13 +766,13 @@ def test_an_identity_is_added_and_edited(admin_client: Client) -> None:
 def test_what_cannot_be_a_userid_is_refused_with_a_message(userid: str, words: str, admin_client: Client) -> None:
     user = User.objects.create_user("mia")
     given = {"user": user.pk, "deployment": "default", "userid": userid}
-    assert words in read(admin_client.post(identities("add"), given))
+    assert words in read(admin_client.post(identity_page("add"), given))
     assert not AIRiskIdentity.objects.exists()
 
 
 def test_a_user_has_one_identity_on_a_deployment(admin_client: Client) -> None:
     given = {"user": person("mia").pk, "deployment": "default", "userid": "user_1"}
-    assert "already exists" in read(admin_client.post(identities("add"), given))
+    assert "already exists" in read(admin_client.post(identity_page("add"), given))
     assert AIRiskIdentity.objects.get().userid == "user_42"
 
 
@@ -800,7 +780,7 @@ def test_editing_an_identity_does_not_move_it_to_another_deployment(admin_client
     """Nor one whose deployment is not in the settings any more: what the form shows is what a browser sends."""
     person("mia", deployment=GONE)
     identity = AIRiskIdentity.objects.get()
-    form = admin_client.get(identities("change", identity.pk)).content.decode()
+    form = admin_client.get(identity_page("change", identity.pk)).content.decode()
     assert re.search(rf'<option value="{GONE}"[^>]*selected', form)
 
 

@@ -27,11 +27,15 @@ from airisk_oauth.exceptions import AIRiskInvalidResponse, AIRiskUnavailable
 from airisk_oauth.models import AIRiskToken
 from airisk_oauth.sandbox.world import World
 from airisk_oauth.tokens.effects import Came, Obtain
-from tests import pages
-from tests.flows import at_each_request, give_token, live_token, set_option, stored, token_requests
+from tests.support import pages
+from tests.support.browsing import at_each_request
 from tests.support.chat import FIRST_LINE, QUESTION
-from tests.test_renewal import attempt, committing, keeper, until
-from tests.test_sessions import api_statuses, shown_variables
+from tests.support.clock import wait_until
+from tests.support.database import committing
+from tests.support.options import set_option
+from tests.support.people import api_statuses, give_token, keeper, live_token, stored, token_requests
+from tests.support.threads import attempt
+from tests.support.tracebacks import shown_variables
 
 pytestmark = [pytest.mark.django_db, pytest.mark.urls("tests.test_sessions")]
 
@@ -114,7 +118,7 @@ def test_a_cancelled_call_gives_the_lease_up_keeps_the_token_and_shows_nothing(
     assert stored(mia).access_token == "stored-token"
     assert "canary" not in shown_variables(error)
     assert "stored-token" not in shown_variables(error)
-    until(lambda: airisk.journal)
+    wait_until(lambda: airisk.journal)
 
 
 @committing
@@ -331,7 +335,7 @@ def test_calls_have_the_deployments_timeout(airisk: World, mia: User, settings: 
     assert caught.value.__suppress_context__
     assert caught.value.__context__ is None
     assert AsyncAIRiskClient.for_user(mia).timeout == httpx2.Timeout(0.1, connect=5)
-    until(lambda: airisk.journal)
+    wait_until(lambda: airisk.journal)
 
 
 # Making one

@@ -3,32 +3,22 @@
 Needs Debian's ``chromium``. Without it these tests are skipped, but for CI, where that is a failure.
 """
 
-import os
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from django.contrib.auth.models import User
 from django.contrib.sessions.models import Session
 from django.test import Client
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from airisk_oauth.models import AIRiskIdentity, AIRiskToken
 from airisk_oauth.sandbox.world import World
-from tests.flows import give_token, set_option, token_requests
-
-CHROMIUM = Path("/usr/bin/chromium")
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
+from tests.support.chromium import assert_no_barrier, assert_said, click, needs_chromium
+from tests.support.options import set_option
+from tests.support.people import give_token, token_requests
 
 REFUSED: dict[str, Any] = {
     "failure_kind": "refused",
@@ -37,20 +27,7 @@ REFUSED: dict[str, Any] = {
     "failure_trace_id": "00-676e1bd0c3f04c0fbf2b8cc9a2c55ef1-35ac77b23e0a4b1d-00",
 }
 
-needs_chromium = pytest.mark.skipif(not CHROMIUM.exists() and "CI" not in os.environ, reason="there is no Chromium")
 pytestmark = [pytest.mark.django_db(transaction=True), needs_chromium, pytest.mark.once]
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with sync_playwright() as playwright, pytest.MonkeyPatch.context() as patch:
-        # Playwright keeps an event loop in this thread, and Django takes that for asynchronous code.
-        patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")
-        # A machine with much to do is no failure.
-        expect.set_options(timeout=30_000)
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -75,21 +52,6 @@ def sign_in(context: Any, site: str, user: User, same_site: str = "Lax") -> None
     client.force_login(user)
     value = client.cookies["sessionid"].value
     context.add_cookies([{"name": "sessionid", "value": value, "url": site, "sameSite": same_site}])
-
-
-def click(page: Page, name: str) -> None:
-    page.get_by_role("button", name=name, exact=True).click()
-
-
-def assert_said(page: Page, text: str) -> None:
-    expect(page.locator("body")).to_contain_text(text)
-
-
-def assert_no_barrier(page: Page, *apart_from: str) -> None:
-    """Look for what keeps people out, and for what makes them scroll sideways."""
-    found = Axe().run(page, {"exclude": [[selector] for selector in apart_from]})
-    assert found.violations_count == 0, f"{page.url}: {found.generate_report()}"
-    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), page.url
 
 
 def test_one_click_connects_and_one_disconnects(page: Page, site: str, mia: User) -> None:

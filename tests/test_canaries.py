@@ -38,9 +38,12 @@ from django.views.debug import ExceptionReporter
 
 from airisk_oauth.models import AIRiskToken
 from airisk_oauth.sandbox.world import World
-from tests.flows import at_each_request, give_token, set_option, start
-from tests.test_connecting import everything_stored, state_of
-from tests.test_renewal import BASE_URL, committing
+from tests.support.browsing import at_each_request, start, state_of
+from tests.support.database import committing
+from tests.support.options import set_option
+from tests.support.people import give_token
+from tests.support.stored import everything_stored
+from tests.support.wire import BASE_URL
 
 pytestmark = committing
 # Made up anew each time: Django shows the lines of this file, too.

@@ -10,8 +10,10 @@ from django.contrib.auth.models import User
 
 from airisk_oauth.models import AIRiskIdentity
 from airisk_oauth.sandbox.world import World
-from tests.flows import give_token, set_option
+from tests.support.clock import set_clock
 from tests.support.doctor import ADMINISTRATOR, NETWORK, SITE, STAFF, SUPPORT, check, fault
+from tests.support.options import set_option, trouble
+from tests.support.people import give_token
 from tests.support.second_airisk import (
     SecondAIRisk,
     answer_json,
@@ -20,8 +22,7 @@ from tests.support.second_airisk import (
     redirect,
     second_airisk,
 )
-from tests.support.wire import Certificate, Serve, http, saying
-from tests.test_renewal import BASE_URL, silent_flow, travel, trouble
+from tests.support.wire import BASE_URL, Certificate, Serve, http, saying, silent_flow
 
 pytestmark = [pytest.mark.django_db, pytest.mark.once]
 AUTHORIZE, TRADE, AGENTS = ("GET", "/api/oauth2"), ("POST", "/api/oauth2/Token"), ("GET", "/api/Chat/ListAgents")
@@ -223,7 +224,7 @@ def test_a_page_is_well_where_a_person_is_expected(airisk: World, settings: Any)
 def test_a_clock_that_is_off_is_told_and_the_rest_tried_all_the_same(
     airisk: World, monkeypatch: pytest.MonkeyPatch, seconds: int, way: str
 ) -> None:
-    travel(monkeypatch, seconds)
+    set_clock(monkeypatch, seconds)
     status, said = check()
     assert status == 1
     assert f"s {way} AIRisk's.\n        Whoever runs this server: set its clock" in said

@@ -11,7 +11,7 @@ from django.urls import reverse
 
 from airisk_oauth import AIRiskSession
 from airisk_oauth.models import AIRiskToken
-from tests.flows import authorize, start
+from tests.support.browsing import authorize, start
 from tests.support.second_airisk import SecondAIRisk, answer_text, page, problem, redirect, second_airisk
 
 pytestmark = pytest.mark.django_db

@@ -10,19 +10,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
 
 import pytest
 from asgiref.sync import async_to_sync
-from django.apps import apps
 from django.contrib.auth.models import User
 from django.core.signals import got_request_exception
 from django.db import connections
 from django.db.models.signals import post_save
-from django.dispatch import Signal
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.test import AsyncClient, Client
@@ -45,8 +42,13 @@ from airisk_oauth.oauth.messages import Secret
 from airisk_oauth.oauth.transport import OAuthClient
 from airisk_oauth.sandbox.world import Caller, World
 from airisk_oauth.signals import token_disconnected, token_obtained
-
-from .flows import authorize, connect, give_token, start
+from tests.support.browsing import authorize, connect, start, state_of
+from tests.support.options import set_option
+from tests.support.people import give_token, token_requests
+from tests.support.resolvers import answers
+from tests.support.signals import Heard, signals_sent
+from tests.support.stored import everything_stored, rows_of_flows_and_tokens
+from tests.support.threads import at_once
 
 if TYPE_CHECKING:
     from pytest_django import Settings
@@ -110,44 +112,11 @@ BAD_NEXT = [
     "/" + "x" * 3000,
 ]
 
-Heard = list[tuple[Signal, dict[str, Any]]]
-
-#: What the site's own resolver says, one answer a question.
-answers: list[str | None] = []
-
-
-def next_answer(user: Any, deployment: str) -> str | None:
-    return answers.pop(0)
-
-
-def configure(settings: "Settings", **options: Any) -> None:
-    """Change options of the default deployment."""
-    default = {**settings.AIRISK_OAUTH["default"], **options}
-    settings.AIRISK_OAUTH = {**settings.AIRISK_OAUTH, "default": default}
-
-
-def token_posts(airisk: World) -> int:
-    return sum(seen.endpoint == TOKEN_ENDPOINT for seen in airisk.journal)
-
-
-def state_of(url: str) -> str:
-    return parse_qs(urlsplit(url).query)["state"][0]
-
-
-def rows() -> list[dict[str, Any]]:
-    """What is stored of flows and tokens."""
-    return [*PendingAuthorization.objects.order_by("pk").values(), *AIRiskToken.objects.order_by("pk").values()]
-
 
 def binding_of(browser: Client) -> str:
     """What the flows of this browser are bound to."""
     request = browser.get(CONNECTION).wsgi_request
     return browsers.binding(request, browsers.value_for(request))
-
-
-def everything_stored() -> str:
-    """Every column of every row, as it lies in the database."""
-    return repr([list(model._base_manager.values_list()) for model in apps.get_models()])
 
 
 def assert_connected(response: Any, to: str = CONNECTION) -> None:
@@ -178,21 +147,6 @@ def say(response: Any, browser: Client) -> str:
     return str(page.content.decode())
 
 
-def in_threads(number: int, call: Callable[[], Any]) -> list[Any]:
-    """What each of so many threads got that began at the same moment."""
-    barrier = threading.Barrier(number)
-
-    def run(_index: int) -> Any:
-        barrier.wait()
-        try:
-            return call()
-        finally:
-            connections.close_all()
-
-    with ThreadPoolExecutor(number) as pool:
-        return list(pool.map(run, range(number)))
-
-
 def same_browser(browser: Client) -> Client:
     """Another tab of this browser, for use in another thread."""
     tab = Client()
@@ -200,24 +154,9 @@ def same_browser(browser: Client) -> Client:
     return tab
 
 
-@contextmanager
-def hearing(*signals: Signal) -> Iterator[Heard]:
-    """The signals that were sent, with all that they carried."""
-    heard: Heard = []
-
-    def listen(signal: Signal, **carried: Any) -> None:
-        heard.append((signal, carried))
-
-    for signal in signals:
-        signal.connect(listen)
-    yield heard
-    for signal in signals:
-        signal.disconnect(listen)
-
-
 @pytest.fixture
 def heard() -> Iterator[Heard]:
-    with hearing(token_obtained, token_disconnected) as heard:
+    with signals_sent(token_obtained, token_disconnected) as heard:
         yield heard
 
 
@@ -378,13 +317,13 @@ def test_a_userid_from_the_browser_is_ignored(given: dict[str, Any], browser: Cl
 def test_opening_the_connect_page_goes_nowhere(browser: Client, airisk: World) -> None:
     response = browser.get(reverse("airisk_oauth:connect"))
     assert (response.status_code, "Location" in response) == (200, False)
-    assert (airisk.journal, rows()) == ([], [])
+    assert (airisk.journal, rows_of_flows_and_tokens()) == ([], [])
 
 
 @pytest.mark.parametrize("method", ["put", "patch", "delete", "options"])
 def test_no_other_method_starts(method: str, browser: Client, airisk: World) -> None:
     assert getattr(browser, method)(reverse("airisk_oauth:connect")).status_code == 405
-    assert rows() == []
+    assert rows_of_flows_and_tokens() == []
 
 
 @pytest.mark.parametrize("name", ["connect", "disconnect"])
@@ -393,12 +332,12 @@ def test_a_post_needs_the_csrf_token(name: str, mia: User, airisk: World) -> Non
     careful = Client(enforce_csrf_checks=True)
     careful.force_login(mia)
     url = reverse(f"airisk_oauth:{name}")
-    before = rows()
+    before = rows_of_flows_and_tokens()
     assert careful.post(url).status_code == 403
-    assert rows() == before
+    assert rows_of_flows_and_tokens() == before
     proof = str(careful.get(reverse("airisk_oauth:connect")).context["csrf_token"])
     assert careful.post(url, {"csrfmiddlewaretoken": proof}).status_code == 302
-    assert rows() != before
+    assert rows_of_flows_and_tokens() != before
 
 
 @pytest.mark.parametrize(("method", "name"), [("get", "connection"), ("get", "connect"), ("post", "connect")])
@@ -408,7 +347,7 @@ def test_somebody_who_is_not_signed_in_is_sent_to_sign_in(
     url = reverse(f"airisk_oauth:{name}")
     response = getattr(client, method)(url)
     assert (response.status_code, response["Location"]) == (302, f"/accounts/login/?next={url}")
-    assert rows() == []
+    assert rows_of_flows_and_tokens() == []
 
 
 def test_a_state_is_random_and_only_its_hash_is_stored(browser: Client, airisk: World) -> None:
@@ -456,19 +395,19 @@ def test_without_an_identity_there_is_a_page_instead_of_a_start(
     response = client.post(reverse("airisk_oauth:connect"))
     assert response.status_code == 403
     assert "You have no AIRisk identity yet" in response.content.decode()
-    assert rows() == []
+    assert rows_of_flows_and_tokens() == []
 
 
 @pytest.mark.parametrize("name", ["connect", "disconnect"])
 def test_an_unknown_deployment_is_404(name: str, browser: Client, airisk: World) -> None:
     assert browser.post(reverse(f"airisk_oauth:{name}", args=["nowhere"])).status_code == 404
-    assert (airisk.journal, rows()) == ([], [])
+    assert (airisk.journal, rows_of_flows_and_tokens()) == ([], [])
 
 
 def test_a_callback_of_an_unknown_deployment_shows_no_page_of_the_sites_own(browser: Client, airisk: World) -> None:
     back = authorize(start(browser))
     assert_refused(browser.get(back.replace("/callback/", "/callback/nowhere/")), 404)
-    assert token_posts(airisk) == 0
+    assert len(token_requests(airisk)) == 0
     assert_connected(browser.get(back))
 
 
@@ -542,10 +481,10 @@ def test_a_state_is_of_use_in_its_own_browser_only(
         start(stranger)
     if who == "another user here":
         stranger.cookies[browsers.COOKIE] = browser.cookies[browsers.COOKIE].value
-    before = rows()
+    before = rows_of_flows_and_tokens()
     page = assert_refused(stranger.get(back), 403)
     assert ("You are not signed in here" in page) is (who == "nobody")
-    assert (token_posts(airisk), rows()) == (0, before)
+    assert (len(token_requests(airisk)), rows_of_flows_and_tokens()) == (0, before)
     assert_connected(browser.get(back))
 
 
@@ -554,7 +493,7 @@ def test_a_state_is_of_use_for_its_own_deployment_only(browser: Client, mia: Use
     back = authorize(start(browser))
     elsewhere = back.replace("/callback/", "/callback/second/")
     assert_refused(browser.get(elsewhere), 403)
-    assert token_posts(airisk) == 0
+    assert len(token_requests(airisk)) == 0
     assert_connected(browser.get(back))
 
 
@@ -568,7 +507,7 @@ def test_a_user_who_was_deactivated_meanwhile_gets_nothing(
     mia.is_active = False
     mia.save()
     assert_refused(client.get(back), 403)
-    assert (token_posts(airisk), AIRiskToken.objects.count()) == (0, 0)
+    assert (len(token_requests(airisk)), AIRiskToken.objects.count()) == (0, 0)
 
 
 @pytest.mark.parametrize("how", ["is_hijacked", "is_impersonate", "session"])
@@ -582,12 +521,12 @@ def test_nobody_connects_in_anothers_name(
         AIRiskIdentity.objects.create(user=tom, userid="user_42")
     back = authorize(start(browser))
     PendingAuthorization.objects.update(user=mia)
-    before = rows()
+    before = rows_of_flows_and_tokens()
     page = browser.post(reverse("airisk_oauth:connect"), headers={"X-Act": how})
     assert page.status_code == 403
     assert "Sign in with your own account" in page.content.decode()
     assert_refused(browser.get(back, headers={"X-Act": how}), 403)
-    assert (token_posts(airisk), rows()) == (0, before)
+    assert (len(token_requests(airisk)), rows_of_flows_and_tokens()) == (0, before)
 
 
 def test_a_user_signed_in_without_djangos_session_can_connect(
@@ -606,9 +545,9 @@ def test_a_flow_ends_after_ten_minutes(browser: Client, airisk: World) -> None:
     back = authorize(start(browser))
     begun = PendingAuthorization.objects.get().created_at
     PendingAuthorization.objects.update(created_at=begun - timedelta(minutes=10))
-    before = rows()
+    before = rows_of_flows_and_tokens()
     assert "That took too long" in assert_refused(browser.get(back), 410)
-    assert (token_posts(airisk), rows()) == (0, before)
+    assert (len(token_requests(airisk)), rows_of_flows_and_tokens()) == (0, before)
     PendingAuthorization.objects.update(created_at=begun - timedelta(minutes=9))
     assert_connected(browser.get(back))
 
@@ -625,7 +564,7 @@ def test_a_callback_that_comes_twice_ends_as_the_first(browser: Client, airisk: 
     for _ in range(3):
         assert_connected(browser.get(back), "/conversations/")
         PendingAuthorization.objects.update(created_at=timezone.now() - timedelta(minutes=20))
-    assert token_posts(airisk) == 1
+    assert len(token_requests(airisk)) == 1
     assert browser.get(CONNECTION).content.decode().count(SUCCESS) == 1
 
 
@@ -639,7 +578,7 @@ def test_flows_that_come_again_end_each_as_it_did(browser: Client, mia: User, ai
     query = Secret(urlsplit(connected).query)
     again = flow.complete(conf.deployment(), mia, browser=binding_of(browser), query=query)
     assert again == (PendingAuthorization.objects.get(next="/two/"), False)
-    assert token_posts(airisk) == 2
+    assert len(token_requests(airisk)) == 2
 
 
 @pytest.mark.django_db(transaction=True)
@@ -647,21 +586,21 @@ def test_a_second_hit_waits_for_the_first(browser: Client, airisk: World) -> Non
     back = authorize(start(browser))
     airisk.switches.latency = 0.5
     with ThreadPoolExecutor(1) as pool:
-        first = pool.submit(in_threads, 1, lambda: same_browser(browser).get(back))
+        first = pool.submit(at_once, lambda: same_browser(browser).get(back))
         while not first.done() and not PendingAuthorization.objects.exclude(spent_at=None).exists():
             time.sleep(0.01)
         assert_connected(browser.get(back))
         assert AIRiskToken.objects.count() == 1
         assert_connected(first.result()[0])
-    assert token_posts(airisk) == 1
+    assert len(token_requests(airisk)) == 1
 
 
 @pytest.mark.django_db(transaction=True)
 def test_twenty_hits_at_once_make_one_call(browser: Client, airisk: World) -> None:
     back = authorize(start(browser))
-    for response in in_threads(20, lambda: same_browser(browser).get(back)):
+    for response in at_once(*[lambda: same_browser(browser).get(back)] * 20):
         assert_connected(response)
-    assert (token_posts(airisk), AIRiskToken.objects.count()) == (1, 1)
+    assert (len(token_requests(airisk)), AIRiskToken.objects.count()) == (1, 1)
 
 
 @pytest.mark.parametrize("outcome", ["failed", "unfinished"])
@@ -674,11 +613,11 @@ def test_a_flow_that_came_to_nothing_is_not_tried_again(outcome: str, browser: C
     else:
         # Its process died, longer ago than a second hit waits.
         PendingAuthorization.objects.update(spent_at=timezone.now() - timedelta(seconds=16))
-    posts = token_posts(airisk)
+    posts = len(token_requests(airisk))
     asked = time.monotonic()
     assert "This connection was already tried" in assert_refused(browser.get(back), 410)
     assert time.monotonic() - asked < 5
-    assert (token_posts(airisk), AIRiskToken.objects.count()) == (posts, 0)
+    assert (len(token_requests(airisk)), AIRiskToken.objects.count()) == (posts, 0)
 
 
 @pytest.mark.django_db(transaction=True)
@@ -688,7 +627,7 @@ def test_a_double_click_starts_two_flows_and_either_can_be_finished(
     """The browser goes where the second answer leads, whichever of the two cookies it keeps."""
     browser.get(reverse("airisk_oauth:connect"))
     settings.MIDDLEWARE = [*settings.MIDDLEWARE, f"{__name__}.Together"]
-    urls = in_threads(2, lambda: start(same_browser(browser)))
+    urls = at_once(*[lambda: start(same_browser(browser))] * 2)
     settings.MIDDLEWARE = settings.MIDDLEWARE[:-1]
     for url in urls:
         assert_connected(browser.get(authorize(url)))
@@ -701,19 +640,19 @@ def test_a_double_click_starts_two_flows_and_either_can_be_finished(
 )
 def test_a_prefetch_does_nothing(headers: dict[str, str], browser: Client, airisk: World) -> None:
     back = authorize(start(browser))
-    before = rows()
+    before = rows_of_flows_and_tokens()
     response = browser.get(back, headers=headers)
     assert (response.status_code, response.content) == (425, b"")
-    assert (token_posts(airisk), rows()) == (0, before)
+    assert (len(token_requests(airisk)), rows_of_flows_and_tokens()) == (0, before)
     assert_connected(browser.get(back))
 
 
 @pytest.mark.parametrize("method", ["head", "post", "options"])
 def test_the_callback_is_for_get_only(method: str, browser: Client, airisk: World) -> None:
     back = authorize(start(browser))
-    before = rows()
+    before = rows_of_flows_and_tokens()
     assert getattr(browser, method)(back).status_code == 405
-    assert (token_posts(airisk), rows()) == (0, before)
+    assert (len(token_requests(airisk)), rows_of_flows_and_tokens()) == (0, before)
     assert_connected(browser.get(back))
 
 
@@ -731,14 +670,14 @@ def test_a_spent_state_stays_spent_under_atomic_requests(
         airisk.switches.outage = False
     else:
         options = settings.AIRISK_OAUTH
-        configure(settings, USERID=f"{__name__}.next_answer")
+        set_option(settings, USERID="tests.support.resolvers.next_answer")
         answers.clear()
         assert browser.get(back).status_code == 500
         settings.AIRISK_OAUTH = options
-    posts = token_posts(airisk)
+    posts = len(token_requests(airisk))
     assert PendingAuthorization.objects.get().outcome == "failed"
     assert_refused(browser.get(back), 410)
-    assert (token_posts(airisk), AIRiskToken.objects.count()) == (posts, 0)
+    assert (len(token_requests(airisk)), AIRiskToken.objects.count()) == (posts, 0)
 
 
 # What a callback can bring
@@ -781,20 +720,20 @@ def test_a_spent_state_stays_spent_under_atomic_requests(
 def test_a_callback_that_airisk_cannot_have_sent_changes_nothing(query: str, browser: Client, airisk: World) -> None:
     back = authorize(start(browser))
     given = query.format(**dict(parse_qsl(urlsplit(back).query)))
-    before = rows()
+    before = rows_of_flows_and_tokens()
     assert_refused(browser.get(reverse("airisk_oauth:callback"), QUERY_STRING=given))
-    assert (token_posts(airisk), rows()) == (0, before)
+    assert (len(token_requests(airisk)), rows_of_flows_and_tokens()) == (0, before)
     assert_connected(browser.get(back))
 
 
 def test_a_thousand_callbacks_in_vain_cost_no_call_and_leave_no_row(browser: Client, mia: User, airisk: World) -> None:
     back = authorize(start(browser))
-    before, value = rows(), binding_of(browser)
+    before, value = rows_of_flows_and_tokens(), binding_of(browser)
     for query in ("state=another&code=code", "state=another"):
         for _time in range(500):
             with pytest.raises((flow.CallbackRejected, MalformedCallback)):
                 flow.complete(conf.deployment(), mia, browser=value, query=Secret(query))
-    assert (token_posts(airisk), rows()) == (0, before)
+    assert (len(token_requests(airisk)), rows_of_flows_and_tokens()) == (0, before)
     assert_connected(browser.get(back))
 
 
@@ -813,17 +752,17 @@ def test_whatever_bytes_come_back_the_callback_answers_and_asks_once_at_most(
 ) -> None:
     """A real callback with anything inserted anywhere."""
     path, _, query = authorize(start(browser)).partition("?")
-    raw, posts, tokens = query.encode(), token_posts(airisk), AIRiskToken.objects.count()
+    raw, posts, tokens = query.encode(), len(token_requests(airisk)), AIRiskToken.objects.count()
     place = round(where * len(raw))
     # As a server hands it over (PEP 3333).
     given = (raw[:place] + added + raw[place:]).decode("latin-1")
     response: Any = browser.get(path, QUERY_STRING=given)
     if response.status_code == 302:
         assert_connected(response)
-        assert token_posts(airisk) - posts <= 1
+        assert len(token_requests(airisk)) - posts <= 1
     else:
         assert_refused(response, 400, 403)
-        assert (token_posts(airisk), AIRiskToken.objects.count()) == (posts, tokens)
+        assert (len(token_requests(airisk)), AIRiskToken.objects.count()) == (posts, tokens)
 
 
 @pytest.mark.parametrize("ending", ["", "/"])
@@ -847,7 +786,7 @@ def test_nothing_of_an_error_redirect_is_repeated(
     for part in ("alert(1)", "evil=1", "error_description"):
         assert part not in f"{page}{response.headers}{response.cookies}{caplog.text}"
     assert PendingAuthorization.objects.get().outcome == "failed"
-    assert token_posts(airisk) == 0
+    assert len(token_requests(airisk)) == 0
 
 
 def _refuse(airisk: World, settings: "Settings", back: str) -> str:
@@ -955,7 +894,7 @@ def test_an_identity_changed_before_the_callback_brings_no_token(
         f"{mia.pk} could not be connected to deployment default: the user's identity on AIRisk has changed meanwhile\n"
         in (caplog.text)
     )
-    assert (token_posts(airisk), AIRiskToken.objects.count()) == (0, 0)
+    assert (len(token_requests(airisk)), AIRiskToken.objects.count()) == (0, 0)
     assert_refused(browser.get(back), 410)
 
 
@@ -964,12 +903,12 @@ def test_an_identity_changed_during_the_call_brings_no_token(
     last: str | None, browser: Client, airisk: World, settings: "Settings"
 ) -> None:
     options = settings.AIRISK_OAUTH
-    configure(settings, USERID=f"{__name__}.next_answer")
+    set_option(settings, USERID="tests.support.resolvers.next_answer")
     answers[:] = ["user_42", "user_42", last]
     response = connect(browser)
     settings.AIRISK_OAUTH = options
     assert "Your AIRisk identity has changed" in say(response, browser)
-    assert (token_posts(airisk), AIRiskToken.objects.count(), answers) == (1, 0, [])
+    assert (len(token_requests(airisk)), AIRiskToken.objects.count(), answers) == (1, 0, [])
 
 
 # Without a browser
@@ -1085,7 +1024,7 @@ def test_no_secret_gets_out(
     mia.is_staff = True
     mia.save()
     secret = f"canary-{secrets.token_hex(8)}"
-    configure(settings, CLIENT_SECRET=secret)
+    set_option(settings, CLIENT_SECRET=secret)
     give_token(mia, access_token="canary-of-the-old-token")
     url = start(browser)
     back = authorize(url)
@@ -1122,7 +1061,7 @@ def test_a_crash_in_the_callback_tells_no_secret(
     """What Django shows under DEBUG, and mails without it, is the local variables of every function on the way."""
     settings.DEBUG = debug
     secret = f"canary-{secrets.token_hex(8)}"
-    configure(settings, CLIENT_SECRET=secret)
+    set_option(settings, CLIENT_SECRET=secret)
     url = start(browser)
     back = authorize(url)
     code = parse_qs(urlsplit(back).query)["code"][0]

@@ -17,8 +17,8 @@ import pytest
 import requests
 
 from demo_project.conversations import Conversation, read_conversations
-from tests.test_browser import assert_no_barrier, assert_said, chromium, click, needs_chromium  # noqa: F401
-from tests.test_words import Shown
+from tests.support.chromium import assert_no_barrier, assert_said, click, needs_chromium
+from tests.support.texts import Shown
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -203,7 +203,7 @@ def test_switches_set_by_hand_are_told_too(browser: Browser) -> None:
 @needs_chromium
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (360, "dark")])
 @pytest.mark.usefixtures("browser")
-def test_no_page_has_a_barrier(chromium: Any, site: str, width: int, scheme: Any) -> None:  # noqa: F811
+def test_no_page_has_a_barrier(chromium: Any, site: str, width: int, scheme: Any) -> None:
     window: Any = {"width": width, "height": 800}
     with chromium.new_context(base_url=site, viewport=window, color_scheme=scheme) as context:
         tab = context.new_page()

@@ -28,11 +28,10 @@ from airisk_oauth.models import AIRiskIdentity, AIRiskToken
 from airisk_oauth.oauth.deployment import Deployment
 from airisk_oauth.sandbox.world import Caller, World
 from airisk_oauth.tokens import leases, renewal, sweep
-from tests import pages
-from tests.flows import give_token
-from tests.pages import DOCS, PAGES, ROOT, spans
-from tests.test_refresh_command import refresh_json
-from tests.test_renewal import keeper
+from tests.support import pages
+from tests.support.commands import refresh_json
+from tests.support.pages import DOCS, PAGES, ROOT, spans
+from tests.support.people import give_token, keeper
 
 PACKAGE = ROOT / "airisk_oauth"
 SOURCE = "".join(path.read_text(encoding="utf-8") for path in sorted(PACKAGE.rglob("*.py")))

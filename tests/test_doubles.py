@@ -26,7 +26,8 @@ from airisk_oauth.exceptions import AIRiskUnavailable
 from airisk_oauth.models import AIRiskToken
 from airisk_oauth.sandbox.world import World
 from airisk_oauth.testing import AIRiskTestMixin, FakeAIRisk
-from tests.flows import give_token, set_option
+from tests.support.options import set_option
+from tests.support.people import give_token
 from tests.support.wire import Serve, Server, http, saying
 
 pytestmark = [pytest.mark.django_db, pytest.mark.once, pytest.mark.usefixtures("nothing_in_the_environment")]

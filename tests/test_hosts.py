@@ -14,8 +14,7 @@ from django.urls import include, path
 
 from airisk_oauth.models import PendingAuthorization
 from airisk_oauth.sandbox.world import World
-
-from .flows import authorize
+from tests.support.browsing import authorize
 
 if TYPE_CHECKING:
     from pytest_django import Settings

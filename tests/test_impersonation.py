@@ -16,8 +16,7 @@ from django.urls import include, path
 from airisk_oauth.connecting import impersonation
 from airisk_oauth.models import AIRiskIdentity, AIRiskToken, PendingAuthorization
 from airisk_oauth.sandbox.world import World
-
-from .flows import authorize, connect, start
+from tests.support.browsing import authorize, connect, start
 
 if TYPE_CHECKING:
     from pytest_django import Settings

@@ -12,7 +12,8 @@ from django.db import IntegrityError, connection, transaction
 from django.test.utils import CaptureQueriesContext
 
 from airisk_oauth.models import AIRiskIdentity
-from tests.test_renewal import attempt, until
+from tests.support.clock import wait_until
+from tests.support.threads import attempt
 
 pytestmark = pytest.mark.django_db
 Import = Any
@@ -106,7 +107,7 @@ def test_import_locks_in_the_order_of_users(run: Import, mia: User) -> None:
                 cursor.execute("SELECT 1 FROM pg_locks WHERE NOT granted")
                 return cursor.fetchone()
 
-            until(somebody_waits)
+            wait_until(somebody_waits)
             cursor.execute("SET LOCAL lock_timeout = '5s'")
         AIRiskIdentity.objects.filter(user=ben).update(userid="held, too")
     assert done.result() == (0, "0 added, 2 changed, 0 as they were.\n")

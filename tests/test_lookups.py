@@ -14,8 +14,7 @@ from django.test import Client
 from django.urls import path
 
 from airisk_oauth.models import AIRiskIdentity, AIRiskToken
-
-from .flows import give_token
+from tests.support.people import give_token
 
 #: All of Django's own look-ups, and those that take a function's result.
 SEARCHES = ["startswith", "istartswith", "contains", "icontains", "endswith", "iendswith", "regex", "iregex", "iexact"]

@@ -39,9 +39,9 @@ from airisk_oauth import AIRiskSession
 from airisk_oauth.exceptions import AIRiskError, ConnectionRequired
 from airisk_oauth.models import AIRiskIdentity, AIRiskToken
 from airisk_oauth.sandbox.world import Caller, Switches, World
-
-from .test_connecting import rows, token_posts
-from .test_renewal import travel
+from tests.support.clock import set_clock
+from tests.support.people import token_requests
+from tests.support.stored import rows_of_flows_and_tokens
 
 EXAMPLES: Final = int(os.environ.get("AIRISK_OAUTH_MACHINE_EXAMPLES", "0"))
 #: Always the same walks, and few, unless more are asked for: then others every time, but for CI, which has to be fair.
@@ -341,7 +341,7 @@ class Connecting(RuleBasedStateMachine):
     def wait(self, seconds: int) -> None:
         # So that no age is ever near to a limit: the real time that a walk takes must not matter.
         self.elapsed += seconds
-        travel(self.clock, self.elapsed)
+        set_clock(self.clock, self.elapsed)
         self.airisk.clock = lambda: time.time() + self.elapsed
 
     @rule(day=st.sampled_from(DAYS))
@@ -365,7 +365,7 @@ class Connecting(RuleBasedStateMachine):
 
     @invariant()
     def the_rows_are_those_of_flows_that_were_started(self) -> None:
-        pending = [row for row in rows() if "state_hash" in row]
+        pending = [row for row in rows_of_flows_and_tokens() if "state_hash" in row]
         assert len(pending) == len(self.remembered)
         for person in self.people:
             mine = [row for row in pending if row["user_id"] == person.user.pk and row["spent_at"] is None]
@@ -377,7 +377,7 @@ class Connecting(RuleBasedStateMachine):
         sessions = [session.get_decoded() for session in Session.objects.all()]
         records = [record for record in self.caplog.records if record.name.startswith("airisk_oauth")]
         logs = [f"{record.getMessage()}{record.__dict__}" for record in records]
-        seen = "\n".join([*self.seen, *logs, repr(rows()), repr(sessions)])
+        seen = "\n".join([*self.seen, *logs, repr(rows_of_flows_and_tokens()), repr(sessions)])
         self.secrets |= tokens
         assert [secret for secret in self.secrets if secret in seen] == []
         self.seen.clear()
@@ -424,11 +424,11 @@ class Connecting(RuleBasedStateMachine):
         if verdict.outcome == "connected" and remapped:
             verdict = verdict._replace(outcome="failed")
         outage = self.airisk.switches.outage
-        before, posts = self.stored(), token_posts(self.airisk)
+        before, posts = self.stored(), len(token_requests(self.airisk))
         answer = {"code": code.code} if code.code else {"error": "access_denied"}
         response = self.ask(browser.client.get, CALLBACKS[alias], {**answer, "state": flow.state})
         assert response.status_code == verdict.status
-        assert token_posts(self.airisk) - posts == verdict.posts
+        assert len(token_requests(self.airisk)) - posts == verdict.posts
         flow.posts += verdict.posts
         assert flow.posts <= 1
         code.used |= verdict.posts == 1 and not outage
@@ -444,10 +444,10 @@ class Connecting(RuleBasedStateMachine):
             self.in_trouble.discard(key)
 
     def call_back_in_vain(self, flow: Flow, query: str, *statuses: int) -> None:
-        before, posts = self.stored(), token_posts(self.airisk)
+        before, posts = self.stored(), len(token_requests(self.airisk))
         response = self.ask(flow.browser.client.get, f"{CALLBACKS[flow.alias]}?{query}")
         assert response.status_code in statuses
-        assert (self.stored(), token_posts(self.airisk)) == (before, posts)
+        assert (self.stored(), len(token_requests(self.airisk))) == (before, posts)
 
 
 @pytest.mark.django_db(transaction=True)

@@ -29,11 +29,11 @@ from airisk_oauth.exceptions import ConnectionRequired
 from airisk_oauth.middleware import AIRiskMiddleware
 from airisk_oauth.models import AIRiskIdentity, AIRiskToken
 from airisk_oauth.sandbox.world import World
-
-from . import site_views
-from .flows import connect, give_token, live_token, stored, token_requests
-from .support.chat import FIRST_LINE, QUESTION
-from .test_connecting import configure
+from tests import site_views
+from tests.support.browsing import connect
+from tests.support.chat import FIRST_LINE, QUESTION
+from tests.support.options import set_option
+from tests.support.people import give_token, live_token, stored, token_requests
 
 if TYPE_CHECKING:
     from pytest_django import DjangoAssertNumQueries, Settings
@@ -318,7 +318,7 @@ def test_unused_it_imports_nothing_heavy() -> None:
         from django.urls import include, path
         from tests import settings as ours
 
-        settings.configure(
+        settings.set_option(
             **{**{name: value for name, value in vars(ours).items() if name.isupper()}, "ROOT_URLCONF": "__main__"}
         )
         django.setup()
@@ -650,7 +650,7 @@ def test_a_decorated_view_keeps_its_name_and_its_kind() -> None:
 
 
 def test_a_userid_of_the_sites_own_is_asked_for(visit: Browser, mia: User, settings: "Settings") -> None:
-    configure(settings, USERID=f"{__name__}.userid_of")
+    set_option(settings, USERID=f"{__name__}.userid_of")
     AIRiskIdentity.objects.all().delete()
     give_token(mia, userid="mia at default")
     assert visit("/needs/").status_code == 200

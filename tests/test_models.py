@@ -35,7 +35,8 @@ from airisk_oauth.sealing import Unreadable
 from airisk_oauth.tokens import leases
 from airisk_oauth.tokens.leases import save_and_release
 from airisk_oauth.tokens.outcomes import store
-from tests.flows import give_token
+from tests.support.people import give_token
+from tests.support.threads import at_once
 
 if TYPE_CHECKING:
     from pytest_django import DjangoAssertNumQueries, Settings
@@ -74,22 +75,6 @@ def pks(rows: list[AIRiskToken]) -> set[Any]:
 def as_stored(row: AIRiskToken) -> AIRiskToken:
     found: AIRiskToken = tokens.get(pk=row.pk)
     return found
-
-
-def at_once(number: int, call: Callable[[], Any]) -> list[Any]:
-    """What a call returns to so many threads, each with a connection of its own, that make it at the same moment."""
-    barrier = threading.Barrier(number)
-
-    def one() -> Any:
-        try:
-            connection.ensure_connection()
-            barrier.wait(10)
-            return call()
-        finally:
-            connection.close()
-
-    with ThreadPoolExecutor(number) as pool:
-        return [future.result() for future in [pool.submit(one) for _ in range(number)]]
 
 
 class _Replica:
@@ -431,7 +416,7 @@ def test_connecting_replaces_everything_failures_and_lease_included(mia: User) -
 
 @concurrently
 def test_connecting_twice_at_once_leaves_one_row(mia: User) -> None:
-    at_once(4, lambda: store(mia.pk, "default", "user_42", grant()))
+    at_once(*[lambda: store(mia.pk, "default", "user_42", grant())] * 4)
     assert tokens.get().access_token == "new-token"
 
 
@@ -479,7 +464,7 @@ def test_a_claim_of_nothing_gets_nothing() -> None:
 @concurrently
 def test_a_row_is_leased_to_one_of_those_who_claim_it_at_once() -> None:
     rows = [give_token(user) for user in users(20)]
-    first, second, third = at_once(3, lambda: pks(claim(uuid4(), *random.sample(rows, 20))))
+    first, second, third = at_once(*[lambda: pks(claim(uuid4(), *random.sample(rows, 20)))] * 3)
     assert first | second | third == pks(rows)
     assert len(first) + len(second) + len(third) == 20
 
@@ -493,7 +478,7 @@ def test_a_row_that_is_looked_at_by_two_is_leased_by_one() -> None:
         """Just before the first row is leased, somebody else tries to."""
         if sql.startswith("UPDATE") and not theirs:
             theirs.append(set())
-            theirs[0].update(*at_once(1, lambda: pks(claim(uuid4(), *rows))))
+            theirs[0].update(*at_once(lambda: pks(claim(uuid4(), *rows))))
         return execute(sql, *args)
 
     with connection.execute_wrapper(meanwhile):
@@ -678,7 +663,7 @@ def test_a_flow_is_spent_once(begin: Begin) -> None:
 @concurrently
 def test_a_flow_is_spent_by_one_of_those_who_try_at_once(begin: Begin) -> None:
     pending = begin()
-    assert sorted(at_once(8, lambda: pendings.spend(pending.pk))) == [False] * 7 + [True]
+    assert sorted(at_once(*[lambda: pendings.spend(pending.pk)] * 8)) == [False] * 7 + [True]
 
 
 # What a site hands in

@@ -35,11 +35,13 @@ from airisk_oauth import AIRiskSession, events, signals
 from airisk_oauth.exceptions import AIRiskError, AIRiskUnavailable
 from airisk_oauth.models import AIRiskToken
 from airisk_oauth.sandbox.world import World
-from tests import pages
-from tests.flows import authorize, connect, give_token, set_option, start
-from tests.test_refresh_command import refresh, refresh_json
-from tests.test_renewal import attempt, committing, keeper, trouble
-from tests.test_sweep import crowd, database_away
+from tests.support import pages
+from tests.support.browsing import authorize, connect, start
+from tests.support.commands import refresh, refresh_json
+from tests.support.database import committing, database_away
+from tests.support.options import set_option, trouble
+from tests.support.people import connected_users, give_token, keeper
+from tests.support.threads import attempt
 
 snippet = partial(pages.snippet, "docs/monitoring.md")
 NOBODY = "http://127.0.0.1:9"
@@ -81,11 +83,11 @@ def lose_the_key(browser: Client, mia: User, airisk: World, settings: Any) -> No
 
 
 def sweep(browser: Client, mia: User, airisk: World, settings: Any) -> None:
-    crowd(2)
+    connected_users(2)
     with database_away("UPDATE", 1):
         assert refresh()[0] == 0
     User.objects.filter(username="default-1").update(last_name="Faulty")
-    set_option(settings, USERID="tests.test_sweep.by_name")
+    set_option(settings, USERID="tests.support.resolvers.by_name")
     other = AIRiskToken.objects.filter(user__username="default-2")
     other.update(userid="somebody_else")
     assert refresh(all=True)[0] == 1
@@ -236,7 +238,7 @@ def test_the_counter_counts_what_became_of_tokens(mia: User, airisk: World, sett
 def test_the_report_is_as_the_page_shows_it_and_can_be_kept_for_prometheus(
     mia: User, airisk: World, tmp_path: Path
 ) -> None:
-    crowd(2)
+    connected_users(2)
     status, report = refresh_json()
     shown = json.loads(snippet('"renewed": 118'))
     assert status == 0

@@ -55,3 +55,10 @@ def test_its_metadata_say_what_it_needs_and_under_which_licence(wheel: zipfile.Z
     assert sorted(needed) == sorted(PROJECT["dependencies"])
     assert told.get_all("Provides-Extra") == sorted(PROJECT["optional-dependencies"])
     assert told.get_payload() == (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_no_test_module_imports_another() -> None:
+    """What tests share is in ``tests/support``: a fixture that is imported can switch itself on."""
+    lent = re.compile(r"^\s*(?:from|import) (?:tests)?\.?test_\w+|^\s*from (?:tests|\.) import .*\btest_", re.MULTILINE)
+    for module in (ROOT / "tests").rglob("*.py"):
+        assert not lent.search(module.read_text(encoding="utf-8")), module

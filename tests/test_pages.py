@@ -19,8 +19,8 @@ from django.utils.formats import date_format
 
 from airisk_oauth.models import AIRiskIdentity, AIRiskToken
 from airisk_oauth.sandbox.world import World
-
-from .flows import connect, give_token
+from tests.support.browsing import connect
+from tests.support.people import give_token
 
 if TYPE_CHECKING:
     from pytest_django import Settings

@@ -8,7 +8,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.test import Client
 
-from .flows import give_token
+from tests.support.people import give_token
 
 if TYPE_CHECKING:
     from types import ModuleType

@@ -19,26 +19,13 @@ from airisk_oauth import conf
 from airisk_oauth.models import AIRiskToken
 from airisk_oauth.sandbox.world import Caller, World
 from airisk_oauth.tokens import leases
-from tests.flows import give_token, live_token, token_requests
-from tests.test_renewal import keeper, on_postgresql_only, travel, until
-from tests.test_sweep import crowd, renewed_of
+from tests.support.clock import set_clock, wait_until
+from tests.support.database import on_postgresql_only
+from tests.support.people import connected_users, give_token, keeper, live_token, renewed_of, token_requests
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 Start = Callable[..., "subprocess.Popen[str]"]
-
-
-@pytest.fixture
-def environment(airisk: World, settings: Any) -> dict[str, str]:
-    """What makes a process one of the site under test: its settings, its database, its AIRisk."""
-    database = str(connection.settings_dict["NAME"])
-    postgresql = os.environ.get("DATABASE_URL", "").replace("/postgres?", f"/{database}?")
-    return {
-        **os.environ,
-        "DJANGO_SETTINGS_MODULE": "tests.settings",
-        "DATABASE_URL": f"sqlite:///{database}" if connection.vendor == "sqlite" else postgresql,
-        "AIRISK_BASE_URL": settings.AIRISK_OAUTH["default"]["BASE_URL"],
-    }
 
 
 @pytest.fixture
@@ -118,7 +105,7 @@ def test_workers_of_several_hosts_cause_one_renewal_and_all_their_calls_succeed(
 
 
 def test_hosts_that_sweep_at_once_share_the_work_and_renew_no_token_twice(airisk: World, start: Start) -> None:
-    tokens = crowd(90)
+    tokens = connected_users(90)
     airisk.switches.latency = 0.1
     sweeps = [start_sweep(start, "--workers=3") for _host in range(3)]
     counts = [counts_of(each) for each in sweeps]
@@ -135,24 +122,24 @@ def test_a_worker_killed_half_way_holds_its_token_for_the_lease_and_no_longer(
     airisk.switches.latency = 1
     worker = start("tests.site_worker", "mia", "1")
     begin(worker)
-    until(lambda: AIRiskToken.objects.exclude(lease=None).exists())
+    wait_until(lambda: AIRiskToken.objects.exclude(lease=None).exists())
     worker.kill()
     worker.wait()
     airisk.switches.latency = 0
     row = AIRiskToken.objects.get()
     assert (row.sealed, row.failure_count) == (token.sealed, 0)
     assert keeper(mia).renew() is False
-    travel(monkeypatch, leases.lease_seconds(conf.deployment()) + 1)
+    set_clock(monkeypatch, leases.lease_seconds(conf.deployment()) + 1)
     assert airisk.caller_of(keeper(mia).access().token) == Caller("client-1", "user_42")
 
 
 def test_a_sweep_killed_half_way_leaves_every_token_whole_for_the_next_one(
     airisk: World, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tokens = crowd(60)
+    tokens = connected_users(60)
     airisk.switches.latency = 0.05
     killed = start_sweep(start, "--workers=4")
-    until(lambda: sum(renewed_of(tokens)) > 0)
+    wait_until(lambda: sum(renewed_of(tokens)) > 0)
     killed.kill()
     killed.wait()
     assert_each_is_renewed_or_as_it_was(airisk, tokens)
@@ -172,10 +159,10 @@ def test_a_sweep_killed_half_way_leaves_every_token_whole_for_the_next_one(
 def test_told_to_end_a_sweep_saves_what_is_in_flight_and_frees_the_rest(
     airisk: World, start: Start, number: signal.Signals
 ) -> None:
-    tokens = crowd(60)
+    tokens = connected_users(60)
     airisk.switches.latency = 0.05
     sweep = start_sweep(start, "--workers=4")
-    until(lambda: sum(renewed_of(tokens)) > 0)
+    wait_until(lambda: sum(renewed_of(tokens)) > 0)
     sweep.send_signal(number)
     counts = counts_of(sweep, returncode=1)
     assert 0 < counts["renewed"] == sum(renewed_of(tokens)) == len(token_requests(airisk)) < 60
@@ -185,12 +172,12 @@ def test_told_to_end_a_sweep_saves_what_is_in_flight_and_frees_the_rest(
 
 @on_postgresql_only
 def test_a_database_that_restarts_and_an_airisk_that_goes_down_cost_no_token(airisk: World, start: Start) -> None:
-    tokens = crowd(120)
+    tokens = connected_users(120)
     airisk.switches.latency = 0.05
     sweeps = [start_sweep(start, "--workers=3") for _host in range(2)]
-    until(lambda: sum(renewed_of(tokens)) > 10)
+    wait_until(lambda: sum(renewed_of(tokens)) > 10)
     crash_postgresql()
-    until(lambda: renewed_after_crash(tokens) > 40)
+    wait_until(lambda: renewed_after_crash(tokens) > 40)
     airisk.switches.outage = True
     for sweep in sweeps:
         assert 5 <= counts_of(sweep, returncode=1, said="The sweep waits for the database")["unavailable"] <= 5 + 12

@@ -16,7 +16,7 @@ from airisk_oauth.models import AIRiskIdentity, AIRiskToken
 from airisk_oauth.oauth.messages import Secret, TokenGrant
 from airisk_oauth.sandbox.world import World
 from airisk_oauth.tokens.outcomes import store
-from tests.flows import at_each_request, authorize, connect, start
+from tests.support.browsing import at_each_request, authorize, connect, start
 from tests.support.threads import at_once
 
 pytestmark = pytest.mark.django_db(transaction=True)

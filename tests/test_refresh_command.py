@@ -1,7 +1,6 @@
 """``refresh_airisk_tokens``: what it renews, what it says, and with which status it ends."""
 
 import io
-import json
 import os
 import signal
 import socket
@@ -24,27 +23,17 @@ from airisk_oauth.management.commands import refresh_airisk_tokens
 from airisk_oauth.models import AIRiskIdentity, AIRiskToken
 from airisk_oauth.sandbox.world import World
 from airisk_oauth.userids import FromIdentity
-from tests.flows import give_token, set_option, token_requests
-from tests.test_renewal import attempt, committing, travel, trouble, until
-from tests.test_sweep import crowd, renewed_of, save_soon  # noqa: F401 - a fixture of all these tests too
+from tests.support.clock import set_clock, wait_until
+from tests.support.commands import COUNTED, refresh, refresh_json
+from tests.support.database import committing
+from tests.support.options import (
+    set_option,
+    trouble,
+)
+from tests.support.people import connected_users, give_token, renewed_of, token_requests
+from tests.support.threads import attempt
 
-pytestmark = pytest.mark.django_db
-COUNTED = ["renewed", "refused", "unavailable", "skipped"]
-
-
-def refresh(*args: str, **options: Any) -> tuple[int, str]:
-    """Run the command, and return its exit status and what it wrote to stdout."""
-    out = io.StringIO()
-    try:
-        call_command("refresh_airisk_tokens", *args, stdout=out, **options)
-    except CommandError as error:
-        return error.returncode, out.getvalue()
-    return 0, out.getvalue()
-
-
-def refresh_json(**options: Any) -> tuple[int, dict[str, Any]]:
-    status, out = refresh(json=True, **options)
-    return status, json.loads(out)
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("save_soon")]
 
 
 @pytest.fixture
@@ -54,13 +43,13 @@ def tokens(airisk: World, mia: User) -> dict[str, AIRiskToken]:
     return {
         "mia": give_token(mia, ends_in=60),
         "application": give_token(None, ends_in=90),
-        "ended": crowd(1, ends_in=-60)[0],
-        "hour": crowd(1, ends_in=3000)[0],
-        "endless": crowd(1, ends_in=None)[0],
-        "idle": crowd(1, last_used_at=long_ago)[0],
-        "cooling": crowd(1, retry_at=timezone.now() + timedelta(hours=1))[0],
-        "second": crowd(1, "second")[0],
-        "second hour": crowd(1, "second", ends_in=3000)[0],
+        "ended": connected_users(1, ends_in=-60)[0],
+        "hour": connected_users(1, ends_in=3000)[0],
+        "endless": connected_users(1, ends_in=None)[0],
+        "idle": connected_users(1, last_used_at=long_ago)[0],
+        "cooling": connected_users(1, retry_at=timezone.now() + timedelta(hours=1))[0],
+        "second": connected_users(1, "second")[0],
+        "second hour": connected_users(1, "second", ends_in=3000)[0],
     }
 
 
@@ -181,7 +170,7 @@ def test_where_a_token_was_not_renewed_it_ends_with_1_and_says_so_all_the_same(
 
 def test_so_it_does_where_only_some_were(airisk: World, settings: Any, mia: User) -> None:
     give_token(mia, ends_in=60)
-    settings.AIRISK_OAUTH_SANDBOX_USERS = {token.userid: "known" for token in crowd(2)}
+    settings.AIRISK_OAUTH_SANDBOX_USERS = {token.userid: "known" for token in connected_users(2)}
     status, answer = refresh_json()
     assert (status, answer["renewed"], answer["refused"]) == (1, 2, 1)
 
@@ -194,11 +183,11 @@ def test_a_token_that_another_process_is_at_is_no_trouble(airisk: World, mia: Us
 
 
 def test_one_deployment_that_is_down_does_not_keep_the_other_from_being_served(airisk: World, settings: Any) -> None:
-    tokens = crowd(3, "second")
+    tokens = connected_users(3, "second")
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         set_option(settings, BASE_URL=f"http://127.0.0.1:{nobody.getsockname()[1]}")
-        crowd(60)
+        connected_users(60)
         status, answer = refresh_json(workers=2)
     assert status == 1
     down = answer["deployments"]["default"]
@@ -258,7 +247,7 @@ def test_who_needs_a_person_is_named_once(
     assert named[mia.pk] == {"token_id": token.pk, "user_id": mia.pk, "deployment": "default", "reason": reason}
     assert (None in named) == (what != "identity")
     for minutes in (5, 10, 60):
-        travel(monkeypatch, 60 * minutes)
+        set_clock(monkeypatch, 60 * minutes)
         status, answer = refresh_json()
         assert (status, answer["needs_person"]) == (0, [])
         assert answer["refused" if what != "identity" else "skipped"] >= 1
@@ -273,7 +262,7 @@ def test_who_needs_a_person_is_named_once(
 
 def test_not_more_are_named_than_anybody_reads(airisk: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(refresh_airisk_tokens, "NAMED", 2)
-    crowd(5)
+    connected_users(5)
     AIRiskIdentity.objects.all().delete()
     status, told = refresh_as_cron()
     assert (status, told.count("of user"), "and 3 more, which the log names" in told) == (1, 2, True)
@@ -327,7 +316,7 @@ def test_progress_is_a_bar_on_a_terminal_lines_elsewhere_and_nothing_beside_json
     is_terminal: bool,
     as_json: bool,
 ) -> None:
-    crowd(3)
+    connected_users(3)
     monkeypatch.setattr(refresh_airisk_tokens, "LINE_EVERY", 0.0)
     stderr = Terminal() if is_terminal else io.StringIO()
     monkeypatch.setattr(sys, "stderr", stderr)
@@ -346,7 +335,7 @@ def test_progress_is_a_bar_on_a_terminal_lines_elsewhere_and_nothing_beside_json
 
 
 def test_lines_are_few(airisk: World) -> None:
-    crowd(2)
+    connected_users(2)
     assert "looked at" not in refresh()[1]
 
 
@@ -408,12 +397,12 @@ def site_handler() -> Iterator[Any]:
 def test_a_signal_lets_it_finish_and_save_what_is_in_flight(
     airisk: World, site_handler: Any, number: signal.Signals
 ) -> None:
-    tokens = crowd(60)
-    crowd(5, "second")
+    tokens = connected_users(60)
+    connected_users(5, "second")
     airisk.switches.latency = 0.05
 
     def interrupt() -> None:
-        until(lambda: token_requests(airisk))
+        wait_until(lambda: token_requests(airisk))
         os.kill(os.getpid(), number)
 
     thread = threading.Thread(target=interrupt)

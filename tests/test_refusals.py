@@ -25,7 +25,7 @@ from airisk_oauth.oauth.authorization import STATE_MISSING
 from airisk_oauth.oauth.code_flow import obtain_silently
 from airisk_oauth.oauth.messages import TokenGrant
 from airisk_oauth.oauth.transport import OAuthClient
-from tests.flows import connect
+from tests.support.browsing import connect
 from tests.support.doctor import set_default
 from tests.support.second_airisk import SecondAIRisk, answer_json, answer_text, page, problem, redirect, second_airisk
 

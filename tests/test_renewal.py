@@ -4,12 +4,10 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext, suppress
-from datetime import UTC, datetime, timedelta
+from contextlib import nullcontext, suppress
+from datetime import timedelta
 from typing import Any, TypeVar
-from urllib.parse import urlencode
 from uuid import uuid4
 
 import pytest
@@ -18,7 +16,7 @@ import responses
 from cryptography.fernet import Fernet
 from django.contrib.auth.models import User
 from django.core.signals import request_started
-from django.db import InterfaceError, OperationalError, connection, connections, transaction
+from django.db import InterfaceError, OperationalError, connection, transaction
 from django.utils import timezone
 
 from airisk_oauth import conf
@@ -36,108 +34,22 @@ from airisk_oauth.exceptions import (
 from airisk_oauth.models import AIRiskIdentity, AIRiskToken
 from airisk_oauth.oauth.messages import Secret, TokenGrant
 from airisk_oauth.sandbox.world import World
-from airisk_oauth.signals import renewal_failed, token_obtained, token_renewed
+from airisk_oauth.signals import token_renewed
 from airisk_oauth.tokens import leases, unwritten
 from airisk_oauth.tokens.effects import run
 from airisk_oauth.tokens.outcomes import store
 from airisk_oauth.tokens.renewal import APPLICATION, TokenKeeper
-from tests.flows import give_token, set_option, stored, token_requests
+from tests.support.clock import set_clock
+from tests.support.database import committing, on_postgresql_only
+from tests.support.options import set_option, trouble
+from tests.support.people import give_token, keeper, stored, token_requests
+from tests.support.signals import renewals_sent
+from tests.support.threads import attempt, attempt_here, in_threads
+from tests.support.wire import BASE_URL, silent_flow
 
 pytestmark = pytest.mark.django_db
-committing = pytest.mark.django_db(transaction=True)
-on_postgresql_only = pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite has one writer")
 
-BASE_URL = "https://demo.aicrisk.com"
 Result = TypeVar("Result")
-
-
-def keeper(user: User | None = None) -> TokenKeeper:
-    return TokenKeeper(conf.deployment(), user or APPLICATION)
-
-
-def attempt_here(work: Callable[[], Result]) -> Result | AIRiskError:
-    """Do this; an error of ours is a result too."""
-    try:
-        return work()
-    except AIRiskError as error:
-        return error
-
-
-def attempt(work: Callable[[], Result]) -> Result | AIRiskError:
-    """Do this as a thread of its own would."""
-    try:
-        return attempt_here(work)
-    finally:
-        connections.close_all()
-
-
-def together(number: int, work: Callable[[], Result]) -> list[Result | AIRiskError]:
-    """Do this in so many threads that begin at the same moment."""
-    barrier = threading.Barrier(number)
-
-    def begin(_number: int) -> Result | AIRiskError:
-        barrier.wait()
-        return attempt(work)
-
-    with ThreadPoolExecutor(number) as pool:
-        return list(pool.map(begin, range(number)))
-
-
-def until(condition: Callable[[], object]) -> None:
-    give_up = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < give_up
-        time.sleep(0.01)
-
-
-def travel(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
-    """Move Django's clock to so many seconds from the real now; AIRisk's stays."""
-    monkeypatch.setattr(timezone, "now", lambda: datetime.now(UTC) + timedelta(seconds=seconds))
-
-
-def trouble(airisk: World, settings: Any, what: str) -> None:
-    """Give AIRisk a bad day: one of its switches, or a client that it does not know."""
-    if what == "unknown client":
-        settings.AIRISK_OAUTH_SANDBOX_CLIENTS = {}
-    else:
-        assert getattr(airisk.switches, what) is False
-        setattr(airisk.switches, what, True)
-
-
-def silent_flow(wire: responses.RequestsMock, answer: dict[str, Any], base_url: str = BASE_URL) -> list[str]:
-    """Let AIRisk's two endpoints answer on a wire without a server, and return the states it will see."""
-    states: list[str] = []
-
-    def authorize(request: Any) -> tuple[int, dict[str, str], str]:
-        states.append(request.params["state"])
-        query = urlencode({"code": "code-canary", "state": states[-1]})
-        return 302, {"Location": f"https://app.example.com/airisk/callback/?{query}"}, ""
-
-    wire.add_callback(responses.GET, f"{base_url}/api/oauth2", authorize)
-    wire.post(f"{base_url}/api/oauth2/Token", **answer)
-    return states
-
-
-@contextmanager
-def heard() -> Iterator[list[tuple[str, dict[str, Any]]]]:
-    """Listen to the signals, and note their names and what they carry."""
-    told: list[tuple[str, dict[str, Any]]] = []
-    receivers = []
-    for name, signal in (
-        ("obtained", token_obtained),
-        ("renewed", token_renewed),
-        ("failed", renewal_failed),
-    ):
-
-        def note(name: str = name, **carried: Any) -> None:
-            carried.pop("signal")
-            told.append((name, carried))
-
-        signal.connect(note)
-        receivers.append((signal, note))
-    yield told
-    for signal, note in receivers:
-        assert signal.disconnect(note)
 
 
 # The two windows
@@ -189,7 +101,7 @@ def test_renew_before_decides_how_early(airisk: World, settings: Any, mia: User)
 def test_soon_to_end_one_renews_and_the_others_do_not_wait(airisk: World, mia: User) -> None:
     give_token(mia, ends_in=200)
     airisk.switches.latency = 0.3
-    tokens = Counter(str(access.token) for access in together(8, keeper(mia).access))  # type: ignore[union-attr]
+    tokens = Counter(str(access.token) for access in in_threads(8, keeper(mia).access))  # type: ignore[union-attr]
     assert tokens == {"stored-token": 7, str(stored(mia).access_token): 1}
     assert len(token_requests(airisk)) == 1
 
@@ -199,7 +111,7 @@ def test_soon_to_end_one_renews_and_the_others_do_not_wait(airisk: World, mia: U
 def test_ended_one_renews_and_the_others_use_what_it_brought(airisk: World, mia: User, ends_in: float) -> None:
     give_token(mia, ends_in=ends_in)
     airisk.switches.latency = 0.1
-    tokens = {access.token for access in together(20, keeper(mia).access)}  # type: ignore[union-attr]
+    tokens = {access.token for access in in_threads(20, keeper(mia).access)}  # type: ignore[union-attr]
     assert tokens == {stored(mia).access_token} != {"stored-token"}
     assert len(token_requests(airisk)) == 1
 
@@ -208,7 +120,7 @@ def test_ended_one_renews_and_the_others_use_what_it_brought(airisk: World, mia:
 def test_ended_and_failing_all_get_the_error_of_one_call(airisk: World, mia: User) -> None:
     give_token(mia, ends_in=-60)
     airisk.switches.latency, airisk.switches.outage = 0.1, True
-    assert {type(answer) for answer in together(20, keeper(mia).access)} == {AIRiskUnavailable}
+    assert {type(answer) for answer in in_threads(20, keeper(mia).access)} == {AIRiskUnavailable}
     assert len(airisk.journal) == 1
 
 
@@ -223,7 +135,7 @@ def test_refused_by_a_401_it_is_renewed_whatever_its_end(airisk: World, mia: Use
 
 def test_a_token_without_an_end_is_used_until_a_401(airisk: World, mia: User, monkeypatch: pytest.MonkeyPatch) -> None:
     give_token(mia, ends_in=None)
-    travel(monkeypatch, 10 * 365 * 86400)
+    set_clock(monkeypatch, 10 * 365 * 86400)
     assert keeper(mia).access().token == "stored-token"
     assert not airisk.journal
     airisk.switches.token_life = None
@@ -311,7 +223,7 @@ def test_a_failure_is_noted_the_token_kept_and_the_error_repeated_for_5_s(
             assert isinstance(error.__cause__, AIRiskRefused) == (noted[0] == "refused")
         messages.append(str(error))
         if len(messages) == 2:
-            travel(monkeypatch, 6)
+            set_clock(monkeypatch, 6)
     if noted[0] == "refused":
         assert noted[2] in messages[0]
 
@@ -326,7 +238,7 @@ def test_after_a_failed_early_renewal_nobody_tries_for_a_while_then_longer(
     for failures, (seconds, pause) in enumerate([(0.0, 30), (40.0, 60), (120.0, 120)], start=1):
         # Just before it may be tried again, and then.
         for now in (since, seconds):
-            travel(monkeypatch, now)
+            set_clock(monkeypatch, now)
             assert keeper(mia).access().token == "stored-token"
         row = stored(mia)
         assert row.retry_at is not None
@@ -341,7 +253,7 @@ def test_the_pause_that_airisk_asks_for_is_kept(airisk: World, mia: User, monkey
     give_token(mia, ends_in=200)
     airisk.switches.outage, airisk.switches.retry_after = True, 60
     for seconds, calls in ((0, 1), (58, 1), (62, 2)):
-        travel(monkeypatch, seconds)
+        set_clock(monkeypatch, seconds)
         assert keeper(mia).access().token == "stored-token"
         assert len(airisk.journal) == calls
 
@@ -356,7 +268,7 @@ def test_a_new_token_forgets_what_failed(airisk: World, mia: User, monkeypatch: 
     if how == "reconnect":
         store(mia.pk, "default", "user_42", TokenGrant(Secret("fresh"), None))
     else:
-        travel(monkeypatch, 6)
+        set_clock(monkeypatch, 6)
     assert keeper(mia).access().token == stored(mia).access_token != "stored-token"
     blank = AIRiskToken()
     assert all(getattr(stored(mia), name) == getattr(blank, name) for name in NO_FAILURE)
@@ -425,7 +337,7 @@ def test_a_late_finisher_overwrites_nothing_newer_and_revives_nothing(airisk: Wo
         asked.set()
 
     request_started.connect(note)
-    with ThreadPoolExecutor(1) as pool, heard() as told:
+    with ThreadPoolExecutor(1) as pool, renewals_sent() as told:
         late = pool.submit(attempt, keeper(mia).access)
         assert asked.wait(60)
         if meanwhile == "disconnected":
@@ -605,14 +517,14 @@ def test_transactions_at_once_share_a_renewal(airisk: World, mia: User) -> None:
         with transaction.atomic():
             return str(keeper(mia).access().token)
 
-    assert set(together(8, call)) == {str(stored(mia).access_token)}
+    assert set(in_threads(8, call)) == {str(stored(mia).access_token)}
     assert len(token_requests(airisk)) == 1
 
 
 @committing
 @on_postgresql_only
 def test_transactions_that_want_each_others_token(airisk: World, mia: User) -> None:
-    """Neither waits for what the other one holds until its end."""
+    """Neither waits for what the other one holds wait_until its end."""
     leo = User.objects.create_user("leo")
     AIRiskIdentity.objects.create(user=leo, userid="user_7")
     give_token(mia, ends_in=-60)
@@ -627,7 +539,7 @@ def test_transactions_that_want_each_others_token(airisk: World, mia: User) -> N
             return [*tokens, keeper(second).access().token]
 
     began = time.monotonic()
-    answers = together(2, call)
+    answers = in_threads(2, call)
     assert time.monotonic() - began < 5
     assert not any(isinstance(answer, AIRiskError) for answer in answers)
 
@@ -746,11 +658,11 @@ def test_use_is_noted_once_an_hour_at_most(airisk: World, mia: User, monkeypatch
     give_token(mia, ends_in=86400)
     noted = [stored(mia).last_used_at]
     for minutes in (59, 61, 119, 123):
-        travel(monkeypatch, minutes * 60)
+        set_clock(monkeypatch, minutes * 60)
         keeper(mia).access()
         noted.append(stored(mia).last_used_at)
     assert noted[0] == noted[1] < noted[2] == noted[3] < noted[4]
-    travel(monkeypatch, 5 * 3600)
+    set_clock(monkeypatch, 5 * 3600)
     with transaction.atomic():
         # Not before the end: the row is not locked for as long as the caller's transaction lasts.
         keeper(mia).access()
@@ -763,11 +675,11 @@ def test_signals_and_the_log_tell_what_became_of_a_token(
     airisk: World, mia: User, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     users = give_token(mia, ends_in=-60)
-    with heard() as told, caplog.at_level(logging.INFO, "airisk_oauth.renewal"):
+    with renewals_sent() as told, caplog.at_level(logging.INFO, "airisk_oauth.renewal"):
         keeper().access()
         keeper(mia).access()
         airisk.switches.refuse = True
-        travel(monkeypatch, 3500)
+        set_clock(monkeypatch, 3500)
         keeper(mia).access()
     [(_name, failed)] = [each for each in told if each[0] == "failed"]
     error = failed.pop("error")

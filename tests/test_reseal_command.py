@@ -21,9 +21,10 @@ from airisk_oauth.models import AIRiskToken, SealingPolicy
 from airisk_oauth.sealing import Unreadable
 from airisk_oauth.tokens import status
 from airisk_oauth.tokens.status import Status
-from tests.flows import give_token
-from tests.test_renewal import attempt, committing, keeper, on_postgresql_only, until
-from tests.test_sweep import crowd
+from tests.support.clock import wait_until
+from tests.support.database import committing, on_postgresql_only
+from tests.support.people import connected_users, give_token, keeper
+from tests.support.threads import attempt
 
 pytestmark = pytest.mark.django_db
 OLD, NEW = (Fernet.generate_key().decode() for _ in range(2))
@@ -57,10 +58,10 @@ def tokens(settings: Any, mia: User) -> list[AIRiskToken]:
     """Sealed with two kinds of older keys, and the newest; and a row that holds none yet."""
     derived = [give_token(None, deployment="second"), give_token(mia)]
     settings.AIRISK_OAUTH_ENCRYPTION_KEYS = [OLD]
-    listed = crowd(3)
+    listed = connected_users(3)
     settings.AIRISK_OAUTH_ENCRYPTION_KEYS = [NEW, OLD]
     AIRiskToken.objects.create(deployment="default")
-    return [*derived, *listed, *crowd(1)]
+    return [*derived, *listed, *connected_users(1)]
 
 
 @pytest.mark.parametrize("page", [1, 2, 200])
@@ -192,7 +193,7 @@ def test_reseal_holds_no_row_while_it_waits(tokens: list[AIRiskToken]) -> None:
         with transaction.atomic():
             AIRiskToken.objects.filter(pk=last.pk).update(last_used_at=timezone.now())
             holds.set()
-            until(lambda: AIRiskToken.objects.get(pk=first.pk).sealed != first.sealed)
+            wait_until(lambda: AIRiskToken.objects.get(pk=first.pk).sealed != first.sealed)
 
     with ThreadPoolExecutor(1) as pool:
         held = pool.submit(attempt, hold)

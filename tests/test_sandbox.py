@@ -4,12 +4,11 @@ import ast
 import html
 import re
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urljoin
@@ -23,6 +22,7 @@ from django.urls import include, path, reverse
 from airisk_oauth.sandbox import control
 from airisk_oauth.sandbox.chat import Chats
 from airisk_oauth.sandbox.world import JOURNAL_LENGTH, REFUSALS, Caller, Seen, Switches, World, world
+from tests.support.threads import at_once
 
 if TYPE_CHECKING:
     from pytest_django import Settings
@@ -118,16 +118,8 @@ def obtain(client: Client, userid: str | None = "user_42") -> dict[str, Any]:
     return answer
 
 
-def at_once(codes: list[str]) -> list[Any]:
-    """The answers to token requests that all begin at the same moment."""
-    barrier = threading.Barrier(len(codes))
-
-    def redeem(code: str) -> Any:
-        barrier.wait()
-        return call(Client(), "token", token_fields(code))
-
-    with ThreadPoolExecutor(len(codes)) as pool:
-        return list(pool.map(redeem, codes))
+def redeem(code: str) -> Any:
+    return call(Client(), "token", token_fields(code))
 
 
 def assert_plain(response: Any, text: str) -> None:
@@ -368,7 +360,7 @@ def test_times_can_be_without_an_offset(client: Client) -> None:
 
 
 def test_of_twenty_requests_with_one_code_one_gets_a_token(client: Client) -> None:
-    answers = at_once(20 * [new_code(client)])
+    answers = at_once(*[partial(redeem, new_code(client))] * 20)
     assert sorted(answer.status_code for answer in answers) == [200] + 19 * [400]
 
 
@@ -528,7 +520,7 @@ def test_the_journal_shows_whether_two_token_requests_overlapped(client: Client)
     world.clock = lambda: NOON
     codes = [new_code(client) for _ in range(4)]
     world.switches.latency = 0.2
-    at_once(codes[:2])
+    at_once(*(partial(redeem, code) for code in codes[:2]))
     world.switches.latency = 0
     for code in codes[2:]:
         call(client, "token", token_fields(code))

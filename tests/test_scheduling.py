@@ -27,13 +27,13 @@ from airisk_oauth import django_tasks, tasks
 from airisk_oauth.models import AIRiskIdentity, AIRiskToken
 from airisk_oauth.refresh import WrongOption, refresh_tokens
 from airisk_oauth.sandbox.world import World
-from tests import pages
-from tests.flows import give_token, set_option, token_requests
-from tests.pages import ROOT
-from tests.test_processes import environment  # noqa: F401 - a fixture of these tests too
-from tests.test_refresh_command import COUNTED, refresh_json
-from tests.test_renewal import committing, until
-from tests.test_sweep import crowd, renewed_of
+from tests.support import pages
+from tests.support.clock import wait_until
+from tests.support.commands import COUNTED, refresh_json
+from tests.support.database import committing
+from tests.support.options import set_option
+from tests.support.pages import ROOT
+from tests.support.people import connected_users, give_token, renewed_of, token_requests
 
 pytestmark = [pytest.mark.django_db, pytest.mark.once]
 PAGE = "docs/scheduling.md"
@@ -117,7 +117,7 @@ def ended(process: "subprocess.Popen[str]") -> str:
 
 
 @pytest.fixture
-def site(tmp_path: Path, environment: dict[str, str]) -> Iterator[Site]:  # noqa: F811
+def site(tmp_path: Path, environment: dict[str, str]) -> Iterator[Site]:
     site = Site(tmp_path, environment)
     with site.processes:
         yield site
@@ -128,7 +128,7 @@ def site(tmp_path: Path, environment: dict[str, str]) -> Iterator[Site]:  # noqa
 
 @committing
 def test_cron_renews(site: Site) -> None:
-    tokens = crowd(2)
+    tokens = connected_users(2)
     line = snippet("cd /srv/site")
     assert line == pages.snippet("README.md", "cd /srv/site")
     assert line.startswith(ON_TIME)
@@ -138,7 +138,7 @@ def test_cron_renews(site: Site) -> None:
 
 @committing
 def test_systemd_renews(site: Site) -> None:
-    tokens = crowd(2)
+    tokens = connected_users(2)
     service = site.write("refresh-airisk-tokens.service", snippet("ExecStart"))
     timer = site.write("refresh-airisk-tokens.timer", snippet("OnCalendar"))
     unit = configparser.ConfigParser(interpolation=None)
@@ -153,7 +153,7 @@ def test_systemd_renews(site: Site) -> None:
 
 @committing
 def test_kubernetes_renews(site: Site) -> None:
-    tokens = crowd(2)
+    tokens = connected_users(2)
     job = yaml.safe_load(snippet("CronJob"))
     assert (job["apiVersion"], job["kind"], job["spec"]["schedule"]) == ("batch/v1", "CronJob", ON_TIME)
     [container] = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
@@ -180,19 +180,19 @@ WORKER, BEAT = snippet("celery -A").splitlines()
 
 @committing
 def test_celery_renews_on_time(celery_site: Site) -> None:
-    tokens = crowd(2)
+    tokens = connected_users(2)
     celery_site.start(BEAT)
     celery_site.start(WORKER)
-    until(lambda: renewed_of(tokens) == [True, True])
+    wait_until(lambda: renewed_of(tokens) == [True, True])
 
 
 @committing
 def test_celery_told_to_end_saves_what_is_in_flight_and_frees_the_rest(airisk: World, celery_site: Site) -> None:
-    tokens = crowd(200)
+    tokens = connected_users(200)
     airisk.switches.latency = 0.1
     worker = celery_site.start(f"{WORKER} --pool=solo --loglevel=INFO")
     celery_site.run("celery -A mysite call airisk_oauth.tasks.refresh_airisk_tokens")
-    until(lambda: sum(renewed_of(tokens)) > 0)
+    wait_until(lambda: sum(renewed_of(tokens)) > 0)
     worker.send_signal(signal.SIGTERM)
     assert "succeeded in" in ended(worker)
     assert 0 < sum(renewed_of(tokens)) == len(token_requests(airisk)) < 200
@@ -220,14 +220,14 @@ def test_a_site_imports_no_scheduler_by_itself(site: Site) -> None:
 def test_djangos_tasks_renew_and_told_to_end_save_what_is_in_flight_and_free_the_rest(
     airisk: World, site: Site
 ) -> None:
-    tokens = crowd(200)
+    tokens = connected_users(200)
     airisk.switches.latency = 0.1
     site.write("mysite/settings.py", SETTINGS, snippet("TASKS"))
     site.run("python manage.py migrate --verbosity=0 django_tasks_database")
     site.write("enqueue.py", snippet("enqueue"))
     site.run("python manage.py shell --verbosity=0 < enqueue.py")
     worker = site.start(f"{snippet('db_worker').strip()} --no-startup-delay")
-    until(lambda: sum(renewed_of(tokens)) > 0)
+    wait_until(lambda: sum(renewed_of(tokens)) > 0)
     worker.send_signal(signal.SIGTERM)
     ended(worker)
     assert 0 < sum(renewed_of(tokens)) == len(token_requests(airisk)) < 200
@@ -235,7 +235,7 @@ def test_djangos_tasks_renew_and_told_to_end_save_what_is_in_flight_and_free_the
 
 
 def test_the_backend_that_django_has_renews_at_once(airisk: World) -> None:
-    tokens = crowd(2)
+    tokens = connected_users(2)
     result = django_tasks.refresh_airisk_tokens.enqueue(deployment="default")
     assert result.return_value["renewed"] == 2
     assert renewed_of(tokens) == [True, True]
@@ -260,7 +260,7 @@ def forget(monkeypatch: pytest.MonkeyPatch, module: str, *, without: list[str]) 
 
 @committing
 def test_anything_else_renews(site: Site) -> None:
-    tokens = crowd(2)
+    tokens = connected_users(2)
     site.write("run.py", snippet("refresh_tokens("))
     assert "'renewed': 2" in site.run("python manage.py shell --verbosity=0 < run.py")
     assert renewed_of(tokens) == [True, True]
@@ -278,8 +278,8 @@ Refresh = Callable[..., dict[str, Any]]
 
 @by_any
 def test_a_run_takes_the_commands_options_and_returns_what_it_prints(airisk: World, refresh: Refresh) -> None:
-    crowd(3)
-    crowd(3, "second", ends_in=1200)
+    connected_users(3)
+    connected_users(3, "second", ends_in=1200)
     options = {"within": "30m", "deployment": "second", "limit": 1, "workers": 2}
     by_command = [refresh_json(**options)[1], refresh_json(limit=1)[1]]
     by_task = [refresh(**options), refresh(limit=1)]
@@ -295,7 +295,7 @@ def test_tokens_that_were_not_renewed_are_in_the_result_and_no_error(
 ) -> None:
     give_token(mia, ends_in=60)
     AIRiskIdentity.objects.all().delete()
-    crowd(1)
+    connected_users(1)
     airisk.switches.refuse = True
     told = refresh(deployment="default")
     assert [told[word] for word in COUNTED] == [0, 1, 0, 1]
@@ -314,7 +314,7 @@ def test_tokens_that_were_not_renewed_are_in_the_result_and_no_error(
 def test_a_wrong_option_is_an_error_before_anything_is_tried(
     airisk: World, refresh: Refresh, options: dict[str, Any], error: type[Exception]
 ) -> None:
-    crowd(1)
+    connected_users(1)
     with pytest.raises(error):
         refresh(**options)
     assert not airisk.journal
@@ -337,7 +337,7 @@ def test_so_is_a_wrong_setting_and_a_database_that_is_gone(airisk: World, settin
 def test_a_signal_ends_the_run_and_then_reaches_the_worker_whose_process_it_is(
     airisk: World, number: signal.Signals, ends: bool
 ) -> None:
-    tokens = crowd(60)
+    tokens = connected_users(60)
     airisk.switches.latency = 0.05
     left: list[int] = []
 
@@ -347,7 +347,7 @@ def test_a_signal_ends_the_run_and_then_reaches_the_worker_whose_process_it_is(
             raise SystemExit
 
     def tell() -> None:
-        until(lambda: token_requests(airisk))
+        wait_until(lambda: token_requests(airisk))
         os.kill(os.getpid(), number)
 
     before = signal.signal(number, handle)
@@ -367,7 +367,7 @@ def test_a_signal_ends_the_run_and_then_reaches_the_worker_whose_process_it_is(
 def test_a_handler_that_is_not_pythons_and_could_not_be_put_back_is_left_alone(
     airisk: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tokens = crowd(1)
+    tokens = connected_users(1)
     replaced: list[object] = []
     monkeypatch.setattr(signal, "getsignal", lambda _number: None)
     monkeypatch.setattr(signal, "signal", lambda *arguments: replaced.append(arguments))

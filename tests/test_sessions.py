@@ -29,7 +29,6 @@ from django.http import JsonResponse
 from django.http.response import HttpResponseBase
 from django.urls import include, path
 from django.utils import timezone
-from django.views.debug import ExceptionReporter
 from pytest_django import DjangoAssertNumQueries
 from requests.exceptions import InvalidURL
 
@@ -42,9 +41,15 @@ from airisk_oauth.sandbox.answers import problem
 from airisk_oauth.sandbox.endpoint import SandboxRequest, endpoint
 from airisk_oauth.sandbox.world import Caller, World
 from airisk_oauth.tokens.outcomes import store
-from tests.flows import at_each_request, give_token, live_token, set_option, stored, token_requests
+from tests.support.browsing import at_each_request
 from tests.support.chat import FIRST_LINE, QUESTION
-from tests.test_renewal import BASE_URL, committing, silent_flow, together, travel, until
+from tests.support.clock import set_clock, wait_until
+from tests.support.database import committing
+from tests.support.options import set_option
+from tests.support.people import api_statuses, give_token, live_token, stored, token_requests
+from tests.support.threads import in_threads
+from tests.support.tracebacks import shown_variables
+from tests.support.wire import BASE_URL, silent_flow
 
 pytestmark = [pytest.mark.django_db, pytest.mark.urls(__name__)]
 
@@ -155,16 +160,6 @@ def either(request: pytest.FixtureRequest, airisk: World, mia: User) -> Iterator
     live_token(airisk, mia)
     with request.param.for_user(mia) as session:
         yield session
-
-
-def api_statuses(airisk: World) -> list[int]:
-    return [seen.status for seen in airisk.journal if not seen.endpoint.startswith("/api/oauth2")]
-
-
-def shown_variables(error: BaseException) -> str:
-    """What Django's debug page and crash mails show of an error's frames, those of the tests left out."""
-    frames = ExceptionReporter(None, type(error), error, error.__traceback__).get_traceback_data()["frames"]
-    return "\n".join(str(frame["vars"]) for frame in frames if frame["filename"] != __file__)
 
 
 # Where to
@@ -353,7 +348,7 @@ def test_calls_have_the_deployments_timeouts_or_their_own(
             with at_each_request("/api/Chat/ListAgents", given_up.wait), pytest.raises(AIRiskUnavailable):
                 session.get("/api/Chat/ListAgents", timeout=own)
             given_up.set()
-            until(lambda: airisk.journal)
+            wait_until(lambda: airisk.journal)
         else:
             airisk.switches.latency = 0.3
             assert session.get("/api/Chat/ListAgents", timeout=own).status_code == 200
@@ -461,7 +456,7 @@ def test_what_airisk_refuses_whatever_the_token_costs_one_renewal_a_minute(
     either: Any, airisk: World, mia: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for seconds, renewals in ((0, 1), (1, 1), (59, 1), (62, 2), (63, 2)):
-        travel(monkeypatch, seconds)
+        set_clock(monkeypatch, seconds)
         with type(either).for_user(mia) as another:
             for each in (either, another):
                 assert each.get("/api/Answer", params={"status": 401}).status_code == 401
@@ -818,7 +813,7 @@ def test_a_session_at_work_notices_within_60_s(
 ) -> None:
     assert either.get("/api/GetConversations").status_code == 200
     change(mia)
-    travel(monkeypatch, 60)
+    set_clock(monkeypatch, 60)
     with pytest.raises(ConnectionRequired):
         either.get("/api/GetConversations")
     assert api_statuses(airisk) == [200]
@@ -832,7 +827,7 @@ def test_a_session_at_work_goes_over_to_a_renewed_token_when_that_is_due(
     live_token(airisk, mia, ends_in=310)
     with kind.for_user(mia) as session:
         for seconds, renewals in ((0, 0), (9, 0), (11, 1)):
-            travel(monkeypatch, seconds)
+            set_clock(monkeypatch, seconds)
             assert session.get("/api/GetConversations").status_code == 200
             assert len(token_requests(airisk)) == renewals
 
@@ -848,7 +843,7 @@ def test_a_session_at_work_notices_within_5_s_what_another_process_brought_when_
         airisk.end_all_tokens()
         token.access_token, _ends = airisk.new_token(Caller("client-1", "user_42"))
         token.save()
-        travel(monkeypatch, 5)
+        set_clock(monkeypatch, 5)
         session.get("/api/Chat/ListAgents")
     assert api_statuses(airisk) == [200, 200]
 
@@ -863,7 +858,7 @@ def test_the_applications_first_token_takes_one_request_whoever_asks(airisk: Wor
             return session.get("/api/Echo").status_code
 
     airisk.switches.latency = 0.05
-    assert together(40, call) == [200] * 40
+    assert in_threads(40, call) == [200] * 40
     assert len(token_requests(airisk)) == 1
     assert AIRiskToken.objects.count() == 1
 
@@ -885,7 +880,7 @@ def test_its_failure_redirects_nobody_and_leaves_a_row_to_try_again(
     assert not api_statuses(airisk)
     airisk.reset()
     set_option(settings, SILENT_RENEWAL=True)
-    travel(monkeypatch, 6)
+    set_clock(monkeypatch, 6)
     with kind.for_application() as session:
         assert session.get("/api/Echo").status_code == 200
 

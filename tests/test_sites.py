@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.pages import ROOT
+from tests.support.pages import ROOT
 from tests.support.pgbouncer import PGBOUNCER
 from tests.with_postgresql import postgresql
 

@@ -42,54 +42,19 @@ from airisk_oauth.tokens.report import (
     Trouble,
 )
 from airisk_oauth.tokens.sweep import Sweep
-from tests.flows import at_each_request, give_token, set_option, token_requests
-from tests.test_renewal import (
-    BASE_URL,
-    attempt,
-    committing,
-    heard,
-    on_postgresql_only,
-    together,
-    travel,
-    trouble,
-    until,
-)
+from tests.support.browsing import at_each_request
+from tests.support.clock import set_clock, wait_until
+from tests.support.database import committing, database_away, on_postgresql_only
+from tests.support.options import set_option, trouble
+from tests.support.people import connected_users, give_token, renewed_of, token_requests
+from tests.support.signals import renewals_sent
+from tests.support.threads import attempt, in_threads
+from tests.support.wire import BASE_URL
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("save_soon")]
 ROWS_CAN_BE_LOCKED = connection.features.has_select_for_update_skip_locked
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 OLD = datetime(2026, 1, 1, tzinfo=UTC)
-
-
-@pytest.fixture(autouse=True)
-def save_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Gather results for a moment only."""
-    monkeypatch.setattr(sweep, "GATHER", 0.01)
-
-
-def crowd(number: int, alias: str = "default", *, ends_in: float | None = 60, **values: Any) -> list[AIRiskToken]:
-    """So many connected people, whose tokens all end at the same moment."""
-    names = [f"{alias}-{User.objects.count() + index}" for index in range(number)]
-    users = User.objects.bulk_create(User(username=name) for name in names)
-    AIRiskIdentity.objects.bulk_create(
-        AIRiskIdentity(user=user, deployment=alias, userid=user.username) for user in users
-    )
-    now = timezone.now()
-    ends = None if ends_in is None else now + timedelta(seconds=ends_in)
-    every = {
-        "deployment": alias,
-        "access_token": "stored-token",
-        "expires_at": ends,
-        "renewed_at": now - HOUR,
-        **values,
-    }
-    return AIRiskToken.objects.bulk_create(AIRiskToken(user=user, userid=user.username, **every) for user in users)
-
-
-def renewed_of(tokens: list[AIRiskToken]) -> list[bool]:
-    """Tell of each token whether its row holds another one now."""
-    rows = {row.userid: row for row in AIRiskToken.objects.all()}
-    return [rows[token.userid].access_token != "stored-token" for token in tokens]
 
 
 def run(alias: str = "default", **options: Any) -> dict[str, int]:
@@ -110,7 +75,7 @@ def test_within_reaches_to_the_moment(airisk: World, monkeypatch: pytest.MonkeyP
     now = timezone.now()
     monkeypatch.setattr(timezone, "now", lambda: now)
     ends = [now - DAY, now + within, now + within + timedelta(milliseconds=1)]
-    tokens = [crowd(1, expires_at=end)[0] for end in ends]
+    tokens = [connected_users(1, expires_at=end)[0] for end in ends]
     assert run(within=within) == {"renewed": 2}
     assert renewed_of(tokens) == [True, True, False]
 
@@ -152,7 +117,7 @@ def test_what_is_idle_cooling_or_endless_is_left_alone_but_not_with_all(
 
 
 def test_renew_unused_for_and_silent_renewal_decide_too(airisk: World, settings: Any) -> None:
-    crowd(1, last_used_at=timezone.now() - 3 * DAY)
+    connected_users(1, last_used_at=timezone.now() - 3 * DAY)
     for option, expected in (({"RENEW_UNUSED_FOR": 2}, {}), ({"SILENT_RENEWAL": False}, {}), ({}, {"renewed": 1})):
         with pytest.MonkeyPatch.context() as patch:
             patch.setitem(settings.AIRISK_OAUTH, "default", {**settings.AIRISK_OAUTH["default"], **option})
@@ -160,8 +125,8 @@ def test_renew_unused_for_and_silent_renewal_decide_too(airisk: World, settings:
 
 
 def test_one_deployment_one_user_some_rows_or_the_most_pressing_few(airisk: World) -> None:
-    late, soon, ended = (crowd(1, ends_in=ends)[0] for ends in (60, 30, -60))
-    [other] = crowd(1, "second")
+    late, soon, ended = (connected_users(1, ends_in=ends)[0] for ends in (60, 30, -60))
+    [other] = connected_users(1, "second")
     tokens = [late, soon, ended, other]
     assert run("second") == {"renewed": 1}
     assert renewed_of(tokens) == [False, False, False, True]
@@ -180,7 +145,7 @@ def test_every_token_is_renewed_once_however_short_a_life_it_gets(
     airisk: World, within: timedelta | None, workers: int
 ) -> None:
     airisk.switches.token_life = 60
-    tokens = crowd(12, ends_in=-60) + crowd(3, ends_in=-30)
+    tokens = connected_users(12, ends_in=-60) + connected_users(3, ends_in=-30)
     seen: list[str] = []
     report = Sweep(conf.deployment(), within=within, workers=workers).run(seen.append)
     assert counted(report) == {"renewed": 15}
@@ -206,7 +171,7 @@ def test_every_token_is_renewed_once_however_short_a_life_it_gets(
 def test_a_failure_is_counted_and_noted_and_the_token_kept(
     airisk: World, settings: Any, what: str, word: str, kind: str
 ) -> None:
-    tokens = crowd(2)
+    tokens = connected_users(2)
     trouble(airisk, settings, what)
     seen: list[str] = []
     report = Sweep(conf.deployment()).run(seen.append)
@@ -254,7 +219,7 @@ def _held(token: AIRiskToken) -> None:
 def test_a_token_that_must_not_be_renewed_is_skipped_with_the_reason(
     airisk: World, change: Callable[[AIRiskToken], None], reason: str, is_clean: bool, within: timedelta | None
 ) -> None:
-    tokens = crowd(3)
+    tokens = connected_users(3)
     AIRiskToken.objects.filter(pk=tokens[1].pk).update(failure_kind="invalid", failure_count=2, failing_since=OLD)
     change(tokens[1])
     sealed = AIRiskToken.objects.values_list("sealed", "lease").get(user=tokens[1].user_id)
@@ -274,18 +239,9 @@ def test_a_token_that_must_not_be_renewed_is_skipped_with_the_reason(
     assert run() == {"renewed": 1}
 
 
-def by_name(user: User, deployment: str) -> str | None:
-    """A resolver of a site's own, without ``many``."""
-    if user.last_name == "Broken":
-        raise InterfaceError("the directory is down")
-    if user.last_name == "Faulty":
-        raise AttributeError("profile")
-    return {"Nobody": None, "Wrong": " no userid "}.get(user.last_name, user.username)
-
-
 def test_a_resolver_without_many_is_asked_for_each_user(airisk: World, settings: Any) -> None:
-    set_option(settings, USERID="tests.test_sweep.by_name")
-    tokens = crowd(3)
+    set_option(settings, USERID="tests.support.resolvers.by_name")
+    tokens = connected_users(3)
     AIRiskIdentity.objects.all().delete()
     User.objects.filter(username=tokens[0].userid).update(last_name="Nobody")
     assert run() == {"renewed": 2, "skipped": 1}
@@ -296,8 +252,8 @@ def test_a_resolver_without_many_is_asked_for_each_user(airisk: World, settings:
 def test_a_userid_that_fails_for_one_keeps_nobody_elses_token_from_being_renewed(
     fault: str, airisk: World, settings: Any
 ) -> None:
-    set_option(settings, USERID="tests.test_sweep.by_name")
-    tokens = crowd(12)
+    set_option(settings, USERID="tests.support.resolvers.by_name")
+    tokens = connected_users(12)
     User.objects.filter(username=tokens[2].userid).update(last_name=fault)
     report = Sweep(conf.deployment(), workers=2).run()
     assert counted(report) == {"renewed": 11, "skipped": 1}
@@ -306,8 +262,8 @@ def test_a_userid_that_fails_for_one_keeps_nobody_elses_token_from_being_renewed
 
 
 def test_broken_off_by_the_site_it_saves_what_airisk_granted_and_holds_no_token(airisk: World, settings: Any) -> None:
-    set_option(settings, USERID="tests.test_sweep.by_name")
-    tokens = crowd(20)
+    set_option(settings, USERID="tests.support.resolvers.by_name")
+    tokens = connected_users(20)
     User.objects.filter(username=tokens[15].userid).update(last_name="Broken")
     with pytest.raises(InterfaceError, match="the directory is down"):
         run(workers=2)
@@ -321,28 +277,11 @@ def test_broken_off_by_one_call_it_saves_what_the_others_brought_and_holds_no_to
             raise LookupError("a fault of our own")
         return False
 
-    tokens = crowd(12)
+    tokens = connected_users(12)
     with failing_at(breaks_third), pytest.raises(LookupError, match="a fault of our own"):
         run(workers=2)
     assert sum(renewed_of(tokens)) >= 2
     assert not AIRiskToken.objects.exclude(lease=None).exists()
-
-
-@contextmanager
-def database_away(what: str, times: float) -> Iterator[None]:
-    """Let statements that begin with this fail as in a restart, so many times; there is at least one."""
-    failures = 0
-
-    def fail(execute: Any, sql: str, *args: Any) -> Any:
-        nonlocal failures
-        if sql.startswith(what) and failures < times:
-            failures += 1
-            raise OperationalError("the database system is starting up")
-        return execute(sql, *args)
-
-    with connection.execute_wrapper(fail):
-        yield
-    assert failures > 0
 
 
 @committing
@@ -359,7 +298,7 @@ def database_away(what: str, times: float) -> Iterator[None]:
 def test_a_database_that_goes_away_for_a_moment_costs_no_token_and_no_second_request(
     airisk: World, caplog: pytest.LogCaptureFixture, what: str
 ) -> None:
-    tokens = crowd(12)
+    tokens = connected_users(12)
     airisk.switches.refuse = "failed_at" in what
     with database_away(what, 2):
         assert run(workers=3) == {"refused" if airisk.switches.refuse else "renewed": 12}
@@ -373,7 +312,7 @@ def test_a_database_that_goes_away_for_a_moment_costs_no_token_and_no_second_req
 @committing
 def test_a_database_that_stays_away_ends_the_sweep_and_no_token(airisk: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sweep, "PATIENCE", 0.2)
-    tokens = crowd(6)
+    tokens = connected_users(6)
     with database_away("UPDATE", float("inf")), pytest.raises(OperationalError, match="starting up"):
         run(workers=3)
     assert renewed_of(tokens) == [False] * 6
@@ -395,7 +334,7 @@ def just_before(what: str, tokens: list[AIRiskToken], **values: Any) -> Iterator
 
 
 def test_a_token_that_somebody_renews_before_it_is_claimed_is_left_to_them(airisk: World) -> None:
-    tokens = crowd(3)
+    tokens = connected_users(3)
     with just_before(
         " FOR UPDATE" if ROWS_CAN_BE_LOCKED else "UPDATE ",
         tokens[1:2],
@@ -412,9 +351,9 @@ def test_a_token_that_somebody_renews_before_it_is_claimed_is_left_to_them(airis
 def test_one_that_lost_its_lease_is_not_saved_and_the_others_of_its_batch_are(
     airisk: World, fails: bool, word: str
 ) -> None:
-    tokens = crowd(4)
+    tokens = connected_users(4)
     airisk.switches.outage = fails
-    with just_before('SET "failed_at"' if fails else 'SET "sealed"', tokens[1:2], lease=None), heard() as told:
+    with just_before('SET "failed_at"' if fails else 'SET "sealed"', tokens[1:2], lease=None), renewals_sent() as told:
         report = Sweep(conf.deployment()).run()
     assert counted(report) == {word: 3, "skipped": 1}
     assert report.reasons == {RENEWED_ELSEWHERE: 1}
@@ -424,7 +363,7 @@ def test_one_that_lost_its_lease_is_not_saved_and_the_others_of_its_batch_are(
 
 
 def test_what_a_person_brings_meanwhile_is_not_overwritten(airisk: World) -> None:
-    tokens = crowd(2)
+    tokens = connected_users(2)
     airisk.switches.latency = 0.15
 
     def reconnect(_what: str) -> None:
@@ -438,9 +377,9 @@ def test_what_a_person_brings_meanwhile_is_not_overwritten(airisk: World) -> Non
 
 @committing
 def test_two_sweeps_at_once_never_renew_a_token_twice(airisk: World) -> None:
-    tokens = crowd(40)
+    tokens = connected_users(40)
     airisk.switches.latency = 0.01
-    reports = together(2, lambda: Sweep(conf.deployment(), workers=4).run())
+    reports = in_threads(2, lambda: Sweep(conf.deployment(), workers=4).run())
     asked = Counter(seen.values["userid"] for seen in token_requests(airisk))
     assert asked == {token.userid: 1 for token in tokens}
     assert sum(report.counts["renewed"] for report in reports if isinstance(report, Report)) == 40
@@ -454,7 +393,7 @@ def test_two_sweeps_at_once_never_renew_a_token_twice(airisk: World) -> None:
 
 @pytest.mark.parametrize("workers", [1, 4])
 def test_a_deployment_that_is_down_is_left_alone_after_five_failures(airisk: World, workers: int) -> None:
-    crowd(40)
+    connected_users(40)
     airisk.switches.outage = True
     report = Sweep(conf.deployment(), workers=workers).run()
     tried = report.counts["unavailable"]
@@ -466,7 +405,7 @@ def test_a_deployment_that_is_down_is_left_alone_after_five_failures(airisk: Wor
 
 
 def test_one_that_does_not_accept_the_site_is_left_alone_and_its_tokens_with_it(airisk: World, settings: Any) -> None:
-    crowd(40)
+    connected_users(40)
     trouble(airisk, settings, "unknown client")
     report = Sweep(conf.deployment(), workers=1).run()
     tried = report.counts["refused"]
@@ -478,7 +417,7 @@ def test_one_that_does_not_accept_the_site_is_left_alone_and_its_tokens_with_it(
 
 
 def test_users_whom_airisk_does_not_know_keep_nobody_else_from_a_renewal(airisk: World) -> None:
-    tokens = crowd(12)
+    tokens = connected_users(12)
     for token in tokens[:8]:
         token.userid = f"unknown_{token.pk}"
         token.access_token = "stored-token"
@@ -506,13 +445,13 @@ def failing_at(fails: Callable[[int], bool], pause: float = 0) -> Iterator[None]
 
 
 def test_one_that_answers_in_between_is_not_given_up() -> None:
-    crowd(24)
+    connected_users(24)
     with failing_at(lambda number: number % 3 == 0):
         assert run(workers=1) == {"renewed": 16, "unavailable": 8}
 
 
 def test_what_is_left_alone_is_reported_so_though_the_last_one_under_way_succeeds() -> None:
-    crowd(12)
+    connected_users(12)
     with failing_at(lambda number: number < sweep.GIVE_UP_AFTER, pause=0.5):
         report = Sweep(conf.deployment(), workers=1).run()
     assert counted(report) == {"renewed": 1, "unavailable": 5, "skipped": 6}
@@ -524,7 +463,7 @@ class TimeIsUp(BaseException):
 
 
 def test_a_time_limit_that_strikes_while_results_are_gathered_loses_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    tokens = crowd(12)
+    tokens = connected_users(12)
     monkeypatch.setattr(sweep, "GATHER", 5)
 
     def strike(*_args: object) -> None:
@@ -553,7 +492,7 @@ def test_a_time_limit_that_strikes_while_results_are_gathered_loses_none(monkeyp
 
 
 def test_told_to_stop_it_finishes_what_is_in_flight_and_saves_it(airisk: World) -> None:
-    tokens = crowd(20)
+    tokens = connected_users(20)
     this = Sweep(conf.deployment(), workers=2)
     report = this.run(lambda _what: this.stop.set())
     renewed = report.counts["renewed"]
@@ -565,7 +504,7 @@ def test_told_to_stop_it_finishes_what_is_in_flight_and_saves_it(airisk: World) 
 
 def test_told_to_stop_it_gives_back_what_no_worker_has_begun(airisk: World) -> None:
     """A slow AIRisk and a queue must not outlast the seconds that a supervisor waits after SIGTERM."""
-    crowd(20)
+    connected_users(20)
     airisk.switches.latency = 0.4
     this = Sweep(conf.deployment(), workers=1)
     this.stop.set()
@@ -582,10 +521,10 @@ def test_refused_client_is_told_until_it_is_fixed(
     airisk: World, settings: Any, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     """However many tokens there are, a run costs AIRisk a few dozen requests, and the first one afterwards renews."""
-    tokens = crowd(number)
+    tokens = connected_users(number)
     trouble(airisk, settings, "unknown client")
     for round_ in range(1, 4):
-        travel(monkeypatch, 300 * round_)
+        set_clock(monkeypatch, 300 * round_)
         before = len(airisk.journal)
         report = Sweep(conf.deployment()).run()
         assert not report.is_clean
@@ -594,7 +533,7 @@ def test_refused_client_is_told_until_it_is_fixed(
         # Twice what is under way at a time, and one for the application.
         assert 1 <= len(airisk.journal) - before <= 2 * (sweep.PAGE + sweep.RESERVE) * 8 + 1
     del settings.AIRISK_OAUTH_SANDBOX_CLIENTS
-    travel(monkeypatch, 1500)
+    set_clock(monkeypatch, 1500)
     report = Sweep(conf.deployment()).run()
     assert (counted(report), report.is_clean) == ({"renewed": number}, True)
     assert all(renewed_of(tokens))
@@ -630,7 +569,7 @@ def refusing(departed: list[AIRiskToken], application: int = 302, others: int = 
 @pytest.mark.parametrize("within", [timedelta(minutes=10), None])
 def test_sweep_passes_over_departed_users(application: int, within: timedelta | None) -> None:
     """Also where AIRisk does not tell by the application's token that it is not the client that it refuses."""
-    departed, healthy = crowd(60, ends_in=30), crowd(30)
+    departed, healthy = connected_users(60, ends_in=30), connected_users(30)
     with answering(refusing(departed, application)) as asked:
         report = Sweep(conf.deployment(), within=within).run()
     assert all(renewed_of(healthy))
@@ -644,26 +583,28 @@ def test_sweep_passes_over_departed_users(application: int, within: timedelta | 
 
 
 def test_departed_users_fail_no_later_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
-    departed = crowd(8)
+    departed = connected_users(8)
     with answering(refusing(departed)) as asked:
         assert not Sweep(conf.deployment()).run().is_clean
         for minutes in range(5, 24 * 60, 5):
-            travel(monkeypatch, 60 * minutes)
+            set_clock(monkeypatch, 60 * minutes)
             report = Sweep(conf.deployment()).run()
             assert report.is_clean
             assert not report.needs_person
         # Tried rarely: the pause has grown.
         assert asked.count(departed[0].userid) <= 14
         AIRiskToken.objects.all().delete()
-        [other] = crowd(1)
+        [other] = connected_users(1)
         assert run() == {"renewed": 1}
         assert renewed_of([other]) == [True]
 
 
 def test_tokens_known_to_need_a_person_come_last() -> None:
     long_ago = timezone.now() - HOUR
-    known = crowd(5, ends_in=-60, failure_kind="refused", failure_count=3, failing_since=long_ago, retry_at=long_ago)
-    healthy = crowd(5)
+    known = connected_users(
+        5, ends_in=-60, failure_kind="refused", failure_count=3, failing_since=long_ago, retry_at=long_ago
+    )
+    healthy = connected_users(5)
     with answering(refusing(known)) as asked:
         assert run(limit=5) == {"renewed": 5}
         assert run(workers=1) == {"refused": 5}
@@ -674,7 +615,7 @@ def test_tokens_known_to_need_a_person_come_last() -> None:
 def test_known_ones_are_not_all_tried_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Many of them, and AIRisk tells by nothing whether it is the client that it refuses: some now, some later."""
     long_ago = timezone.now() - HOUR
-    known = crowd(100, failure_kind="refused", failure_count=3, failing_since=long_ago, retry_at=long_ago)
+    known = connected_users(100, failure_kind="refused", failure_count=3, failing_since=long_ago, retry_at=long_ago)
     with answering(refusing(known, application=503)) as asked:
         report = Sweep(conf.deployment(), workers=1).run()
         assert (report.is_clean, report.reasons) == (True, {})
@@ -689,7 +630,7 @@ def test_known_ones_are_not_all_tried_at_once(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize("number", [20, 200])
 def test_few_requests_where_all_are_refused(application: int, number: int) -> None:
     """The second run knows more than the first one, and asks less."""
-    tokens = crowd(number)
+    tokens = connected_users(number)
     with answering(refusing(tokens, application)) as asked:
         first = Sweep(conf.deployment(), workers=2).run()
         assert not first.is_clean
@@ -703,7 +644,7 @@ def test_few_requests_where_all_are_refused(application: int, number: int) -> No
 @pytest.mark.parametrize("number", [1, 4])
 def test_wrong_secret_is_blamed_on_no_user(application: int, number: int) -> None:
     """However few tokens are due: the application's token tells whether it is the site that AIRisk refuses."""
-    tokens = crowd(number)
+    tokens = connected_users(number)
     with answering(refusing(tokens, application)) as asked:
         report = Sweep(conf.deployment()).run()
     assert not report.is_clean
@@ -715,7 +656,10 @@ def test_wrong_secret_is_blamed_on_no_user(application: int, number: int) -> Non
 @pytest.mark.parametrize("application", [401, 503])
 def test_one_success_clears_the_client(application: int) -> None:
     """A client that gets tokens of users only is refused the application's; another answer tells nothing."""
-    departed, healthy = crowd(1, failure_kind="refused", failure_status=401, failing_since=timezone.now()), crowd(3)
+    departed, healthy = (
+        connected_users(1, failure_kind="refused", failure_status=401, failing_since=timezone.now()),
+        connected_users(3),
+    )
     with answering(refusing(departed, application)) as asked:
         report = Sweep(conf.deployment()).run()
         assert (counted(report)["renewed"], report.client_refused, report.is_clean) == (3, False, True)
@@ -726,8 +670,8 @@ def test_one_success_clears_the_client(application: int) -> None:
 
 
 def test_refusals_and_an_outage_are_told_apart() -> None:
-    departed = crowd(4, ends_in=30)
-    crowd(40)
+    departed = connected_users(4, ends_in=30)
+    connected_users(40)
     with answering(refusing(departed, others=503)):
         report = Sweep(conf.deployment(), workers=1).run()
     assert report.reasons.keys() == {AIRISK_DOWN}
@@ -760,7 +704,7 @@ def test_no_token_waits_for_a_time_of_a_wrong_clock(
         pytest.skip("a pause that we may have made")
     values: dict[str, Any] = dict.fromkeys(names, timezone.now() + ahead)
     lease = uuid4() if "lease_until" in names else None
-    tokens = crowd(2, failure_kind=kind, failure_count=int(kind != ""), lease=lease, **values)
+    tokens = connected_users(2, failure_kind=kind, failure_count=int(kind != ""), lease=lease, **values)
     assert run() == {"renewed": 2}
     assert all(renewed_of(tokens))
 
@@ -770,7 +714,7 @@ def test_no_token_waits_for_a_time_of_a_wrong_clock(
 
 @pytest.mark.parametrize("within", [timedelta(minutes=10), None])
 def test_tokens_of_deactivated_users_are_left_out(airisk: World, within: timedelta | None) -> None:
-    tokens = crowd(3)
+    tokens = connected_users(3)
     give_token(None, ends_in=60)
     User.objects.filter(username=tokens[1].userid).update(is_active=False)
     this = Sweep(conf.deployment(), within=within)
@@ -785,7 +729,7 @@ def test_tokens_of_deactivated_users_are_left_out(airisk: World, within: timedel
 
 def test_users_need_not_have_the_column(airisk: World, settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the user model has no column ``is_active``, a property of that name is asked, if there is one."""
-    tokens = crowd(3)
+    tokens = connected_users(3)
     settings.AUTH_USER_MODEL = "auth.Group"
     Group.objects.bulk_create(Group(pk=token.user_id, name=token.userid) for token in tokens)
     assert run(limit=1) == {"renewed": 1}
@@ -801,7 +745,7 @@ def test_users_need_not_have_the_column(airisk: World, settings: Any, monkeypatc
 
 def test_what_a_caller_takes_over_is_not_asked_for(airisk: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sweep, "LOOK_AGAIN", 0)
-    tokens = crowd(6)
+    tokens = connected_users(6)
     airisk.switches.latency = 0.05
 
     def take_over(_what: str) -> None:
@@ -818,14 +762,14 @@ def test_what_a_caller_takes_over_is_not_asked_for(airisk: World, monkeypatch: p
 def test_sweep_holds_no_row_while_it_waits(airisk: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A transaction of the site's holds one row until the others are saved: both would wait for each other."""
     monkeypatch.setattr(sweep, "GATHER", 5)
-    tokens = crowd(3)
+    tokens = connected_users(3)
     holds = threading.Event()
 
     def hold() -> None:
         with transaction.atomic():
             AIRiskToken.objects.filter(pk=tokens[0].pk).update(last_used_at=timezone.now())
             holds.set()
-            until(lambda: renewed_of(tokens[1:]) == [True, True])
+            wait_until(lambda: renewed_of(tokens[1:]) == [True, True])
 
     with ThreadPoolExecutor(1) as pool:
         begun: list[Future[Any]] = []
@@ -849,7 +793,7 @@ def test_a_large_sweep_asks_the_database_once_for_ten_tokens_at_the_most(
 ) -> None:
     # A busy machine brings less in the time that is usual.
     monkeypatch.setattr(sweep, "GATHER", 1)
-    tokens = crowd(500)
+    tokens = connected_users(500)
     with CaptureQueriesContext(connection) as queries:
         assert run(workers=32) == {"renewed": 500}
     assert all(renewed_of(tokens))

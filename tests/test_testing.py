@@ -27,9 +27,8 @@ from airisk_oauth.exceptions import AIRiskError, AIRiskRefused, AIRiskUnavailabl
 from airisk_oauth.models import AIRiskIdentity, AIRiskToken
 from airisk_oauth.testing import AIRiskTestMixin, Call, FakeAIRisk
 from airisk_oauth.testing.doors import async_door
-
-from .test_readme import Site
-from .test_renewal import travel
+from tests.support.clock import set_clock
+from tests.support.quickstart import Site
 
 GUIDE = Path(__file__).resolve().parent.parent / "docs" / "testing.md"
 CONVERSATIONS = "/api/GetConversations"
@@ -166,7 +165,7 @@ def test_a_token_lives_as_long_as_the_test_says(airisk: FakeAIRisk, mia: User, e
 def test_airisk_has_the_time_that_the_test_gives_the_site(
     airisk: FakeAIRisk, session: AIRiskSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    travel(monkeypatch, seconds=7200)
+    set_clock(monkeypatch, seconds=7200)
     assert session.get(CONVERSATIONS).status_code == 200
     assert [call.status for call in airisk.token_requests] == [200]
     assert not AIRiskToken.objects.get().is_expired

@@ -39,7 +39,8 @@ from airisk_oauth.oauth.deployment import Deployment
 from airisk_oauth.oauth.messages import Calls, Result, Secret
 from airisk_oauth.oauth.transport import OAuthClient
 from airisk_oauth.wire.environment import obstacle
-from tests.flows import give_token, set_option
+from tests.support.options import set_option
+from tests.support.people import give_token
 from tests.support.wire import (
     TOO_LONG,
     Certificate,

@@ -20,7 +20,7 @@ from airisk_oauth.signals import token_renewed
 from airisk_oauth.tokens import unwritten
 from airisk_oauth.tokens.effects import arun
 from airisk_oauth.tokens.renewal import APPLICATION, TokenKeeper
-from tests.flows import give_token, stored, token_requests
+from tests.support.people import give_token, stored, token_requests
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -27,7 +27,8 @@ from airisk_oauth import AIRiskAuth, AIRiskSession, AsyncAIRiskClient
 from airisk_oauth.exceptions import AIRiskUnavailable
 from airisk_oauth.wire.adapter import TimedAdapter
 from airisk_oauth.wire.async_environment import EnvironmentTransport
-from tests.flows import give_token, set_option
+from tests.support.options import set_option
+from tests.support.people import give_token
 from tests.support.wire import (
     TOO_LONG,
     Script,

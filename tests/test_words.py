@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterator
 from functools import cache
-from html.parser import HTMLParser
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -26,18 +25,16 @@ from airisk_oauth.models import AIRiskIdentity, AIRiskToken
 from airisk_oauth.sandbox.world import World
 from airisk_oauth.tokens import report
 from airisk_oauth.tokens.status import Status
-
-from . import messages
-from .flows import authorize, give_token, start
-from .test_admin import ask_for, confirm, identities, obtain, tokens
+from tests import messages
+from tests.support.admin import ask_for, confirm, identity_page, obtain_page, token_page
+from tests.support.browsing import authorize, start
+from tests.support.people import give_token
+from tests.support.texts import NAMES, Shown
 
 LANGUAGES = messages.languages()
 ROOTS = (messages.PACKAGE, messages.DEMO)
 #: A tag, what is filled in, or a percent sign.
 PLACE = r"<[^>]+>|%\(\w+\)[a-z]|%[a-z%]"
-#: Names, which are the same in every language, and what the tests themselves put on a page.
-NAMES = {"AIRisk", "userid", "Userid", "traceId", "expires_in", "Retry-After", "refresh_airisk_tokens", "UTC"}
-OURS = {"admin", "mia", "user_42", "user_1", "default", "second", "journal.json"}
 
 of_each_language = pytest.mark.parametrize("language", LANGUAGES)
 of_each_root = pytest.mark.parametrize("root", ROOTS, ids=[root.name for root in ROOTS])
@@ -127,7 +124,7 @@ def test_no_word_takes_the_place_of_djangos_or_is_missing_there(language: str) -
     ("language", "said"),
     [
         ("de", ["0 Tokens wurden", "1 Token wurde", "2 Tokens wurden"]),
-        ("es", ["Se renovaron 0 tokens", "Se renovó 1 token", "Se renovaron 2 tokens"]),
+        ("es", ["Se renovaron 0 token_page", "Se renovó 1 token", "Se renovaron 2 token_page"]),
         ("fr", ["0 jeton a été", "1 jeton a été", "2 jetons ont été"]),
         ("ja", ["0 個のトークンを", "1 個のトークンを", "2 個のトークンを"]),
         ("zh-hans", ["已为 0 个令牌", "已为 1 个令牌", "已为 2 个令牌"]),
@@ -149,38 +146,6 @@ def words_of_django() -> set[str]:
 
 
 # Pages
-
-
-class Shown(HTMLParser):
-    """Collects the texts that a page shows or reads out, line by line and sentence by sentence."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.found: set[str] = set()
-        self.hidden = False
-        self.feed(page)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.hidden = tag in ("code", "script", "style")
-        seen = {"alt", "aria-label", "placeholder", "title", *(["value"] if ("type", "submit") in attrs else [])}
-        for name, value in attrs:
-            if name in seen:
-                self.handle_data(value or "")
-
-    def handle_endtag(self, tag: str) -> None:
-        self.hidden = False
-
-    def handle_data(self, data: str) -> None:
-        if not self.hidden:
-            sentences = re.split(r"\n|(?<=[.:?!])\s|(?<=[。\uff1a])", data)
-            self.found.update(sentence.strip() for sentence in sentences if has_words(sentence))
-
-
-def has_words(text: str) -> bool:
-    for name in sorted(NAMES | OURS, key=len, reverse=True):
-        text = text.replace(name, "")
-    return re.search(r"[^\W\d_]", text) is not None
 
 
 TEMPLATES = [path for root in ROOTS for path in sorted(root.rglob("*.html"))]
@@ -221,15 +186,15 @@ def pages(staff: Client, browser: Client, airisk: World) -> Iterator[str]:
     yield read(browser.post("/airisk/disconnect/", follow=True))
     airisk.switches.refuse = True
     yield read(browser.get(authorize(start(browser)), follow=True))
-    yield read(staff.post(obtain(), follow=True))
+    yield read(staff.post(obtain_page(), follow=True))
     airisk.switches.refuse = False
     token = give_token(mia, ends_in=None, failure_kind="unavailable", failure_count=2)
-    yield read(staff.get(tokens("changelist")))
-    yield read(staff.get(tokens("change", token.pk)))
+    yield read(staff.get(token_page("changelist")))
+    yield read(staff.get(token_page("change", token.pk)))
     yield read(ask_for(staff, "delete_selected", token))
     yield read(confirm(staff, ask_for(staff, "delete_selected", *AIRiskToken.objects.all())))
-    yield read(staff.get(identities("add")))
-    yield read(staff.post(identities("add"), {"user": mia.pk, "deployment": "second", "userid": " \t"}))
+    yield read(staff.get(identity_page("add")))
+    yield read(staff.post(identity_page("add"), {"user": mia.pk, "deployment": "second", "userid": " \t"}))
     airisk.reset()
     yield read(staff.get(reverse("airisk_sandbox:control")))
     airisk.switches.login_page = True

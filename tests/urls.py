@@ -1,8 +1,8 @@
 from django.contrib import admin
 from django.urls import include, path
 
-from . import site_views
-from .support import echo
+from tests import site_views
+from tests.support import echo
 
 urlpatterns = [
     path("", include(site_views)),

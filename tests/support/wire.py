@@ -12,8 +12,11 @@ from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from itertools import takewhile
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
 
 import pytest
+import responses
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -184,3 +187,20 @@ def nothing_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
+
+
+BASE_URL = "https://demo.aicrisk.com"
+
+
+def silent_flow(wire: responses.RequestsMock, answer: dict[str, Any], base_url: str = BASE_URL) -> list[str]:
+    """Let AIRisk's two endpoints answer on a wire without a server, and return the states it will see."""
+    states: list[str] = []
+
+    def authorize(request: Any) -> tuple[int, dict[str, str], str]:
+        states.append(request.params["state"])
+        query = urlencode({"code": "code-canary", "state": states[-1]})
+        return 302, {"Location": f"https://app.example.com/airisk/callback/?{query}"}, ""
+
+    wire.add_callback(responses.GET, f"{base_url}/api/oauth2", authorize)
+    wire.post(f"{base_url}/api/oauth2/Token", **answer)
+    return states

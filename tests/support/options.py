@@ -1,0 +1,27 @@
+"""Settings of the site under test."""
+
+from typing import Any
+
+import pytest
+
+from airisk_oauth.sandbox.world import World
+from airisk_oauth.tokens import sweep
+
+
+def trouble(airisk: World, settings: Any, what: str) -> None:
+    """Give AIRisk a bad day: one of its switches, or a client that it does not know."""
+    if what == "unknown client":
+        settings.AIRISK_OAUTH_SANDBOX_CLIENTS = {}
+    else:
+        assert getattr(airisk.switches, what) is False
+        setattr(airisk.switches, what, True)
+
+
+@pytest.fixture
+def save_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gather results for a moment only."""
+    monkeypatch.setattr(sweep, "GATHER", 0.01)
+
+
+def set_option(settings: Any, alias: str = "default", **options: Any) -> None:
+    settings.AIRISK_OAUTH = {**settings.AIRISK_OAUTH, alias: {**settings.AIRISK_OAUTH[alias], **options}}
