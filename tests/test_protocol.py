@@ -24,6 +24,7 @@ from airisk_oauth.oauth.authorization import (
     read_authorization,
     read_callback,
 )
+from airisk_oauth.oauth.calls import response_of
 from airisk_oauth.oauth.deployment import Deployment, origin_of
 from airisk_oauth.oauth.messages import MAX_BODY, MAX_TOKEN, OAuthRequest, OAuthResponse, Secret, TokenGrant
 from airisk_oauth.oauth.refusals import MAX_DEPTH, MAX_RETRY_AFTER
@@ -154,7 +155,7 @@ def test_of_a_response_is_taken_what_counts() -> None:
 
 def test_a_body_that_is_too_long_to_read_is_no_token() -> None:
     with pytest.raises(AIRiskInvalidResponse) as raised:
-        OAuthResponse.of(200, {"location": CODE}, None)
+        response_of(200, {"location": CODE}, None, now=NOW)
     assert str(raised.value) == "AIRisk's answer is longer than any token."
     assert_silent(raised.value)
 

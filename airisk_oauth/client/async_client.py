@@ -1,24 +1,25 @@
 """``httpx2``, with the bearer on it: :class:`AsyncAIRiskClient` calls one deployment without blocking the event loop.
 
-What :mod:`airisk_oauth.sessions` is to ``requests``, by the same rules.
+What :mod:`.sessions` is to ``requests``, by the same rules.
 """
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable
-from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, TypeVar
 
 from .. import conf
 from ..exceptions import AIRiskInvalidResponse, AIRiskUnavailable
 from ..oauth.calls import USER_AGENT
 from ..oauth.deployment import Deployment
-from ..oauth.messages import Secret
-from ..tokens.effects import arun
+from ..tokens.waiting import NON_BLOCKING
 from ..wire.async_environment import EnvironmentTransport, httpx2, leave
-from ..wire.environment import described, interruption
+from ..wire.failures import CallFailure
 from . import bearer
 from .bearer import BearerPolicy, BearerSource
 
-Came = TypeVar("Came")
+Result = TypeVar("Result")
+
+_NO_ANSWER: Final = (OSError, UnicodeError, httpx2.TransportError, httpx2.DecodingError)
 
 if TYPE_CHECKING:
     from httpx2 import AsyncClient
@@ -34,7 +35,7 @@ class AsyncAIRiskClient(AsyncClient):
     its body is a stream); what then comes is handed back. With ``follow_redirects`` (``httpx2`` follows none unless it
     is told to) a redirect to another origin is handed back, not followed.
 
-    Calls raise what :meth:`~airisk_oauth.renewal.TokenKeeper.accessing` raises; ``AIRiskUnavailable`` where the
+    Calls raise what :meth:`~airisk_oauth.tokens.renewal.Renewal.credential` raises; ``AIRiskUnavailable`` where the
     transport failed; ``httpx2.InvalidURL``, before connecting, for another origin than the deployment's.
 
     :param source: whose token to send, asked for each request.
@@ -131,34 +132,26 @@ class _BearerAuth(httpx2.Auth):
 
     async def async_auth_flow(self, request: httpx2.Request) -> AsyncGenerator[httpx2.Request, httpx2.Response]:
         signer = self._source()
-        access = await arun(signer.accessing())
-        request.headers["Authorization"] = access.header
+        credential = await signer.credential(NON_BLOCKING)
+        request.headers["Authorization"] = credential.header
         response = yield request
         if response.status_code != 401:
             return
-        another = await arun(signer.replacing(Secret(access.token)))
+        another = await signer.replacement(credential.token, NON_BLOCKING)
         if another is None or not _can_be_sent_again(request):
             return
         await leave(response)
         request.headers["Authorization"] = another.header
         response = yield request
-        await arun(signer.noting(response.status_code, another))
+        await signer.note_replay(response.status_code, another, NON_BLOCKING)
 
 
-async def _answered(work: Awaitable[Came]) -> Came:
-    """Await what a call brings; where the transport fails, that is ``AIRiskUnavailable``."""
-    try:
+async def _answered(work: Awaitable[Result]) -> Result:
+    """Await a call; if no answer comes, that is ``AIRiskUnavailable``."""
+    failure = CallFailure(*_NO_ANSWER, hidden=(asyncio.CancelledError,))
+    with failure:
         return await work
-    except (OSError, UnicodeError, httpx2.TransportError, httpx2.DecodingError) as error:
-        own = interruption(error)
-        if own is not None:
-            raise own.with_traceback(None) from None
-        cause = described(error)
-    except asyncio.CancelledError as error:
-        # Crash reports show frames, and those of the call hold the bearer.
-        raise error.with_traceback(None) from None
-    # Here, where the caught exception and the request that it carries are gone, not only hidden.
-    raise AIRiskUnavailable(f"AIRisk could not be reached ({cause}).") from None
+    raise AIRiskUnavailable(f"AIRisk could not be reached ({failure.cause}).")
 
 
 async def _read(response: httpx2.Response) -> httpx2.Response:

@@ -21,13 +21,14 @@ from urllib3.exceptions import HTTPError
 
 from .. import conf
 from ..exceptions import AIRiskInvalidResponse, AIRiskUnavailable
-from ..oauth.calls import USER_AGENT
+from ..oauth.calls import USER_AGENT, run
 from ..oauth.deployment import Deployment, origin_of
 from ..oauth.messages import Secret
-from ..tokens.effects import run
 from ..tokens.renewal import Credential
+from ..tokens.waiting import BLOCKING
 from ..wire.adapter import TimedAdapter, leave
-from ..wire.environment import described, interruption, proxies_and_ca_bundle
+from ..wire.environment import proxies_and_ca_bundle
+from ..wire.failures import CallFailure
 from . import bearer
 from .bearer import BearerPolicy, BearerSource
 
@@ -46,7 +47,7 @@ class AIRiskAuth(AuthBase):
     After a 401 the token is renewed and the request sent once more (not if its body is a stream that cannot be
     rewound); what then comes is handed back. If that is a 401 again, none renews the token for a minute.
 
-    Calls raise what :meth:`~airisk_oauth.renewal.TokenKeeper.accessing` raises, and
+    Calls raise what :meth:`~airisk_oauth.tokens.renewal.Renewal.credential` raises, and
     ``requests.exceptions.InvalidURL``, before connecting, for another origin than the deployment's.
 
     :param source: whose token to send, asked for each request.
@@ -81,7 +82,7 @@ class AIRiskAuth(AuthBase):
         if not bearer.is_ours(self.deployment, request.url or ""):
             raise InvalidURL(bearer.NOT_OURS)
         signer = self.bearer
-        request.headers["Authorization"] = _Signature.of(run(signer.accessing()), signer, self)
+        request.headers["Authorization"] = _Signature.of(run(signer.credential(BLOCKING)), signer, self)
         if "Cache-Control" not in request.headers:
             # A session that caches would keep one user's answer, and give it to another.
             request.headers["Cache-Control"] = "no-store"
@@ -110,15 +111,15 @@ class AIRiskAuth(AuthBase):
         self, response: requests.Response, sent: "_Signature", kwargs: dict[str, Any]
     ) -> requests.Response:
         try:
-            access = run(sent.signer.replacing(sent.token))
+            credential = run(sent.signer.replacement(sent.token, BLOCKING))
         except BaseException:
             # Nobody gets to see it, so nobody else would give its connection back.
             response.close()
             raise
-        if access is None or not _rewind(response.request):
+        if credential is None or not _rewind(response.request):
             return response
-        replayed = self._replay(response, _Signature.of(access, sent.signer, self), kwargs)
-        run(sent.signer.noting(replayed.status_code, access))
+        replayed = self._replay(response, _Signature.of(credential, sent.signer, self), kwargs)
+        run(sent.signer.note_replay(replayed.status_code, credential, BLOCKING))
         return replayed
 
     def _replay(
@@ -148,9 +149,9 @@ class _Signature(Secret):
     token: Secret
 
     @classmethod
-    def of(cls, access: Credential, signer: BearerPolicy, auth: AIRiskAuth) -> Self:
-        signature = cls(f"Bearer {access.token}")
-        signature.auth, signature.signer, signature.token = auth, signer, access.token
+    def of(cls, credential: Credential, signer: BearerPolicy, auth: AIRiskAuth) -> Self:
+        signature = cls(credential.header)
+        signature.auth, signature.signer, signature.token = auth, signer, credential.token
         return signature
 
 
@@ -257,22 +258,17 @@ class AIRiskSession(Session):
             raise InvalidURL(bearer.NOT_OURS)
         if kwargs.get("timeout") is None:
             kwargs["timeout"] = self.deployment.api_timeout
-        try:
+        failure = CallFailure(requests.RequestException, HTTPError)
+        with failure:
             response = super().send(request, **kwargs)
-        except (requests.RequestException, HTTPError) as error:
-            own = interruption(error)
-            if own is not None:
-                raise own from None
-            is_endless, cause = isinstance(error, requests.TooManyRedirects), described(error)
-        else:
-            if self._winds_down:
-                # Leaves the connection to the response alone.
-                self.close()
-            return response
-        # Here, where the caught exception and the request that it carries are gone, not only hidden.
-        if is_endless:
-            raise AIRiskInvalidResponse(bearer.ENDLESS) from None
-        raise AIRiskUnavailable(f"AIRisk could not be reached ({cause}).") from None
+        if failure.is_a(requests.TooManyRedirects):
+            raise AIRiskInvalidResponse(bearer.ENDLESS)
+        if failure.cause:
+            raise AIRiskUnavailable(f"AIRisk could not be reached ({failure.cause}).")
+        if self._winds_down:
+            # Leaves the connection to the response alone.
+            self.close()
+        return response
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:
         """Follow redirects within the deployment's origin only."""

@@ -11,10 +11,8 @@ whatever tenant, schema or database the process turns to next.
 """
 
 import logging
-import os
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
@@ -29,6 +27,7 @@ from ..database.transactions import after_commit, in_transaction, retrying, sear
 from ..events import log
 from ..models import AIRiskToken
 from ..oauth.deployment import Deployment
+from .turns import Key
 
 logger = logging.getLogger("airisk_oauth.renewal")
 
@@ -38,8 +37,6 @@ MOST: Final = 1000
 #: How often a thread tries to write it by itself.
 TRIES: Final = 3
 
-#: The sealed text; for the application's first token, which has none yet, where it is to come from and to go.
-Key = str | tuple[str, ...]
 Tell = Callable[[AIRiskToken], object]
 
 
@@ -71,9 +68,6 @@ class _Entry:
 _entries: dict[Key, _Entry] = {}
 _to_write: set[_Entry] = set()
 _lock = threading.RLock()
-_turns: dict[Key, threading.Lock] = {}
-# A thread that holds a turn is not there any more in a process that was forked.
-os.register_at_fork(after_in_child=_turns.clear)
 
 
 def key_of(token: AIRiskToken, deployment: Deployment, using: str) -> Key:
@@ -141,19 +135,6 @@ def forget_all() -> None:
     with _lock:
         _entries.clear()
         _to_write.clear()
-
-
-@contextmanager
-def turn(key: Key, seconds: float) -> Iterator[None]:
-    """Let one thread of this process at a time renew a token; none waits for longer than this."""
-    lock = _turns.setdefault(key, threading.Lock())
-    is_ours = lock.acquire(timeout=seconds)
-    try:
-        yield
-    finally:
-        if is_ours:
-            lock.release()
-        _turns.pop(key, None)
 
 
 def _write(entry: _Entry) -> None:

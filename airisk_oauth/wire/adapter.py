@@ -11,7 +11,8 @@ from requests.utils import select_proxy
 from urllib3.exceptions import HTTPError, ProtocolError, SSLError
 
 from .deadline import TimedConnection, timed_connection
-from .environment import interruption, obstacle
+from .environment import obstacle
+from .failures import interruption
 from .limits import REPEATABLE, CallTimeout, TimedSocket
 
 if TYPE_CHECKING:
