@@ -318,7 +318,7 @@ def test_unused_it_imports_nothing_heavy() -> None:
         from django.urls import include, path
         from tests import settings as ours
 
-        settings.set_option(
+        settings.configure(
             **{**{name: value for name, value in vars(ours).items() if name.isupper()}, "ROOT_URLCONF": "__main__"}
         )
         django.setup()

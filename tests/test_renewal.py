@@ -527,7 +527,7 @@ def test_transactions_at_once_share_a_renewal(airisk: World, mia: User) -> None:
 @committing
 @on_postgresql_only
 def test_transactions_that_want_each_others_token(airisk: World, mia: User) -> None:
-    """Neither waits for what the other one holds wait_until its end."""
+    """Neither waits for what the other one holds until its end."""
     leo = User.objects.create_user("leo")
     AIRiskIdentity.objects.create(user=leo, userid="user_7")
     give_token(mia, ends_in=-60)
@@ -692,7 +692,8 @@ def test_signals_and_the_log_tell_what_became_of_a_token(
         ("renewed", {"sender": AIRiskToken, "user_id": mia.pk, "deployment": "default"}),
         ("failed", {"sender": AIRiskToken, "user_id": mia.pk, "deployment": "default"}),
     ]
-    failed_early = f"AIRisk token {users.pk} stays in use, because its early renewal failed: The stored token could not be renewed."
+    failed_early = f"AIRisk token {users.pk} stays in use, because its early renewal failed: The stored token "
+    failed_early += "could not be renewed."
     assert [(record.event, record.getMessage()) for record in caplog.records] == [  # type: ignore[attr-defined]
         ("token.obtained", f"AIRisk token {stored().pk} of deployment default was renewed"),
         ("token.renewed", f"AIRisk token {users.pk} of deployment default was renewed"),

@@ -182,7 +182,7 @@ class _Examination:
             except AIRiskRefused as error:
                 raise token_refused(deployment, self.userid, error) from None
             except AIRiskInvalidResponse as error:
-                if "names an end" in str(error) and not self.clock_is_right:
+                if "has an expiry" in str(error) and not self.clock_is_right:
                     raise Fault(str(error), f"{SERVER} first see that its clock is right.") from None
                 raise unusable(error, deployment, time.monotonic() - began) from None
             except AIRiskError as error:

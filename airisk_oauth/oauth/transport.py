@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any, Concatenate
 
 import requests
 from django.utils import timezone
-from requests.sessions import SessionRedirectMixin
 from urllib3.exceptions import HTTPError
 
 from ..exceptions import AIRiskUnavailable
-from ..wire.adapter import TimedAdapter
+from ..wire.adapter import Session, TimedAdapter
 from ..wire.environment import proxies_and_ca_bundle, suppress_tracing
 from ..wire.failures import CallFailure
 from ..wire.limits import CallTimeout
@@ -24,12 +23,7 @@ from .calls import HEADERS, Arguments, Result, Send, log_call, response_of, run,
 from .messages import MAX_BODY, ConnectionLost, OAuthRequest, OAuthResponse
 
 if TYPE_CHECKING:
-    from requests import Session
-
     from .deployment import Deployment
-else:
-    # As requests defines it: a site may have put one in its place that keeps answers on disk.
-    Session = next(each for each in SessionRedirectMixin.__subclasses__() if each.__module__ == "requests.sessions")
 
 
 class OAuthClient(AbstractContextManager["OAuthClient"]):
@@ -92,7 +86,7 @@ class OAuthClient(AbstractContextManager["OAuthClient"]):
 
     @contextmanager
     def _connections(self) -> Iterator["_PlainSession"]:
-        """Lend the session whose connections are used again, or one for this call only."""
+        """Lend the session that keeps its connections, or a new one for this call only."""
         if self._keeps_connections:
             yield self._session
             return
@@ -101,9 +95,9 @@ class OAuthClient(AbstractContextManager["OAuthClient"]):
 
 
 class _PlainSession(Session):
-    """Sends a request as it is: nothing is followed, and no cookie of one user reaches another's flow.
+    """Sends a request as it is: no redirect is followed, and no cookie of one user reaches another's flow.
 
-    A session and not its adapter alone, for this is where test doubles stand; none of them may be passed by.
+    A session and not only its adapter, because test doubles replace ``Session.send``, and must see every request.
     """
 
     def __init__(self, environment: dict[str, Any]) -> None:
@@ -119,17 +113,17 @@ class _PlainSession(Session):
         return response
 
     def get_redirect_target(self, resp: requests.Response) -> None:
-        """Return none: ``requests`` would read a redirect's whole body to look where it leads."""
+        """Return none: ``requests`` would read a redirect's whole body to find its target."""
 
 
 @contextmanager
 def looking(
     deployment: "Deployment", url: str, headers: dict[str, str], timeout: tuple[float, float]
 ) -> Iterator[requests.Response]:
-    """Lend what a GET of this URL brings, its body unread, by the way that calls and renewals take.
+    """Lend the response to a GET of this URL, its body unread, sent as calls and renewals are.
 
-    :param timeout: seconds for connecting, and for the headers.
-    :raises requests.RequestException: no answer came.
+    :param timeout: seconds to connect, and to read the headers.
+    :raises requests.RequestException: no response arrived.
     """
     with _PlainSession(proxies_and_ca_bundle(deployment.base_url)) as session:
         request = requests.Request("GET", url, headers=headers).prepare()

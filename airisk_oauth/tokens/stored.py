@@ -119,7 +119,7 @@ class StoredToken:
         is_saved = getattr(self.owner, "is_authenticated", False) and self.owner.pk is not None
         userid = userid_of(self.deployment, self.owner) if is_saved else None
         if userid is None:
-            raise self.connection_required("This user has no AIRisk identity.")
+            raise self.connection_required("This user has no identity on AIRisk.")
         return userid
 
     def look(self, rejected: str | None) -> Found:
