@@ -166,16 +166,16 @@ def test_the_numbers_that_the_pages_name_are_those_of_the_code() -> None:
     said = {
         "docs/how-it-works.md": [
             f"claim the token: a lease of {lease:.0f} s",
-            f"both of `TIMEOUT`'s numbers and {leases.LEASE_MARGIN:.0f} s more: {lease:.0f} s by default",
-            f"it is longer: {in_a_sweep:.0f} s",
-            f"or ends within {SKEW.total_seconds():.0f} s",
-            f"Who comes within {stored_tokens.REPEAT_ERROR_FOR.total_seconds():.0f} s of a",
+            f"both numbers of `TIMEOUT` plus {leases.LEASE_MARGIN:.0f} s: {lease:.0f} s by default",
+            f"so its leases are longer: {in_a_sweep:.0f} s",
+            f"or expires within {SKEW.total_seconds():.0f} s",
+            f"For {stored_tokens.REPEAT_ERROR_FOR.total_seconds():.0f} s after a failed renewal",
             f"looks at the row again after {stored_tokens.RECHECK_AFTER.total_seconds():.0f} s",
-            f"while a renewal is due after {stored_tokens.RECHECK_AFTER_WHILE_DUE.total_seconds():.0f} s",
+            f"or after {stored_tokens.RECHECK_AFTER_WHILE_DUE.total_seconds():.0f} s while a renewal is due",
         ],
         "docs/operating.md": [
             f"after {sweep.PATIENCE:.0f} s the sweep ends with 1",
-            f"up to `TIMEOUT`'s second number ({deployment.timeout[1]} s)",
+            f"up to the second number of `TIMEOUT` ({deployment.timeout[1]} s)",
         ],
     }
     missing = [each for page, words in said.items() for each in words if each not in pages.text_of(page)]
