@@ -50,7 +50,7 @@ def forms(text: Any) -> tuple[str, ...]:
 
 def test_there_are_the_languages_that_the_readme_names() -> None:
     readme = " ".join((messages.ROOT / "README.md").read_text(encoding="utf-8").split())
-    [named] = re.findall(r"The pages speak ([^;]+);", readme)
+    [named] = re.findall(r"the pages are available in ([^.]+)\.", readme)
     assert {"English", *(Locale.parse(name).english_name for name in LANGUAGES)} == {*re.split(r", | and ", named)}
     assert messages.languages(messages.DEMO) == LANGUAGES
 
