@@ -133,8 +133,8 @@ def herd(site: Site) -> Figure:
     figure = Figure(
         f"{callers} callers sharing one token, PostgreSQL",
         f"{callers} threads call at the same moment, each with a session of its own, all with the same stored token; 3 "
-        f"rounds. AIRisk's OAuth endpoints answer after {latency} s, and waits are multiples of that. Our renewal takes "
-        "two such requests; with a refresh token, it takes one. A token that expires soon does so in 50 s, which "
+        f"rounds. AIRisk's OAuth endpoints answer after {latency} s, and waits are multiples of that. Our renewal "
+        "takes two such requests; with a refresh token, it takes one. A token that expires soon does so in 50 s, which "
         "requests-oauthlib does not check.",
     )
     figure.scale = "renewals of an expired token"
