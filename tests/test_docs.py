@@ -174,7 +174,7 @@ def test_the_numbers_that_the_pages_name_are_those_of_the_code() -> None:
             f"or after {stored_tokens.RECHECK_AFTER_WHILE_DUE.total_seconds():.0f} s while a renewal is due",
         ],
         "docs/operating.md": [
-            f"after {sweep.PATIENCE:.0f} s the sweep ends with 1",
+            f"after {sweep.PATIENCE:.0f} s the sweep gives up and exits with 1",
             f"up to the second number of `TIMEOUT` ({deployment.timeout[1]} s)",
         ],
     }
