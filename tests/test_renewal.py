@@ -47,7 +47,7 @@ from tests.support.database import committing, on_postgresql_only
 from tests.support.options import set_option, trouble
 from tests.support.people import credential, give_token, renew_token, stored, stored_token, token_requests
 from tests.support.signals import renewals_sent
-from tests.support.threads import attempt, attempt_here, in_threads
+from tests.support.threads import attempt, result_or_error, in_threads
 from tests.support.wire import BASE_URL, silent_flow
 
 pytestmark = pytest.mark.django_db
@@ -475,11 +475,11 @@ def test_what_a_rollback_undoes_is_not_asked_again(airisk: World, mia: User, fai
     answers = []
     for _call in range(3):
         with suppress(Undo), transaction.atomic():
-            answers.append(attempt_here(partial(credential, mia)))
+            answers.append(result_or_error(partial(credential, mia)))
             raise Undo
     assert len([seen for seen in airisk.journal if seen.endpoint == "/api/oauth2"]) == 1
     assert stored(mia).failure_count == 0
-    answers.append(attempt_here(partial(credential, mia)))
+    answers.append(result_or_error(partial(credential, mia)))
     assert len({str(getattr(answer, "token", answer)) for answer in answers}) == 1
     assert (stored(mia).access_token == "stored-token", stored(mia).failure_count) == (fails, fails)
 

@@ -283,7 +283,7 @@ def test_a_certificate_that_proves_nothing_gets_no_code_no_secret_and_no_token(
     serve: Serve, client: ClientOf, certificate: Certificate, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
     host = "demo.aicrisk.com" if fault == "of another host" else "127.0.0.1"
-    context, bundle = certificate(host, ends_in=timedelta(minutes=-1 if fault == "ended" else 1))
+    context, bundle = certificate(host, valid_for=timedelta(minutes=-1 if fault == "ended" else 1))
     server = serve(saying(http(GRANT)), context)
     if fault != "of nobody's making":
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", bundle)
