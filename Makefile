@@ -14,7 +14,7 @@ demo: .venv/demo
 # Most tests wait as long as they compute: those that start browsers, or servers and processes, run beside the others.
 PYTEST := pytest
 browsers := $(patsubst %,tests/test_%.py,browser demo readme scheduling)
-# A part of these names is enough: renewal stands for test_renewal.py, test_renewal_failures.py and so on.
+# Each name also stands for the files that begin with it: renewal, for example, for test_renewal_failures.py.
 servers := $(wildcard $(patsubst %,tests/test_%*.py,canaries machine processes renewal sweep testing transport wire))
 others := $(filter-out $(browsers) $(servers) tests/test_sites.py,$(wildcard tests/test_*.py))
 
