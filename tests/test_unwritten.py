@@ -215,7 +215,7 @@ def test_value_kept_while_writing_is_written_too(mia: User) -> None:
     assert (announced, stored(mia).failure_count) == (["first", "second"], 2)
 
 
-def test_values_nobody_can_write_are_dropped(mia: User, caplog: pytest.LogCaptureFixture) -> None:
+def test_unwritable_values_are_dropped(mia: User, caplog: pytest.LogCaptureFixture) -> None:
     token = give_token(mia)
     connections.settings["gone"] = connection.settings_dict
     unwritten.keep("sealed-1", token, {"failure_count": 1}, "gone")
