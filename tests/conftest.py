@@ -16,11 +16,12 @@ from django.test.testcases import QuietWSGIRequestHandler
 from airisk_oauth.models import AIRiskIdentity
 from airisk_oauth.sandbox.world import World, world
 from tests.support.chromium import chromium
+from tests.support.oauth_clients import make_client
 from tests.support.options import save_soon
 from tests.support.processes import environment
 from tests.support.wire import certificate, nothing_in_the_environment, serve
 
-__all__ = ["certificate", "chromium", "environment", "nothing_in_the_environment", "save_soon", "serve"]
+__all__ = ["certificate", "chromium", "environment", "make_client", "nothing_in_the_environment", "save_soon", "serve"]
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -7,12 +7,13 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
+from unittest import mock
 from urllib.parse import urlencode
 
 import pytest
@@ -220,3 +221,17 @@ def silent_flow(wire: responses.RequestsMock, answer: dict[str, Any], base_url: 
     wire.add_callback(responses.GET, f"{base_url}/api/oauth2", authorize)
     wire.post(f"{base_url}/api/oauth2/Token", **answer)
     return states
+
+
+@contextmanager
+def resolving_to(addresses: Callable[[], list[tuple[str, int]]]) -> Iterator[None]:
+    """Let the host ``airisk.invalid`` have these addresses."""
+    resolve = socket.getaddrinfo
+
+    def look_up(host: Any, *args: Any, **kwargs: Any) -> Any:
+        if host not in ("airisk.invalid", b"airisk.invalid"):
+            return resolve(host, *args, **kwargs)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in addresses()]
+
+    with mock.patch("socket.getaddrinfo", look_up):
+        yield
