@@ -15,13 +15,25 @@ from django.test.testcases import QuietWSGIRequestHandler
 
 from airisk_oauth.models import AIRiskIdentity
 from airisk_oauth.sandbox.world import World, world
+from tests.support.api_clients import api_client, other_server, session
 from tests.support.chromium import chromium
 from tests.support.oauth_clients import make_client
 from tests.support.options import save_soon
 from tests.support.processes import environment
 from tests.support.wire import certificate, nothing_in_the_environment, serve
 
-__all__ = ["certificate", "chromium", "environment", "make_client", "nothing_in_the_environment", "save_soon", "serve"]
+__all__ = [
+    "api_client",
+    "certificate",
+    "chromium",
+    "environment",
+    "make_client",
+    "nothing_in_the_environment",
+    "other_server",
+    "save_soon",
+    "serve",
+    "session",
+]
 
 
 def pytest_configure(config: pytest.Config) -> None:

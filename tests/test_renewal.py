@@ -69,7 +69,7 @@ def test_valid_token_is_not_renewed(airisk: World, mia: User, ends_in: float | N
 @committing
 @pytest.mark.parametrize(("ends_in", "life"), [(290, 3600), (90, 400), (12, 400)])
 def test_token_that_expires_soon_is_renewed(airisk: World, mia: User, ends_in: float, life: float) -> None:
-    """``RENEW_BEFORE`` seconds before it expires, but not before three quarters of its lifetime are over."""
+    """``RENEW_BEFORE`` seconds before expiry a renewal is due, but not in the first three quarters of the lifetime."""
     assert call_in_transaction(mia, ends_in, life) == (False, True)
     assert len(token_requests(airisk)) == 1
 

@@ -121,7 +121,7 @@ def test_slow_resolver_gives_no_extra_time(
 
 
 def test_all_calls_of_a_flow_share_one_deadline(serve: Serve, make_client: MakeClient) -> None:
-    """The next flow has its own."""
+    """The next flow gets a new one."""
 
     def script(sock: socket.socket) -> None:
         time.sleep(0.6 if len(server.seen) <= 2 else 0)

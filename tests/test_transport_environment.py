@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("nothing_in_the_environment")
 def test_proxy_of_the_environment_is_used(
     serve: Serve, make_client: MakeClient, settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As it was when the client was made."""
+    """The environment is read when the client is made."""
     settings.DEBUG = True
     proxy = serve(saying(http(GRANT)))
     monkeypatch.setenv("http_proxy", proxy.url)
