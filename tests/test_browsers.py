@@ -98,7 +98,7 @@ def test_value_that_is_not_ours_is_replaced(browser: Client) -> None:
 
 
 def test_value_is_random_without_a_session(rf: Any) -> None:
-    values = {browsers.value_for(rf.get("/")) for _time in range(100)}
+    values = {browsers.cookie_value_or_new(rf.get("/")) for _time in range(100)}
     assert len(values) == 100
     assert all(len(value) == 43 for value in values)
 
@@ -149,7 +149,7 @@ def test_flow_ends_when_somebody_else_signs_in(browser: Client, mia: User, airis
 @pytest.mark.parametrize("in_session", [True, False])
 def test_session_without_a_user_binds_nothing(in_session: bool, rf: Any, mia: User) -> None:
     """Who is signed in by a header may get a session on the way, for a message or the like."""
-    request, value = rf.get("/"), browsers.value_for(rf.get("/"))
+    request, value = rf.get("/"), browsers.cookie_value_or_new(rf.get("/"))
     request.session = SessionStore()
     request.session.update({SESSION_KEY: str(mia.pk)} if in_session else {"a": "message"})
     request.session.save()
@@ -162,4 +162,7 @@ def test_value_is_stored_as_a_hash_only(browser: Client, airisk: World) -> None:
     value = cookie_of(response).value
     assert value not in repr([*PendingAuthorization.objects.values(), dict(browser.session)])
     assert value not in f"{response!r}{response['Location']}{browser.get('/airisk/').content!r}"
-    assert repr(browsers.value_of(response.wsgi_request) or browsers.value_for(response.wsgi_request)) == "'[secret]'"
+    assert (
+        repr(browsers.cookie_value(response.wsgi_request) or browsers.cookie_value_or_new(response.wsgi_request))
+        == "'[secret]'"
+    )

@@ -147,10 +147,10 @@ def test_keys_are_compared_as_django_does(signed_in: str | None, acts: bool, rf:
     request = rf.get("/")
     request.session = {} if signed_in is None else {SESSION_KEY: signed_in}
     request.user = User(pk=7)
-    assert impersonation.acts_for_another(request) is acts
+    assert impersonation.is_impersonated(request) is acts
 
 
 def test_request_without_a_session_is_anybodys_own(rf: Any) -> None:
     request = rf.get("/")
     request.user = User(pk=7)
-    assert not impersonation.acts_for_another(request)
+    assert not impersonation.is_impersonated(request)

@@ -331,6 +331,12 @@ def test_unused_it_imports_nothing_heavy() -> None:
     subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True, timeout=60)
 
 
+def test_starting_a_site_imports_no_page() -> None:
+    """Not even the admin, which every process loads: a worker or a command shows no page."""
+    script = "import django, sys; django.setup(); sys.exit('airisk_oauth.connecting.problems' in sys.modules)"
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+
+
 @pytest.mark.parametrize("path", ["/hold/", "/hold-async/"])
 def test_the_session_is_closed_after_the_response(path: str, visit: Browser, browser: Client, airisk: World) -> None:
     connect(browser)

@@ -12,6 +12,7 @@ from psycopg import IsolationLevel
 
 from airisk_oauth import conf
 from airisk_oauth.connecting import flow
+from airisk_oauth.connecting.problems import ConnectionFailed, Reason
 from airisk_oauth.models import AIRiskIdentity, AIRiskToken
 from airisk_oauth.oauth.messages import Secret, TokenGrant
 from airisk_oauth.sandbox.world import World
@@ -110,8 +111,9 @@ def test_a_deleted_user_starts_and_stores_nothing(settings: Any, transactional_d
     settings.AIRISK_OAUTH = {**settings.AIRISK_OAUTH, "default": default}
     user = person("mia")
     User.objects.all().delete()
-    with pytest.raises(flow.NoIdentity):
+    with pytest.raises(ConnectionFailed) as caught:
         flow.begin(conf.deployment(), user, browser="b")
+    assert caught.value.reason is Reason.NO_IDENTITY
     with pytest.raises(IntegrityError):
         store(user.pk, "default", "user_42", TokenGrant(Secret("token"), None))
     assert not AIRiskToken.objects.exists()

@@ -20,7 +20,7 @@ from django.test import Client
 from django.urls import reverse
 from django.utils.translation import ngettext, override, to_language
 
-from airisk_oauth.connecting import problems
+from airisk_oauth.connecting.problems import Reason
 from airisk_oauth.models import AIRiskIdentity, AIRiskToken
 from airisk_oauth.sandbox.world import World
 from airisk_oauth.tokens import report
@@ -88,7 +88,7 @@ def test_what_is_compiled_is_what_is_written(language: str, root: Path) -> None:
 def test_what_python_keeps_to_be_said_later_is_marked() -> None:
     fields = [field for model in (AIRiskIdentity, AIRiskToken) for field in model._meta.fields if field.editable]
     kept = [
-        *(words for _status, *both in problems.PROBLEMS.values() for words in both),
+        *(words for reason in Reason for words in (reason.title, reason.text)),
         *(
             report.LEASED_ELSEWHERE,
             report.RENEWED_ELSEWHERE,
