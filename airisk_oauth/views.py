@@ -103,13 +103,13 @@ def _disconnected_message(token: AIRiskToken) -> str:
         return _("You are disconnected from AIRisk.")
     if token.expires_at is None:
         return _(
-            "You are disconnected: this site has forgotten the token. AIRisk cannot revoke it, and named no end of it."
+            "You are disconnected: this site has deleted the token. AIRisk cannot revoke it, and gave no expiry date "
+            "for it."
         )
     end = localtime(token.expires_at)
     until = f"{date_format(end, 'DATETIME_FORMAT')} {end:%Z}"
     return _(
-        "You are disconnected: this site has forgotten the token. AIRisk cannot revoke it; it ends there by itself, at "
-        "%(until)s."
+        "You are disconnected: this site has deleted the token. AIRisk cannot revoke it; it expires there at %(until)s."
     ) % {"until": until}
 
 

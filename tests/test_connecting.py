@@ -954,7 +954,7 @@ def test_disconnecting_forgets_ones_own_token_only(
 def test_disconnecting_a_token_without_an_end_names_none(browser: Client, mia: User) -> None:
     give_token(mia, ends_in=None)
     page = say(browser.post(reverse("airisk_oauth:disconnect")), browser)
-    assert "AIRisk cannot revoke it, and named no end of it." in page
+    assert "AIRisk cannot revoke it, and gave no expiry date for it." in page
 
 
 @pytest.mark.parametrize("url", ["/conversations/?page=2", *BAD_NEXT], ids=lambda url: repr(url[:40]))

@@ -83,10 +83,12 @@ def until(token: AIRiskToken) -> str:
     [
         pytest.param(None, None, {}, "Not connected", "You have no AIRisk identity yet", [], id="nobody"),
         pytest.param("user_42", None, {}, "Not connected", "in your name, as user_42.", CONNECT, id="not connected"),
-        pytest.param("user_42", {}, {}, "Connected", "until {until} and is renewed by itself.", DISCONNECT, id="good"),
-        pytest.param("user_42", {"ends_in": None}, {}, "Connected", "named no end", DISCONNECT, id="endless"),
         pytest.param(
-            "user_42", {}, {"SILENT_RENEWAL": False}, "Connected", "lasts until {until}.", DISCONNECT, id="by hand"
+            "user_42", {}, {}, "Connected", "until {until} and is renewed automatically.", DISCONNECT, id="good"
+        ),
+        pytest.param("user_42", {"ends_in": None}, {}, "Connected", "gave no expiry date", DISCONNECT, id="endless"),
+        pytest.param(
+            "user_42", {}, {"SILENT_RENEWAL": False}, "Connected", "valid until {until}.", DISCONNECT, id="by hand"
         ),
         pytest.param(
             "user_42", {"ends_in": -60}, {}, "Connected", "the next call renews it", DISCONNECT, id="ended, renewable"

@@ -76,8 +76,10 @@ class Reason(Enum):
     NOT_PERMITTED = (
         "not_permitted",
         HTTPStatus.FORBIDDEN,
-        gettext_noop("You may not do this any more"),
-        gettext_noop("Only staff who may change tokens can obtain the application's own. Nothing was saved."),
+        gettext_noop("You no longer have permission to do this"),
+        gettext_noop(
+            "Only staff with permission to change tokens can obtain the application's token. Nothing was saved."
+        ),
     )
     AIRISK_REFUSED = (
         "airisk_refused",
