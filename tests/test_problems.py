@@ -78,7 +78,7 @@ def test_log_names_who_is_signed_out(client: Client, db: None, caplog: pytest.Lo
     assert logged(caplog, "callback.rejected") == ("SignedOut", None)
 
 
-def test_log_tells_an_expired_state_from_a_spent_one(
+def test_log_tells_expired_state_from_spent_one(
     browser: Client, mia: User, airisk: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     back = authorize(start(browser))
