@@ -58,8 +58,8 @@ def _decrypt(keys: tuple[str, ...], text: str) -> bytes:
         return b""
 
 
-#: Newest first: the first one encrypts, all of them decrypt. During a rolling deployment two versions read the same rows:
-#: add a format at the end, and move it to the front a version later.
+#: Newest first: the first one encrypts, all of them decrypt. During a rolling deployment two versions read the same
+#: rows: add a format at the end, and move it to the front a version later.
 FORMATS: tuple[Format, ...] = (Format(b"airisk_oauth.sealing.1", _encrypt, _decrypt),)
 
 
