@@ -16,6 +16,7 @@ from cryptography.fernet import Fernet, MultiFernet
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from django.contrib.auth.models import User
+from django.core.management import call_command
 from django.test import Client
 from django.urls import reverse
 
@@ -127,7 +128,7 @@ def statuses_in_admin(staff: Client) -> dict[str, str]:
 
 
 def test_upgrade_keeps_every_row(site: Site, airisk: AIRisk) -> None:
-    now = rows.rows()
+    now = rows.all_rows()
     for label, before in rows.stored(site.moved_by).items():
         assert [{name: after[name] for name in row} for row, after in zip(before, now[label], strict=True)] == before
     origins = set(AIRiskToken.objects.exclude(sealed="").values_list("origin", flat=True))
@@ -181,8 +182,6 @@ def test_refresh_leaves_a_token_that_1_0_0_is_renewing(settings: Any, airisk: AI
 
 @pytest.mark.parametrize("drop_derived", [False, True])
 def test_reseal_moves_upgraded_tokens_to_newest_key(site: Site, drop_derived: bool) -> None:
-    from django.core.management import call_command
-
     newest = key_id(FORMATS[0], site.settings["AIRISK_OAUTH_ENCRYPTION_KEYS"][0])
     assert len(set(AIRiskToken.objects.exclude(sealed="").values_list("key_id", flat=True))) == 3
     call_command("reseal_airisk_tokens", drop_derived=drop_derived)
@@ -279,6 +278,11 @@ def test_1_0_0_can_use_the_upgraded_database(settings: Any, airisk: AIRisk) -> N
     """What it sends there is carried out, and what it stores there is used by this version."""
     site = upgraded(settings, airisk, rows.USED_AFTER + timedelta(minutes=1))
     use = rows.use_of_1_0_0()
+    connecting = [sql for sql, _params in use.statements["connect"]]
+    assert [sql.partition(" (")[0] for sql in connecting if "INSERT" in sql and "origin" not in sql] == [
+        'INSERT INTO "airisk_oauth_pendingauthorization"',
+        'INSERT INTO "airisk_oauth_airisktoken"',
+    ]
     rows.replay(use, site)
     assert access_tokens() == use.access_tokens != site.access_tokens
     accept(airisk, use.access_tokens)

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -75,13 +76,10 @@ def write(comment: str, content: dict[str, Any]) -> None:
     print(yaml.dump(content, Dumper=yaml.CSafeDumper, default_flow_style=None, sort_keys=False, width=10**6))
 
 
-def rows(*models: str) -> dict[str, list[dict[str, Any]]]:
-    """Return all rows of these models, or of all, with the columns as they are in the database."""
-    found = {}
-    for label in models or MODELS:
-        model = apps.get_model(label)
-        found[label] = [_named(row) for row in model._base_manager.order_by("pk").values()]
-    return found
+def all_rows() -> dict[str, list[dict[str, Any]]]:
+    """Return all rows, by model, with the columns as they are in the database."""
+    managers = {label: apps.get_model(label)._base_manager for label in MODELS}
+    return {label: [_named(row) for row in rows.order_by("pk").values()] for label, rows in managers.items()}
 
 
 def _named(row: dict[str, Any]) -> dict[str, Any]:
@@ -179,11 +177,9 @@ def recorded(what: str, statements: dict[str, list[Statement]]) -> Iterator[None
 
 def replay(use: Use, site: Site) -> None:
     """Send what version 1.0.0 sent, each statement in a transaction of its own."""
-    for what, statements in use.statements.items():
-        for sql, params in statements:
-            with transaction.atomic(), connection.cursor() as cursor:
-                cursor.execute(sql, [_moved(value, site.moved_by - use.moved_by) for value in params])
-                assert cursor.description is None or cursor.fetchall() or "SELECT" in sql, what
+    for sql, params in chain(*use.statements.values()):
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute(sql, [_moved(value, site.moved_by - use.moved_by) for value in params])
 
 
 def use_of_1_0_0() -> Use:
