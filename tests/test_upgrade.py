@@ -21,6 +21,7 @@ from django.test import Client
 from django.urls import reverse
 
 from airisk_oauth import AIRiskSession
+from airisk_oauth.exceptions import ConnectionRequired
 from airisk_oauth.models import AIRiskToken
 from airisk_oauth.sealing import FORMATS, key_id
 from tests.support import airisk as airisk_server
@@ -187,6 +188,18 @@ def test_reseal_moves_upgraded_tokens_to_newest_key(site: Site, drop_derived: bo
     call_command("reseal_airisk_tokens", drop_derived=drop_derived)
     assert set(AIRiskToken.objects.exclude(sealed="").values_list("key_id", flat=True)) == {newest}
     assert access_tokens() == site.access_tokens
+
+
+def test_migrating_again_corrects_a_wrong_base_url(settings: Any, airisk: AIRisk) -> None:
+    """As ``docs/upgrading.md`` says; until then no token is sent to an address that did not issue it."""
+    set_option(settings, "default", BASE_URL="https://wrong.example.com")
+    upgraded(settings, airisk, timedelta(minutes=1))
+    set_option(settings, "default", BASE_URL=airisk.url)
+    with pytest.raises(ConnectionRequired):
+        call("valid_new_key")
+    call_command("migrate", *rows.LAST, verbosity=0)
+    call_command("migrate", verbosity=0)
+    assert call("valid_new_key") == 200
 
 
 # The admin
