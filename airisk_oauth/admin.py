@@ -282,14 +282,15 @@ class AIRiskTokenAdmin(_SearchedByUser, _TokenAdmin):
         """Obtain the application's token, or renew it; by this browser where AIRisk wants a person."""
         from .connecting import problems
         from .connecting.pages import deployment_or_404, start
-        from .tokens import renewal
+        from .tokens.renewal import renew_now
+        from .tokens.stored import APPLICATION
 
         if not self.has_renew_permission(request):
             raise PermissionDenied
         deployment = deployment_or_404(alias)
         back = reverse(_LIST, current_app=self.admin_site.name)
         try:
-            done = renewal.TokenKeeper(deployment, renewal.APPLICATION).renew()
+            done = renew_now(deployment, APPLICATION)
         except ConnectionRequired:
             return start(request, deployment, next_url=back, for_application=True)
         except AIRiskError as error:

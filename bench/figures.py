@@ -42,8 +42,8 @@ def calls(site: Site) -> Figure:
     number, stub, http = 25, 300, 100
     figure = Figure(
         "One authorised call",
-        f"GET by a warm session, requests with a fixed header = 1, less is better; {number} rounds of {stub} calls "
-        f"each without a network, of {http} over kept connections to a server in another process.",
+        f"GET by a session that is already in use; requests with a fixed header = 1, lower is better. {number} rounds "
+        f"of {stub} calls without a network, and of {http} calls over open connections to a server in another process.",
     )
     figure.scale = "time, requests = 1"
     for transport, batch, what in (("stub", stub, "Time, no network"), ("http", http, "Time, local HTTP")):
@@ -53,7 +53,7 @@ def calls(site: Site) -> Figure:
         queries = max(each.pop("queries") for each in rounds)
         figure.add(what, ratios(rounds, REQUESTS))
         figure.bars = figure.bars or ratios(rounds, REQUESTS)
-    figure.rows.append(Row("Statements in the database", str(queries)))
+    figure.rows.append(Row("Database statements", str(queries)))
     return figure
 
 
@@ -61,12 +61,12 @@ def renewal(site: Site) -> Figure:
     number, few = "3000", "100"
     figure = Figure(
         "Renewing 3,000 tokens, AIRisk 20 ms away",
-        "Tokens a second, django-esi = 1, more is better; 3 rounds. Ours and the threads: 32 workers, two requests a "
-        "token. django-esi: its bulk refresh of 100 tokens, which goes one by one, one request a token, and is spared "
-        "its check of signatures. The threads save nothing: by http.client they are the upper bound, by requests what "
-        "its own cost leaves of that.",
+        "Tokens per second; django-esi = 1, higher is better; 3 rounds. Ours and the threads use 32 workers and two "
+        "requests per token. django-esi does its bulk refresh of 100 tokens, one after the other, with one request per "
+        "token and without its check of signatures. The threads save nothing: with http.client they are the upper "
+        "bound, and with requests they show what its own cost leaves of that.",
     )
-    figure.scale = "tokens a second, django-esi = 1"
+    figure.scale = "tokens per second, django-esi = 1"
     site.airisk.delay(0.02)
     with_esi = "airisk_oauth,esi"
     with ExitStack() as stack:
@@ -82,7 +82,7 @@ def renewal(site: Site) -> Figure:
     for kind in (POSTGRESQL, SQLITE):
         _on_one_database(figure, rounds, kind)
     seen = {f"{measured['least']} to {measured['most']}" for each in rounds for measured in each.values()}
-    figure.rows.append(Row("Renewals of each token that AIRisk saw in a round", ", ".join(sorted(seen))))
+    figure.rows.append(Row("Renewals per token that AIRisk saw in a round", ", ".join(sorted(seen))))
     return figure
 
 
@@ -95,16 +95,16 @@ def _on_one_database(figure: Figure, rounds: Rounds, kind: str) -> None:
     rates, queries = pick(here, "rate"), medians(pick(here, "queries"))
     figure.add(f"Rate, {kind}", ratios(rates, ESI), "{:.1f}")
     figure.bars = figure.bars or ratios(rates, ESI)
-    figure.add(f"Tokens a second, {kind}", medians(rates), "{:.0f}")
-    figure.add(f"Statements a token, {kind}", {name: queries[name] for name in (OURS, ESI)}, "{:.3f}")
+    figure.add(f"Tokens per second, {kind}", medians(rates), "{:.0f}")
+    figure.add(f"Statements per token, {kind}", {name: queries[name] for name in (OURS, ESI)}, "{:.3f}")
 
 
 def size(site: Site, many: int) -> Figure:
     figure = Figure(
-        f"Renewing {many:,} tokens beside {FEW:,}",
-        f"Ours only, {FEW:,} tokens = 1; AIRisk answers at once, so that the cost is our own. Each sweep is the first "
-        f"of a fresh process, on a database that another one filled; {FEW:,} are swept before and after, and their "
-        "mean is taken. Memory is the growth of the process's peak.",
+        f"Renewing {many:,} tokens compared with {FEW:,}",
+        f"Ours only; {FEW:,} tokens = 1. AIRisk answers at once, so the cost is our own. Each sweep is the first in a "
+        f"fresh process, on a database that another process has filled. {FEW:,} tokens are swept before and after, and "
+        "the mean is taken. Memory is how much the process's peak has grown.",
     )
     site.airisk.delay(0)
     for kind in (POSTGRESQL, SQLITE):
@@ -117,7 +117,7 @@ def size(site: Site, many: int) -> Figure:
         )
         seconds = (1 / large["rate"]) / statistics.mean([1 / before["rate"], 1 / after["rate"]])
         memory = large["memory"] / statistics.mean([before["memory"], after["memory"]])
-        figure.rows.append(Row(f"Time a token, {kind}", f"{seconds:.2f}"))
+        figure.rows.append(Row(f"Time per token, {kind}", f"{seconds:.2f}"))
         figure.rows.append(Row(f"Memory, {kind}", f"{memory:.2f} ({large['memory']:.0f} MiB)"))
     return figure
 
@@ -131,13 +131,14 @@ def _first_sweep(site: Site, url: str, number: int) -> Mapping[str, Any]:
 def herd(site: Site) -> Figure:
     callers, latency = 20, 1
     figure = Figure(
-        f"{callers} callers at one token, PostgreSQL",
-        f"{callers} threads with a session each, made from one stored token, call at the same moment; 3 "
-        f"rounds. AIRisk answers its OAuth endpoints after {latency} s, and waits count in that: our renewal takes two "
-        "such requests, a refresh token one. Soon to end: in 50 s, which requests-oauthlib does not look at.",
+        f"{callers} callers sharing one token, PostgreSQL",
+        f"{callers} threads call at the same moment, each with a session of its own, all with the same stored token; 3 "
+        f"rounds. AIRisk's OAuth endpoints answer after {latency} s, and waits are multiples of that. Our renewal "
+        "takes two such requests; with a refresh token, it takes one. A token that expires soon does so in 50 s, which "
+        "requests-oauthlib does not check.",
     )
-    figure.scale = "renewals of an ended token"
-    for window, words in ((-60, "ended"), (50, "soon to end")):
+    figure.scale = "renewals of an expired token"
+    for window, words in ((-60, "expired"), (50, "expires soon")):
         with site.contender("herd", str(callers), str(latency), str(window), kind=POSTGRESQL) as contender:
             contender.wait_until_ready()
             rounds = [contender.measure() for _ in range(3)]
@@ -155,11 +156,12 @@ def startup(_site: Site) -> Figure:
     heavy = rounds[0][OURS]["heavy"]
     figure = Figure(
         "django.setup()",
-        f"Of a plain project with the admin, fresh processes, plain Django = 1, less is better; {number} rounds. Once "
-        "without the garbage collector: whether a full collection falls into so short a time is chance.",
+        f"A plain project with the admin, in fresh processes; plain Django = 1, lower is better; {number} rounds. One "
+        "row is without the garbage collector, because it is chance whether a full collection falls into so short a "
+        "time.",
     )
     figure.scale = "time, plain Django = 1"
-    for key, what in ((fresh.WITHOUT_GC, "Time, no collections"), (fresh.WITH_GC, "Time")):
+    for key, what in ((fresh.WITHOUT_GC, "Time, no garbage collection"), (fresh.WITH_GC, "Time")):
         figure.add(what, ratios(pick(rounds, key), fresh.PLAIN))
         figure.bars = figure.bars or ratios(pick(rounds, key), fresh.PLAIN)
     figure.rows.append(Row("requests or cryptography imported", ", ".join(heavy) or "neither"))
@@ -170,8 +172,8 @@ def admin(site: Site) -> Figure:
     few, many, times = 1_000, 100_000, 5
     figure = Figure(
         "The admin's list of 100,000 tokens",
-        f"GET as a superuser by Django's test client, ours only, {few:,} rows = 1; one token in ten has ended; {times} "
-        "rounds of 3 visits.",
+        f"GET as a superuser with Django's test client; ours only, {few:,} rows = 1; one token in ten has expired; "
+        f"{times} rounds of 3 visits.",
     )
     with ExitStack() as stack:
         contenders = {

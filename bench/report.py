@@ -16,8 +16,8 @@ from matplotlib.figure import Figure as Canvas
 from .contenders import Databases
 from .figures import OURS, Figure
 
-BEGIN: Final = "<!-- From here on `make bench-docs` writes. -->"
-END: Final = "<!-- To here. -->"
+BEGIN: Final = "<!-- `make bench-docs` writes everything from here -->"
+END: Final = "<!-- to here. -->"
 PEERS: Final = ("requests", "google-auth", "requests-oauthlib", "Authlib", "django-esi", "social-auth-app-django")
 COLOURS: Final = {True: "#0b6e99", False: "#b8c0c8"}
 
@@ -59,7 +59,7 @@ def write(docs: Path, figures: Sequence[Figure], facts: dict[str, str]) -> None:
     page = docs / "performance.md"
     before, _, rest = page.read_text().partition(BEGIN)
     _, _, after = rest.partition(END)
-    parts = [BEGIN, table(figures), "How each was taken:", how(figures), "Taken on:", listed(facts), END]
+    parts = [BEGIN, table(figures), "How each was measured:", how(figures), "Measured on:", listed(facts), END]
     page.write_text(before + "\n\n".join(parts) + after)
     plot(docs / "images" / "performance.svg", figures)
 

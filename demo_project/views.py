@@ -17,7 +17,7 @@ from airisk_oauth.decorators import airisk_required
 from airisk_oauth.exceptions import AIRiskError, AIRiskUnavailable, ConnectionRequired
 from airisk_oauth.models import AIRiskToken
 from airisk_oauth.oauth.deployment import Deployment
-from airisk_oauth.tokens.renewal import TokenKeeper
+from airisk_oauth.tokens.stored import StoredToken
 from airisk_oauth.userids import userid_of
 
 from .conversations import read_conversations
@@ -58,7 +58,7 @@ def home(request: HttpRequest) -> HttpResponse:
 
 def _is_usable(token: AIRiskToken, deployment: Deployment, user: Any) -> bool:
     try:
-        TokenKeeper(deployment, user).check()
+        StoredToken(deployment, user).check()
     except ConnectionRequired:
         return False
     # Until it ends, the token may serve; the next one has to be asked for in any case.

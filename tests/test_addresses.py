@@ -20,7 +20,7 @@ from airisk_oauth import conf, views
 from airisk_oauth.exceptions import ConnectionRequired
 from airisk_oauth.models import AIRiskToken
 from airisk_oauth.sandbox.world import World
-from airisk_oauth.tokens.renewal import TokenKeeper
+from airisk_oauth.tokens.stored import StoredToken
 from airisk_oauth.urls import urlpatterns as ours
 from tests import site_views
 from tests.support.browsing import authorize
@@ -110,7 +110,7 @@ def test_missing_connection_names_the_page(browser: Client, mia: User) -> None:
     response = browser.get("/conversations/", headers={"X-Requested-With": "fetch"})
     assert response.json()["connect_url"] == "/airisk/connect/"
     with pytest.raises(ConnectionRequired) as caught:
-        TokenKeeper(conf.deployment("second"), mia).check()
+        StoredToken(conf.deployment("second"), mia).check()
     assert caught.value.connect_url == "/airisk/connect/second/"
 
 

@@ -499,7 +499,7 @@ def test_wrong_clock_explains_a_past_expiry(airisk: SecondAIRisk) -> None:
     ends = (then + timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
     airisk.answers[TRADE] = lambda given: answer_json({"access_token": "eyJ", "expiration": ends})
     found, remedy = fault()
-    assert (found.startswith("token: AIRisk's answer names an end"), remedy.startswith(NETWORK)) == (True, True)
+    assert (found.startswith("token: AIRisk's answer has an expiry"), remedy.startswith(NETWORK)) == (True, True)
     airisk.date = format_datetime(then)
     status, said = check()
     assert (status, said.count("FAULT")) == (1, 2)

@@ -114,7 +114,7 @@ def _switch(name: str, value: Any = True) -> Callable[[World, Any], None]:
         (_switch("outage"), "authorization: AIRisk answered with status 503", SUPPORT),
         (
             _switch("state_missing"),
-            "authorization: AIRisk's redirect carries no state",
+            "authorization: AIRisk's redirect has no state",
             f"{SUPPORT} have the deployment",
         ),
         (_switch("malformed"), "token: AIRisk's answer is not the JSON", f"{NETWORK} if a proxy answers"),

@@ -918,8 +918,8 @@ def test_where_airisk_shows_a_page_a_person_is_asked_for_on_the_deployment_that_
     airisk.switches.login_page = True
     deployment = conf.deployment("second")
     with OAuthClient(deployment) as client, pytest.raises(ConnectionRequired) as caught:
-        client.run(obtain_silently(deployment, "user_42"))
-    assert (str(caught.value), caught.value.deployment) == ("AIRisk asks for a person, in a browser.", "second")
+        client.run(obtain_silently, deployment, "user_42")
+    assert (str(caught.value), caught.value.deployment) == ("AIRisk requires a sign-in in a browser.", "second")
     assert caught.value.__suppress_context__
 
 

@@ -259,9 +259,10 @@ def test_a_browser_at_localhost_is_sent_where_airisk_will_send_it_back_to(site: 
         ("de-CH", "Ihre AIRisk-Verbindung", "AIRisk-Demo"),
         ("es-MX", "Su conexión con AIRisk", "Demo AIRisk"),
         ("fr", "Votre connexion à AIRisk", "Démo AIRisk"),
-        ("it", "Your AIRisk connection", "AIRisk demo"),
         ("ja", "AIRisk との接続", "AIRisk デモ"),
         ("zh-CN", "您的 AIRisk 连接", "AIRisk 演示"),
+        # Klingon: a language that nobody will add.
+        ("tlh", "Your AIRisk connection", "AIRisk demo"),
     ],
 )
 def test_the_pages_are_in_the_language_that_a_browser_asks_for(

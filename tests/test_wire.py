@@ -557,7 +557,7 @@ def test_winding_down_leaves_a_stream_to_its_end(airisk: AIRisk, mia: User) -> N
 FORKED = """
 import asyncio, os, sys
 import requests
-from airisk_oauth.adapter import TimedAdapter
+from airisk_oauth.wire.adapter import TimedAdapter
 session = requests.Session()
 session.mount("http://", TimedAdapter())
 ask = lambda: session.get(sys.argv[1], timeout=10).text

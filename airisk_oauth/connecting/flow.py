@@ -19,7 +19,7 @@ from ..oauth.authorization import (
     authorization_url,
     read_callback,
 )
-from ..oauth.code_flow import _obtain_or_exchange, exchange, new_state
+from ..oauth.code_flow import exchange, new_state, obtain_or_exchange
 from ..oauth.deployment import Deployment
 from ..oauth.messages import Secret, TokenGrant
 from ..signals import token_disconnected, token_obtained
@@ -188,8 +188,8 @@ def _grant_for(deployment: Deployment, pending: PendingAuthorization, code: Secr
     userid = pending.userid or None
     with OAuthClient(deployment) as client:
         if deployment.code_from == "server":
-            return client.run(_obtain_or_exchange(deployment, code, userid=userid))
-        return client.run(exchange(deployment, code, userid=userid))
+            return client.run(obtain_or_exchange, deployment, code, userid=userid)
+        return client.run(exchange, deployment, code, userid=userid)
 
 
 def _check_identity(deployment: Deployment, user: Any, pending: PendingAuthorization) -> None:

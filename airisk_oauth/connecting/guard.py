@@ -8,7 +8,7 @@ from django.http.response import HttpResponseBase
 
 from .. import conf
 from ..exceptions import ConnectionRequired
-from ..tokens.renewal import TokenKeeper
+from ..tokens.stored import StoredToken
 
 
 def answer_unconnected(request: HttpRequest, deployment: str) -> HttpResponseBase | None:
@@ -16,7 +16,7 @@ def answer_unconnected(request: HttpRequest, deployment: str) -> HttpResponseBas
     if not request.user.is_authenticated and not is_script(request):
         return redirect_to_login(request.get_full_path())
     try:
-        TokenKeeper(conf.deployment(deployment), request.user).check()
+        StoredToken(conf.deployment(deployment), request.user).check()
     except ConnectionRequired as error:
         if error.connect_url is None:
             raise

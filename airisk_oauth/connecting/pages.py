@@ -10,7 +10,7 @@ from .. import conf
 from ..exceptions import ConnectionRequired
 from ..models import AIRiskToken
 from ..oauth.deployment import Deployment
-from ..tokens.renewal import TokenKeeper
+from ..tokens.stored import StoredToken
 from ..userids import userid_of
 from . import browsers, flow, hosts, impersonation
 from .problems import AtAnotherHost, SignedOut, problem_response
@@ -85,7 +85,7 @@ def connection_status(request: HttpRequest, deployment: Deployment, next_url: st
     connect_url, disconnect_url = (conf.page_url(name, deployment.alias, request) for name in ("connect", "disconnect"))
     urls = connect_url, disconnect_url, hosts.on_right_host(request, deployment, next_url)
     try:
-        token = TokenKeeper(deployment, user).check()
+        token = StoredToken(deployment, user).check()
     except ConnectionRequired:
         stored = AIRiskToken.objects.primary().owned_by(user.pk, deployment.alias).first()
         return ConnectionStatus(deployment, userid_of(deployment, user), stored, False, *urls)  # noqa: FBT003 - is_usable

@@ -7,19 +7,23 @@ Whatever tokens come here are thrown away.
 """
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 from urllib.parse import urljoin
 
 from ..exceptions import AIRiskError, AIRiskRefused
 from ..models import AIRiskIdentity
 from ..oauth.authorization import PageShown
+from ..oauth.calls import Send
 from ..oauth.code_flow import authorize, exchange, new_state
 from ..oauth.deployment import Deployment
-from ..oauth.messages import Calls
 from ..oauth.transport import OAuthClient
 from .faults import SITE, SUPPORT, Finding
+
+#: A flow that says what became of it.
+Flow = Callable[[Send], Coroutine[Any, Any, str]]
 
 STEP: Final = "codes"
 _TRADED: Final = "traded"
@@ -30,7 +34,7 @@ def findings(deployment: Deployment, userid: str | None) -> Iterator[Finding]:
     """Yield what codes for this user, or for the application, turn out to be good for."""
     whose = "the application" if userid is None else userid
     trials = _Trials(deployment, userid)
-    found = {name: trials.outcome(calls) for name, calls in trials.all()}
+    found = {name: trials.outcome(flow) for name, flow in trials.all()}
     traded = [name for name, outcome in found.items() if outcome == _TRADED]
     kept = [name for name, outcome in found.items() if outcome == _REFUSED]
     if unbound := [name for name in traded if name in trials.binding]:
@@ -90,30 +94,33 @@ class _Trials:
             return ""
         return '; CODE_FROM = "browser" is safe' + (" as far as that can tell" if self.other is None else "")
 
-    def all(self) -> Iterator[tuple[str, Calls[str]]]:
-        yield self.binding[0], self._trade(self.deployment, self.other or str(uuid.uuid4()))
+    def all(self) -> Iterator[tuple[str, Flow]]:
+        yield self.binding[0], partial(self._trade, self.deployment, self.other or str(uuid.uuid4()))
         if self.userid is not None:
-            yield self.binding[1], self._trade(self.deployment, None)
-        yield "a second time", self._trade(self.deployment, self.userid, again=True)
+            yield self.binding[1], partial(self._trade, self.deployment, None)
+        yield "a second time", partial(self._trade, self.deployment, self.userid, again=True)
         elsewhere = urljoin(self.deployment.redirect_uri, f"/{uuid.uuid4()}/")
-        yield "with another redirect URI", self._trade(replace(self.deployment, redirect_uri=elsewhere), self.userid)
+        yield (
+            "with another redirect URI",
+            partial(self._trade, replace(self.deployment, redirect_uri=elsewhere), self.userid),
+        )
 
-    def outcome(self, calls: Calls[str]) -> str:
+    def outcome(self, flow: Flow) -> str:
         """Return what became of a trial, or why that is not known."""
         try:
             with OAuthClient(self.deployment) as client:
-                return client.run(calls)
+                return client.run(flow)
         except AIRiskError as error:
             return f"{error}"
         except PageShown:
             return "AIRisk showed a page."
 
-    def _trade(self, with_what: Deployment, userid: str | None, *, again: bool = False) -> Calls[str]:
-        code = yield from authorize(self.deployment, state=new_state(), userid=self.userid)
+    async def _trade(self, with_what: Deployment, userid: str | None, send: Send, *, again: bool = False) -> str:
+        code = await authorize(send, self.deployment, state=new_state(), userid=self.userid)
         if again:
-            yield from exchange(with_what, code, userid=userid)
+            await exchange(send, with_what, code, userid=userid)
         try:
-            yield from exchange(with_what, code, userid=userid)
+            await exchange(send, with_what, code, userid=userid)
         except AIRiskRefused:
             return _REFUSED
         return _TRADED

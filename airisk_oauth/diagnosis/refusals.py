@@ -8,9 +8,10 @@ from urllib.parse import urljoin
 
 from ..exceptions import AIRiskError, AIRiskRefused
 from ..oauth.authorization import PageShown, authorization_url
+from ..oauth.calls import Send
 from ..oauth.code_flow import authorize, exchange, new_state, obtain_silently
 from ..oauth.deployment import Deployment
-from ..oauth.messages import Calls, OAuthRequest, OAuthResponse, Secret, TokenGrant
+from ..oauth.messages import OAuthRequest, OAuthResponse, Secret
 from ..oauth.transport import OAuthClient
 from .faults import ADMINISTRATOR, SITE, STAFF, Fault, is_airisks_own, refused
 
@@ -74,7 +75,7 @@ def token_refused(deployment: Deployment, userid: str | None, error: AIRiskRefus
     if not is_airisks_own(error):
         return refused(error, deployment.client_id)
     with OAuthClient(deployment) as client:
-        if userid is not None and _is_well(client, obtain_silently(deployment, None)):
+        if userid is not None and _can_obtain(client, deployment):
             said = f"AIRisk refuses a token for the userid {userid}, and gives one without. {error}."
             return Fault(said, _correct(deployment))
         # CLIENT_ID is known, because a code came for it.
@@ -95,11 +96,11 @@ def token_refused(deployment: Deployment, userid: str | None, error: AIRiskRefus
 def look_again(client: OAuthClient, deployment: Deployment, userid: str | None) -> OAuthResponse | None:
     """Return what the authorization endpoint answers, as it comes; ``None`` where that is nothing."""
 
-    def calls() -> Calls[OAuthResponse]:
-        return (yield OAuthRequest("GET", authorization_url(deployment, state=new_state(), userid=userid)))
+    async def flow(send: Send) -> OAuthResponse:
+        return await send(OAuthRequest("GET", authorization_url(deployment, state=new_state(), userid=userid)))
 
     try:
-        return client.run(calls())
+        return client.run(flow)
     except AIRiskError:
         return None
 
@@ -139,7 +140,7 @@ def _alike(error: AIRiskRefused, other: AIRiskError | None) -> bool:
 def _outcome(client: OAuthClient, deployment: Deployment, userid: str | None) -> AIRiskError | None:
     """Return how asking for a code fails; ``None``: a code came, or a page for a person."""
     try:
-        client.run(authorize(deployment, state=new_state(), userid=userid))
+        client.run(authorize, deployment, state=new_state(), userid=userid)
     except PageShown:
         return None
     except AIRiskError as error:
@@ -147,9 +148,10 @@ def _outcome(client: OAuthClient, deployment: Deployment, userid: str | None) ->
     return None
 
 
-def _is_well(client: OAuthClient, calls: Calls[TokenGrant]) -> bool:
+def _can_obtain(client: OAuthClient, deployment: Deployment) -> bool:
+    """Tell whether the application gets a token."""
     try:
-        client.run(calls)
+        client.run(obtain_silently, deployment, None)
     except AIRiskError:
         return False
     return True
@@ -171,7 +173,7 @@ def _is_known(client: OAuthClient, deployment: Deployment, userid: str | None) -
 def _made_up_code(client: OAuthClient, deployment: Deployment, userid: str | None) -> int:
     """Return the status of the refusal of a code that AIRisk never gave: 400 only if it names the code, else 0."""
     try:
-        client.run(exchange(deployment, Secret(secrets.token_urlsafe(32)), userid=userid))
+        client.run(exchange, deployment, Secret(secrets.token_urlsafe(32)), userid=userid)
     except AIRiskRefused as error:
         is_vague = error.status == 400 and "code" not in error.reason.lower()
         return 0 if is_vague or not is_airisks_own(error) else error.status

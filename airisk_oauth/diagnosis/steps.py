@@ -131,7 +131,7 @@ class _Examination:
         deployment, began = self.deployment, time.monotonic()
         with OAuthClient(deployment) as client:
             try:
-                self.code = client.run(authorize(deployment, state=new_state(), userid=self.userid))
+                self.code = client.run(authorize, deployment, state=new_state(), userid=self.userid)
             except PageShown:
                 if not deployment.silent_renewal:
                     self.is_over = True
@@ -178,11 +178,11 @@ class _Examination:
         deployment, began = self.deployment, time.monotonic()
         with OAuthClient(deployment) as client:
             try:
-                self.grant = client.run(exchange(deployment, self.code, userid=self.userid))
+                self.grant = client.run(exchange, deployment, self.code, userid=self.userid)
             except AIRiskRefused as error:
                 raise token_refused(deployment, self.userid, error) from None
             except AIRiskInvalidResponse as error:
-                if "names an end" in str(error) and not self.clock_is_right:
+                if "has an expiry" in str(error) and not self.clock_is_right:
                     raise Fault(str(error), f"{SERVER} first see that its clock is right.") from None
                 raise unusable(error, deployment, time.monotonic() - began) from None
             except AIRiskError as error:
