@@ -137,7 +137,7 @@ def _waits_for_its_turn(options: Mapping[str, Any]) -> bool:
 
 
 def _key_warnings() -> Iterator[CheckMessage]:
-    if not sealing.has_list():
+    if not sealing.has_own_keys():
         yield Warning(
             "Stored tokens are sealed with keys derived from SECRET_KEY: who reads that can read the tokens.",
             hint="Set AIRISK_OAUTH_ENCRYPTION_KEYS, and run reseal_airisk_tokens.",

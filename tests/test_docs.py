@@ -267,7 +267,7 @@ def test_while_the_key_is_changed_every_host_opens_what_any_host_seals(settings:
             settings.AIRISK_OAUTH_ENCRYPTION_KEYS = sealing_with
             sealed, _key_id = sealing.seal("token", owner)
             settings.AIRISK_OAUTH_ENCRYPTION_KEYS = opening_with
-            assert sealing.unseal(sealed, owner, derived_open=lambda: False) == "token"
+            assert sealing.unseal(sealed, owner, derived_keys_accepted=lambda: False) == "token"
 
 
 @pytest.mark.django_db
