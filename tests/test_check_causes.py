@@ -118,8 +118,8 @@ def test_userid_is_blamed_where_all_need_one(
     airisk.users, airisk.unknown_user = ("user_7",), unknown_user
     airisk.answers[AUTHORIZE] = lambda given: usual(given) if "userid" in given else problem(403, "Forbidden")
     found, remedy = fault(user="mia")
-    assert found.startswith("authorization: AIRisk refuses the userid user_42. AIRisk refused: ")
-    assert "(HTTP 400" in found
+    assert found.startswith("authorization: AIRisk refuses the userid user_42. Its answer: ")
+    assert "HTTP 400" in found
     assert remedy.startswith(f"{STAFF} Correct the user's AIRisk identity")
 
 
@@ -253,16 +253,18 @@ def test_userid_refused_with_the_code_is_blamed(airisk: SecondAIRisk, mia: User)
 def test_page_for_a_token_blames_no_option(airisk: SecondAIRisk, status: int) -> None:
     airisk.answers[TRADE] = lambda given: page(status=status)
     found, remedy = fault()
-    assert found.startswith(f"token: AIRisk refused (HTTP {status}). The answer gives no reason")
+    assert found.startswith(f"token: AIRisk refused: HTTP {status}. The answer gives no reason")
     assert remedy.startswith(f"{NETWORK} If a proxy answers")
 
 
 @pytest.mark.parametrize("status", [404, 405])
 def test_missing_endpoints_are_told_as_missing(airisk: SecondAIRisk, status: int) -> None:
     airisk.answers[TRADE] = lambda given: problem(status, "Not Found")
-    assert fault()[0].startswith(f"token: There is no token endpoint at {airisk.url}/api/oauth2/Token.")
+    assert fault()[0].startswith(f"token: There is no token endpoint at {airisk.url}/api/oauth2/Token: ")
     airisk.answers[AUTHORIZE] = lambda given: (status, {}, b"")
-    assert fault()[0].startswith(f"authorization: There is no authorization endpoint at {airisk.url}/api/oauth2.")
+    assert fault()[0].startswith(
+        f"authorization: There is no authorization endpoint at {airisk.url}/api/oauth2: HTTP {status}."
+    )
 
 
 # This site

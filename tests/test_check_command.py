@@ -46,7 +46,7 @@ def test_a_healthy_deployment_is_walked_to_the_end(airisk: World, mia: User) -> 
     give_token(mia)
     status, said = check()
     assert (status, steps_of(said)) == (0, STEPS)
-    assert "GET /api/Chat/ListAgents was answered with status 403; it is not documented which calls" in said
+    assert "GET /api/Chat/ListAgents was answered with status 403; AIRisk does not document which calls" in said
     status, said = check(user="mia")
     assert (status, steps_of(said)) == (0, [*STEPS[:2], "user", *STEPS[2:]])
     assert "the token expires in 60 minutes" in said
@@ -154,12 +154,12 @@ def test_each_fault_is_named_with_the_one_who_can_mend_it(
         ([{"status": 200}, {"body": requests.ConnectTimeout()}], "The authorization endpoint showed a page", SITE),
         (
             [{"status": 403, "body": "<p>", "content_type": "text/html"}],
-            "AIRisk refused (HTTP 403). The answer gives no reason",
+            "AIRisk refused: HTTP 403. The answer gives no reason",
             NETWORK,
         ),
         (
             [{"status": 401, "body": "<p>", "content_type": "text/html"}],
-            "AIRisk refused (HTTP 401). The answer gives no reason",
+            "AIRisk refused: HTTP 401. The answer gives no reason",
             NETWORK,
         ),
     ],
@@ -225,7 +225,7 @@ def test_a_page_is_well_where_a_person_is_expected(airisk: World, settings: Any)
     )
     assert "CODE_FROM" not in said
     set_option(settings, CODE_FROM="server")
-    assert 'CODE_FROM = "server" cannot help here: behind a page there is only the code from the browser' in check()[1]
+    assert 'CODE_FROM = "server" has no effect here: where a page is shown, only the browser gets a code' in check()[1]
 
 
 @pytest.mark.parametrize(("seconds", "way"), [(60, "ahead of"), (-60, "behind")])
@@ -332,7 +332,7 @@ def test_application_call_claims_nothing_unknown(other: SecondAIRisk, status: in
     _tell(other, AGENTS, problem(status))
     code, said = check()
     assert code == 0
-    assert f"with status {status}; it is not documented which calls the application's own token is for" in said
+    assert f"with status {status}; AIRisk does not document which calls the application's own token can make" in said
 
 
 @pytest.mark.parametrize(

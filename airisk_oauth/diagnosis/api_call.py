@@ -49,7 +49,7 @@ def _judge(answer: Look, userid: str | None) -> str:
         raise Fault(f"{result} and a page.", f"{NETWORK} Let this server through to AIRisk.")
     if userid is None:
         # It is a user's call; what the application may call is not documented.
-        return f"{result}; it is not documented which calls the application's own token is for"
+        return f"{result}; AIRisk does not document which calls the application's own token can make"
     if status == 401:
         raise Fault(f"{result}: AIRisk refuses the token that it has just issued.", f"{SUPPORT} Ask them why.")
     if status == 403:

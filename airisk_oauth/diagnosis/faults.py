@@ -61,10 +61,14 @@ def is_from_airisk(error: AIRiskRefused) -> bool:
 def described(error: AIRiskError) -> str:
     """Return an error as a sentence, with everything that AIRisk's support or a retry needs."""
     if isinstance(error, AIRiskRefused):
-        reason = f": {error.reason}" if error.reason else ""
-        trace = f", traceId {error.trace_id}" if error.trace_id else ""
-        return f"AIRisk refused{reason} (HTTP {error.status}{trace})."
+        return f"AIRisk refused: {answer_of(error)}."
     return f"{error}{requested_wait(error)}"
+
+
+def answer_of(error: AIRiskRefused) -> str:
+    """Return AIRisk's reason, the HTTP status and the trace id."""
+    details = f"HTTP {error.status}" + (f", traceId {error.trace_id}" if error.trace_id else "")
+    return f"{error.reason} ({details})" if error.reason else details
 
 
 def requested_wait(error: AIRiskError) -> str:

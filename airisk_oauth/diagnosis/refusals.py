@@ -13,7 +13,7 @@ from ..oauth.code_flow import authorize, exchange, new_state, obtain_silently
 from ..oauth.deployment import Deployment
 from ..oauth.messages import OAuthRequest, OAuthResponse, Secret
 from ..oauth.transport import OAuthClient
-from .faults import ADMINISTRATOR, FROM_IDENTITY, SITE, STAFF, Fault, described, is_from_airisk, refused
+from .faults import ADMINISTRATOR, FROM_IDENTITY, SITE, STAFF, Fault, answer_of, described, is_from_airisk, refused
 
 #: Statuses of an address without an endpoint.
 _NO_ENDPOINT: Final = (404, 405)
@@ -26,7 +26,7 @@ def authorization_refused(
 
     :param is_our_callback: whether ``REDIRECT_URI`` is this site's callback.
     """
-    answer = described(error)
+    answer = f"Its answer: {answer_of(error)}."
     with OAuthClient(deployment) as client:
         if userid is not None and _authorization_error(client, deployment, None) is None:
             return Fault(
@@ -35,7 +35,7 @@ def authorization_refused(
             )
         if error.status in _NO_ENDPOINT:
             return Fault(
-                f"There is no authorization endpoint at {deployment.authorize_url}. {answer}",
+                f"There is no authorization endpoint at {deployment.authorize_url}: {answer_of(error)}.",
                 f"{SITE} Correct BASE_URL or AUTHORIZE_PATH.",
             )
         option = _option_at_fault(client, deployment, userid, error) if is_from_airisk(error) else ""
@@ -70,10 +70,10 @@ def _not_registered(deployment: Deployment, answer: str, *, is_our_callback: boo
 
 def token_refused(deployment: Deployment, userid: str | None, error: AIRiskRefused) -> Fault:
     """Return the fault for a refusal by the token endpoint of a code that AIRisk has just issued."""
-    answer = described(error)
+    answer = f"Its answer: {answer_of(error)}."
     if error.status in _NO_ENDPOINT:
         return Fault(
-            f"There is no token endpoint at {deployment.token_url}. {answer}",
+            f"There is no token endpoint at {deployment.token_url}: {answer_of(error)}.",
             f"{SITE} Correct BASE_URL or TOKEN_PATH.",
         )
     if not is_from_airisk(error):
@@ -93,7 +93,7 @@ def token_refused(deployment: Deployment, userid: str | None, error: AIRiskRefus
         return Fault(f"AIRisk does not accept CLIENT_SECRET. {answer}", correct)
     if is_known is None:
         return Fault(
-            f"{answer} AIRisk documents this status for a client that it does not know.",
+            f"{described(error)} AIRisk documents this status for a client that it does not know.",
             f"{correct} {ADMINISTRATOR} If that is what it is, find out why this client is refused.",
         )
     return refused(error, deployment.client_id)

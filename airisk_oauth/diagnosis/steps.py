@@ -149,9 +149,9 @@ class _Steps:
         return "AIRisk issued a code at once"
 
     def _expected_page(self) -> str:
-        message = "AIRisk shows a page, as expected with SILENT_RENEWAL = False; testing the rest takes a browser"
+        message = "AIRisk shows a page, as expected with SILENT_RENEWAL = False; testing the rest requires a browser"
         if self.deployment.code_from == "server":
-            message += '. CODE_FROM = "server" cannot help here: behind a page there is only the code from the browser'
+            message += '. CODE_FROM = "server" has no effect here: where a page is shown, only the browser gets a code'
         return message
 
     def _page_fault(self, client: OAuthClient) -> Fault:
