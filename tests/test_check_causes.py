@@ -81,8 +81,8 @@ def test_unknown_userid_does_not_blame_the_client(
     refuse_by(airisk, shape)
     airisk.users, airisk.unknown_user = ("user_7",), unknown_user
     found, remedy = fault(user="mia")
-    assert found.startswith("authorization: AIRisk refuses the userid user_42, and answers without one. AIRisk refused")
-    assert remedy.startswith(f"{STAFF} correct the user's AIRisk identity")
+    assert found.startswith("authorization: AIRisk refuses the userid user_42, but not the same request")
+    assert remedy.startswith(f"{STAFF} Correct the user's AIRisk identity")
     assert ADMINISTRATOR in remedy
 
 
@@ -95,7 +95,7 @@ def test_unknown_client_is_blamed_on_client_id(
     airisk.client_id = "another"
     found, remedy = fault(**options)
     assert found.startswith("authorization: AIRisk does not know CLIENT_ID client-1.")
-    assert remedy.startswith(f"{SITE} set CLIENT_ID")
+    assert remedy.startswith(f"{SITE} Set CLIENT_ID")
 
 
 @in_each_shape
@@ -105,8 +105,8 @@ def test_unregistered_address_blames_redirect_uri(airisk: SecondAIRisk, shape: A
     airisk.refuses_all_alike, airisk.redirect_uris = all_alike, ("https://app.example.com/",)
     found, remedy = fault()
     assert found.startswith(f"authorization: AIRisk does not know REDIRECT_URI {CALLBACK}.")
-    assert remedy.startswith(f"{ADMINISTRATOR} if that is this site's address, add exactly this")
-    assert f"{SITE} if it is misspelt, correct it." in remedy
+    assert remedy.startswith(f"{ADMINISTRATOR} If that is this site's address, add exactly this")
+    assert f"{SITE} If it is misspelled, correct it." in remedy
 
 
 @pytest.mark.parametrize("unknown_user", [lambda: problem(400, "Bad Request"), lambda: answer_text("Invalid userid")])
@@ -118,8 +118,9 @@ def test_userid_is_blamed_where_all_need_one(
     airisk.users, airisk.unknown_user = ("user_7",), unknown_user
     airisk.answers[AUTHORIZE] = lambda given: usual(given) if "userid" in given else problem(403, "Forbidden")
     found, remedy = fault(user="mia")
-    assert found.startswith("authorization: AIRisk refuses the userid user_42. AIRisk refused with status 400")
-    assert remedy.startswith(f"{STAFF} correct the user's AIRisk identity")
+    assert found.startswith("authorization: AIRisk refuses the userid user_42. Its answer: ")
+    assert "HTTP 400" in found
+    assert remedy.startswith(f"{STAFF} Correct the user's AIRisk identity")
 
 
 @pytest.mark.parametrize("reason", ["Invalid client_id", "Invalid redirect_uri"])
@@ -134,7 +135,7 @@ def test_misspelt_redirect_uri_is_to_be_corrected(airisk: SecondAIRisk, settings
     status, said = check()
     assert (status, said.count("FAULT")) == (1, 2)
     assert f"FAULT callback: REDIRECT_URI {NOT_THIS_SITES} is not this deployment's callback" in said
-    assert f"{SITE} first correct REDIRECT_URI" in said
+    assert f"{SITE} First correct REDIRECT_URI" in said
     assert ADMINISTRATOR not in said
 
 
@@ -146,8 +147,8 @@ def test_two_possible_causes_are_told_as_two(airisk: SecondAIRisk, at_token_endp
     airisk.answers[AUTHORIZE] = lambda given: problem()
     airisk.answers[TRADE] = lambda given: at_token_endpoint
     found, remedy = fault()
-    assert "does not know CLIENT_ID client-1, or not REDIRECT_URI https://app" in found
-    assert remedy.startswith(f"{ADMINISTRATOR} compare both")
+    assert "does not know CLIENT_ID client-1, or does not know REDIRECT_URI https://app" in found
+    assert remedy.startswith(f"{ADMINISTRATOR} Compare both")
 
 
 def _refuse_us(given: dict[str, str]) -> Answer:
@@ -183,8 +184,8 @@ def _refuse_all_users(given: dict[str, str]) -> Answer:
 def test_other_refusals_blame_no_option(airisk: SecondAIRisk, mia: User, refuse: Any, options: dict[str, str]) -> None:
     airisk.answers[AUTHORIZE] = refuse
     found, remedy = fault(**options)
-    assert found.startswith("authorization: AIRisk refused with status")
-    assert remedy == f"{ADMINISTRATOR} look up why the APIUser client-1 is refused."
+    assert found.startswith("authorization: AIRisk refused")
+    assert remedy == f"{ADMINISTRATOR} Find out why the APIUser client-1 is refused."
 
 
 def test_refusal_only_of_this_client_is_its_own(airisk: SecondAIRisk) -> None:
@@ -216,15 +217,15 @@ def test_secret_where_codes_are_read_first(airisk: SecondAIRisk) -> None:
     airisk.client_secret = "another"
     airisk.answers[TRADE] = lambda given: _code_first(airisk, given)
     found, remedy = fault()
-    assert found.startswith("token: AIRisk refused with status 401: Unauthorized (traceId 00-")
-    assert found.endswith("), which AIRisk documents for a client that it does not know.")
-    assert (remedy.startswith(f"{SITE} set CLIENT_SECRET"), ADMINISTRATOR in remedy) == (True, True)
+    assert found.startswith("token: AIRisk refused: Unauthorized (HTTP 401, traceId 00-")
+    assert found.endswith("). AIRisk documents this status for a client that it does not know.")
+    assert (remedy.startswith(f"{SITE} Set CLIENT_SECRET"), ADMINISTRATOR in remedy) == (True, True)
 
 
 def test_client_where_codes_are_read_first(airisk: SecondAIRisk) -> None:
     airisk.client_id = "another"
     airisk.answers[TRADE] = lambda given: _code_first(airisk, given)
-    assert "AIRisk does not know CLIENT_ID client-1, or not REDIRECT_URI" in fault()[0]
+    assert "AIRisk does not know CLIENT_ID client-1, or does not know REDIRECT_URI" in fault()[0]
 
 
 def test_refused_code_does_not_blame_the_secret(airisk: SecondAIRisk) -> None:
@@ -234,34 +235,36 @@ def test_refused_code_does_not_blame_the_secret(airisk: SecondAIRisk) -> None:
 
     airisk.answers[TRADE] = trade
     found, remedy = fault()
-    assert found.startswith("token: AIRisk refused with status 401: Unauthorized")
-    assert remedy.startswith(f"{ADMINISTRATOR} look up why")
+    assert found.startswith("token: AIRisk refused: Unauthorized (HTTP 401")
+    assert remedy.startswith(f"{ADMINISTRATOR} Find out why")
     airisk.answers[TRADE] = lambda given: answer_text("Invalid Code")
-    assert fault()[1].startswith(f"{ADMINISTRATOR} look up why")
+    assert fault()[1].startswith(f"{ADMINISTRATOR} Find out why")
 
 
 def test_userid_refused_with_the_code_is_blamed(airisk: SecondAIRisk, mia: User) -> None:
     usual = airisk.trade
     airisk.answers[TRADE] = lambda given: problem() if "userid" in given else usual(given)
     found, remedy = fault(user="mia")
-    assert found.startswith("token: AIRisk refuses a token for the userid user_42, and gives one without.")
-    assert remedy.startswith(f"{STAFF} correct the user's AIRisk identity")
+    assert found.startswith("token: AIRisk refuses to issue a token for the userid user_42, but issues one without")
+    assert remedy.startswith(f"{STAFF} Correct the user's AIRisk identity")
 
 
 @pytest.mark.parametrize("status", [401, 403])
 def test_page_for_a_token_blames_no_option(airisk: SecondAIRisk, status: int) -> None:
     airisk.answers[TRADE] = lambda given: page(status=status)
     found, remedy = fault()
-    assert found.startswith(f"token: AIRisk refused with status {status}, without a reason")
-    assert remedy.startswith(f"{NETWORK} if a proxy answers")
+    assert found.startswith(f"token: AIRisk refused: HTTP {status}. The answer gives no reason")
+    assert remedy.startswith(f"{NETWORK} If a proxy answers")
 
 
 @pytest.mark.parametrize("status", [404, 405])
 def test_missing_endpoints_are_told_as_missing(airisk: SecondAIRisk, status: int) -> None:
     airisk.answers[TRADE] = lambda given: problem(status, "Not Found")
-    assert fault()[0].startswith(f"token: There is no token endpoint at {airisk.url}/api/oauth2/Token.")
+    assert fault()[0].startswith(f"token: There is no token endpoint at {airisk.url}/api/oauth2/Token: ")
     airisk.answers[AUTHORIZE] = lambda given: (status, {}, b"")
-    assert fault()[0].startswith(f"authorization: There is no authorization endpoint at {airisk.url}/api/oauth2.")
+    assert fault()[0].startswith(
+        f"authorization: There is no authorization endpoint at {airisk.url}/api/oauth2: HTTP {status}."
+    )
 
 
 # This site
@@ -283,7 +286,7 @@ def test_registered_wrong_callback_is_a_fault(
     set_default(settings, REDIRECT_URI=redirect_uri)
     found, remedy = fault()
     assert found == f"callback: REDIRECT_URI {redirect_uri} is not this deployment's {said}"
-    assert remedy.startswith(f"{SITE} set REDIRECT_URI to {CALLBACK}, and have the same registered")
+    assert remedy.startswith(f"{SITE} Set REDIRECT_URI to {CALLBACK}, and have the same address registered")
 
 
 @pytest.mark.parametrize(
@@ -322,14 +325,14 @@ def test_shared_session_cookie_joins_the_hosts(airisk: SecondAIRisk, settings: A
 def test_host_that_django_refuses_is_a_fault(airisk: SecondAIRisk, settings: Any) -> None:
     settings.ALLOWED_HOSTS = ["www.example.com"]
     found, remedy = fault()
-    assert found.startswith("callback: REDIRECT_URI leads to app.example.com, for which this site does not answer")
-    assert remedy == f"{SITE} correct REDIRECT_URI, or add app.example.com to ALLOWED_HOSTS."
+    assert found.startswith("callback: REDIRECT_URI leads to app.example.com, but this site does not answer there")
+    assert remedy == f"{SITE} Correct REDIRECT_URI, or add app.example.com to ALLOWED_HOSTS."
 
 
 @pytest.mark.urls(__name__)
 def test_site_without_our_pages_is_healthy(airisk: SecondAIRisk) -> None:
     status, said = check()
-    assert (status, "does not include airisk_oauth.urls: nobody can connect in a browser" in said) == (0, True)
+    assert (status, "does not include airisk_oauth.urls, so nobody can connect in a browser" in said) == (0, True)
 
 
 @pytest.mark.parametrize("options", [{}, {"user": "mia"}])
@@ -341,7 +344,7 @@ def test_missing_table_ends_the_examination(
         cursor.execute(f"ALTER TABLE {table} RENAME TO elsewhere")
     found, remedy = fault(**options)
     assert found == f"database: The database 'default' has no table {table}."
-    assert remedy == f"{SERVER} run manage.py migrate."
+    assert remedy == f"{SERVER} Run manage.py migrate."
     assert airisk.requests == []
 
 
@@ -350,8 +353,8 @@ def test_table_of_another_version_is_told(airisk: SecondAIRisk) -> None:
     with connection.cursor() as cursor:
         cursor.execute("ALTER TABLE airisk_oauth_airiskidentity RENAME COLUMN userid TO other")
     found, remedy = fault()
-    assert found.startswith("database: The table airisk_oauth_airiskidentity is not as this version needs it (")
-    assert remedy == f"{SERVER} run manage.py migrate."
+    assert found.startswith("database: The table airisk_oauth_airiskidentity does not match this version of the")
+    assert remedy == f"{SERVER} Run manage.py migrate."
 
 
 @contextmanager
@@ -372,7 +375,7 @@ def test_database_that_is_away_is_told(airisk: SecondAIRisk, mia: User) -> None:
     with failing(listing):
         found, remedy = fault()
     assert found == "database: The database 'default' cannot be read (OperationalError)."
-    assert remedy.startswith(f"{SERVER} see that it runs")
+    assert remedy.startswith(f"{SERVER} Make sure that it is running")
     with failing("auth_user"):
         status, said = check(user="mia")
     assert (status, said.startswith("The users cannot be read (OperationalError).")) == (1, True)
@@ -404,14 +407,14 @@ def held_up(airisk: SecondAIRisk, *call: str) -> Iterator[None]:
     [
         (
             ("GET", "/"),
-            "connection: {host} is slow: it took the connection, and did not answer within 1 s.",
+            "connection: {host} is slow: it accepted the connection, but did not answer within 1 s.",
             "TIMEOUT",
         ),
         (AUTHORIZE, "authorization: AIRisk is slow: it did not answer within 1 s.", "TIMEOUT"),
         (TRADE, "token: AIRisk is slow: it did not answer within 1 s.", "TIMEOUT"),
         (
             AGENTS,
-            "call: GET /api/Chat/ListAgents got no answer (within 1 s: AIRisk is slow, or API_TIMEOUT too short).",
+            "call: GET /api/Chat/ListAgents got no answer within 1 s: AIRisk is slow, or API_TIMEOUT is too short.",
             "",
         ),
     ],
@@ -433,7 +436,7 @@ def test_slow_is_not_told_as_unreachable(
         (socket.gaierror(socket.EAI_NONAME, "Name or service not known"), "There is no host airisk.test.", SITE),
         (
             socket.gaierror(socket.EAI_AGAIN, "Try \x1b[31magain"),
-            "The name of airisk.test could not be looked up (Try ?[31magain).",
+            "The name airisk.test could not be looked up (Try ?[31magain).",
             NETWORK,
         ),
     ],
@@ -475,7 +478,7 @@ def test_connection_that_is_closed_was_reached(settings: Any) -> None:
         thread.start()
         found, remedy = fault()
         thread.join()
-    assert found == f"connection: {place} took the connection, and closed it without an answer."
+    assert found == f"connection: {place} accepted the connection, but closed it without answering."
     assert remedy.startswith(SUPPORT)
 
 
@@ -486,7 +489,7 @@ def test_connection_that_is_closed_was_reached(settings: Any) -> None:
 def test_date_that_is_none_is_no_error(airisk: SecondAIRisk, date: str) -> None:
     airisk.date = date or " "
     status, said = check()
-    assert (status, "AIRisk does not tell its time" in said) == (0, True)
+    assert (status, "no valid date" in said) == (0, True)
 
 
 def test_date_without_a_zone_is_utc(airisk: SecondAIRisk) -> None:
@@ -503,7 +506,7 @@ def test_wrong_clock_explains_a_past_expiry(airisk: SecondAIRisk) -> None:
     airisk.date = format_datetime(then)
     status, said = check()
     assert (status, said.count("FAULT")) == (1, 2)
-    assert f"{SERVER} first see that its clock is right." in said
+    assert f"{SERVER} First make sure that this server's clock is right." in said
 
 
 @pytest.mark.parametrize(
@@ -511,18 +514,21 @@ def test_wrong_clock_explains_a_past_expiry(airisk: SecondAIRisk) -> None:
     [
         (
             "https://app.example.com/airisk/\x1b[31m?code=code-canary",
-            "redirects to 'https://app.example.com/airisk/?[31m', and",
+            "redirects to 'https://app.example.com/airisk/?[31m', but",
         ),
         (
             "https://app.example.com/airisk/callback",
-            "redirects to 'https://app.example.com/airisk/callback', and REDIRECT",
+            "redirects to 'https://app.example.com/airisk/callback', but REDIRECT",
         ),
-        ("https://app.example.com/\xe9\x9b", "redirects to 'https://app.example.com/??', and REDIRECT_URI is"),
-        ("https://app.example.com/" + "x" * 300, "x...', and REDIRECT_URI is"),
-        ("https://login\x1b]0;x\x07.example/?code=code-canary", "A redirect to https://login?]0;x?.example/ came"),
-        ("/Account/Login?code=code-canary", "A redirect to {url}/Account/Login came"),
-        ("https://[?code=code-canary", "A redirect to https://[ came"),
-        ("", "A page came where AIRisk redirects at once."),
+        ("https://app.example.com/\xe9\x9b", "redirects to 'https://app.example.com/??', but REDIRECT_URI is"),
+        ("https://app.example.com/" + "x" * 300, "x...', but REDIRECT_URI is"),
+        (
+            "https://login\x1b]0;x\x07.example/?code=code-canary",
+            "endpoint redirects to https://login?]0;x?.example/ instead",
+        ),
+        ("/Account/Login?code=code-canary", "endpoint redirects to {url}/Account/Login instead"),
+        ("https://[?code=code-canary", "endpoint redirects to https://[ instead"),
+        ("", "endpoint showed a page instead of redirecting at once."),
     ],
 )
 def test_addresses_are_shown_as_plain_text(airisk: SecondAIRisk, location: str, said: str) -> None:
@@ -534,31 +540,32 @@ def test_addresses_are_shown_as_plain_text(airisk: SecondAIRisk, location: str, 
 
 def test_name_of_a_user_commands_no_terminal(airisk: SecondAIRisk) -> None:
     User.objects.create_user("a\x1b[31m\nb")
-    assert "This site knows no AIRisk user for a?[31m?b" in fault(user="a\x1b[31m\nb")[0]
+    assert "This site has no AIRisk userid for a?[31m?b" in fault(user="a\x1b[31m\nb")[0]
 
 
 # What a code is good for
 
 
 UNBOUND = (
-    "A code for user_42 was traded with a made-up userid and without a userid: userids are not compared, and a code"
+    "A code for user_42 was exchanged with a made-up userid and without a userid: AIRisk does not compare userids, and "
+    "the token may belong to the user that the authorization URL named."
 )
 
 
 def test_codes_that_carry_users_need_code_from(airisk: SecondAIRisk, mia: User) -> None:
     airisk.codes_carry_user = True
     found, remedy = fault(user="mia")
-    assert found.startswith(f"codes: {UNBOUND} may carry its user. Whoever edits userid=")
-    assert remedy == f'{SITE} set CODE_FROM to "server".'
+    assert found.startswith(f"codes: {UNBOUND} Whoever edits userid=")
+    assert remedy == f'{SITE} Set CODE_FROM to "server".'
 
 
 def test_application_shows_codes_carry_users(airisk: SecondAIRisk) -> None:
     airisk.codes_carry_user = True
     found, remedy = fault()
     assert found.startswith(
-        "codes: A code for the application was traded with a made-up userid: userids are not compared"
+        "codes: A code for the application was exchanged with a made-up userid: AIRisk does not compare userids"
     )
-    assert remedy.endswith('set CODE_FROM to "server".')
+    assert remedy.endswith('Set CODE_FROM to "server".')
 
 
 def test_other_users_id_proves_more_than_made_up(airisk: SecondAIRisk, mia: User) -> None:
@@ -566,10 +573,10 @@ def test_other_users_id_proves_more_than_made_up(airisk: SecondAIRisk, mia: User
     airisk.codes_carry_user = airisk.asks_for_known_userid = True
     status, said = check(user="mia")
     assert (status, "refused with a made-up userid, without a userid, a second time" in said) == (0, True)
-    assert 'CODE_FROM = "browser" is safe as far as that can tell\n' in said
+    assert 'CODE_FROM = "browser" is safe as far as this test can tell\n' in said
     ben = User.objects.create_user("ben")
     AIRiskIdentity.objects.create(user=ben, userid="user_7")
-    assert fault(user="mia")[0].startswith("codes: A code for user_42 was traded with another userid: userids")
+    assert fault(user="mia")[0].startswith("codes: A code for user_42 was exchanged with another userid: AIRisk does")
 
 
 def test_code_from_server_tolerates_loose_codes(airisk: SecondAIRisk, settings: Any, mia: User) -> None:
@@ -577,8 +584,8 @@ def test_code_from_server_tolerates_loose_codes(airisk: SecondAIRisk, settings: 
     airisk.codes_carry_user = airisk.codes_reusable = airisk.any_redirect_uri = True
     status, said = check(user="mia")
     assert status == 0
-    assert f'{UNBOUND} may carry its user. CODE_FROM = "server" is what this site needs, and has.' in said
-    assert said.count('This site trades no code that came through a browser: CODE_FROM = "server".') == 2
+    assert f'{UNBOUND} This site needs CODE_FROM = "server", and has it.' in said
+    assert said.count('With CODE_FROM = "server" this site exchanges no code that came through a browser.') == 2
 
 
 @pytest.mark.parametrize(
@@ -592,8 +599,8 @@ def test_loose_codes_are_told(
     setattr(airisk, switch, True)
     found, remedy = fault(**options)
     assert found == f"codes: A code for {whose} {said}"
-    assert remedy.startswith(f"{SUPPORT} have codes work once")
-    assert remedy.endswith(f'{SITE} until then, set CODE_FROM to "server".')
+    assert remedy.startswith(f"{SUPPORT} Ask them to let each code work only once")
+    assert remedy.endswith(f'{SITE} Until then, set CODE_FROM to "server".')
 
 
 def test_bound_codes_are_told_with_what_follows(airisk: SecondAIRisk, settings: Any, mia: User) -> None:
@@ -601,9 +608,28 @@ def test_bound_codes_are_told_with_what_follows(airisk: SecondAIRisk, settings: 
     ways = "with another userid, without a userid, a second time and with another redirect URI"
     assert f'a code for user_42 is refused {ways}; CODE_FROM = "browser" is safe\n' in check(user="mia")[1]
     ways = "with another userid, a second time and with another redirect URI"
-    assert f"a code for the application is refused {ways}; for a user's codes, run this with --user\n" in check()[1]
+    assert f"a code for the application is refused {ways}; to test the codes of a user, add --user NAME\n" in check()[1]
     set_default(settings, CODE_FROM="server")
     assert "and with another redirect URI\n" in check(user="mia")[1]
+
+
+@pytest.mark.parametrize(
+    ("call", "header", "wait"),
+    [
+        (AUTHORIZE, "30", "30 s"),
+        (TRADE, "3600", "60 s"),
+        (AGENTS, "30", "30 s"),
+        (AGENTS, "soon", ""),
+    ],
+)
+def test_requested_wait_is_reported(
+    airisk: SecondAIRisk, mia: User, call: tuple[str, str], header: str, wait: str
+) -> None:
+    airisk.answers[call] = lambda given: (503, {"Retry-After": header}, b"")
+    found, remedy = fault(user="mia")
+    asks = f" AIRisk asks clients to wait at least {wait} (Retry-After)." if wait else ""
+    assert found.endswith(f"answered with status 503.{asks}")
+    assert remedy == f"{SUPPORT} Ask them why, or try again later."
 
 
 @pytest.mark.parametrize("answer", [(500, {}, b""), page()])
@@ -612,7 +638,7 @@ def test_trial_that_fails_establishes_nothing(airisk: SecondAIRisk, mia: User, a
     airisk.answers[TRADE] = lambda given: usual(given) if given.get("userid") == "user_42" else answer
     status, said = check(user="mia")
     assert status == 0
-    assert "whether a code for user_42 is refused without a userid is not known: AIRisk" in said
+    assert "it is not known whether a code for user_42 is refused without a userid: AIRisk" in said
     assert "a code for user_42 is refused a second time and with another redirect URI\n" in said
     assert "is safe" not in said
 
@@ -626,7 +652,7 @@ def test_page_during_a_trial_establishes_nothing(airisk: SecondAIRisk) -> None:
 
     airisk.answers[AUTHORIZE] = authorize
     status, said = check()
-    assert (status, said.count("is not known: AIRisk showed a page.")) == (0, 3)
+    assert (status, said.count(": AIRisk showed a page.")) == (0, 3)
 
 
 def test_trials_leave_no_token_behind(airisk: SecondAIRisk, mia: User) -> None:
