@@ -3,9 +3,7 @@
 Every process of a site loads this module when it starts; what only an action needs is imported by the action.
 """
 
-from collections.abc import Iterator
 from datetime import timedelta
-from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final
 
 from django import forms
@@ -13,7 +11,7 @@ from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.utils import quote
 from django.contrib.auth import get_user_model
-from django.core.exceptions import ImproperlyConfigured, PermissionDenied
+from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
@@ -21,7 +19,7 @@ from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.timesince import timesince, timeuntil
-from django.utils.translation import gettext, gettext_noop, ngettext
+from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_POST
 
@@ -37,8 +35,6 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from django.db.models import QuerySet
-
-    from .tokens.report import Report
 
     _IdentityAdmin = admin.ModelAdmin[AIRiskIdentity]
     _TokenAdmin = admin.ModelAdmin[AIRiskToken]
@@ -189,6 +185,8 @@ class AIRiskTokenAdmin(_SearchedByUser, _TokenAdmin):
 
     @admin.action(description=_("Renew now"), permissions=["renew"])
     def renew_now(self, request: HttpRequest, queryset: "QuerySet[AIRiskToken]") -> HttpResponse | None:
+        from . import refresh
+
         number = queryset.count()
         if number > RENEW_AT_MOST:
             text = _("Choose %d tokens at the most; for more there is the command refresh_airisk_tokens.")
@@ -201,29 +199,12 @@ class AIRiskTokenAdmin(_SearchedByUser, _TokenAdmin):
         # A token that was renewed may leave the list that it was chosen from.
         chosen = AIRiskToken.objects.primary().filter(pk__in=list(queryset.values_list("pk", flat=True)))
         began = timezone.now()
-        self._report(request, self._renew(chosen.order_by("deployment", "pk")))
+        for words, level in refresh.renew_chosen(chosen).messages():
+            self.message_user(request, words, level)
         for token in chosen.defer("sealed"):
             done = token.renewed_at >= began
             self.log_change(request, token, gettext("Renewed by hand.") if done else gettext("Tried to renew by hand."))
         return None
-
-    def _renew(self, tokens: "QuerySet[AIRiskToken]") -> "Report":
-        from .tokens import sweep
-        from .tokens.report import Report
-
-        report = Report()
-        for alias, group in groupby(tokens.values_list("deployment", "pk"), key=lambda row: row[0]):
-            pks = [pk for _alias, pk in group]
-            try:
-                deployment = conf.deployment(alias)
-            except ImproperlyConfigured as error:
-                report.skip(str(error).rstrip("."), len(pks))
-                continue
-            if not deployment.silent_renewal:
-                report.skip(gettext_noop("a person has to connect"), len(pks))
-                continue
-            report.add(sweep.Sweep(deployment, within=None, pks=pks).run())
-        return report
 
     @admin.action(description=_("Disconnect"), permissions=["delete"])
     def delete_selected(self, request: HttpRequest, queryset: "QuerySet[AIRiskToken]") -> HttpResponse | None:
@@ -301,10 +282,6 @@ class AIRiskTokenAdmin(_SearchedByUser, _TokenAdmin):
             self.message_user(request, text, messages.SUCCESS if done else messages.INFO)
         return redirect(back)
 
-    def _report(self, request: HttpRequest, report: "Report") -> None:
-        for words, level in _sentences(report):
-            self.message_user(request, words, level)
-
 
 def _from_now(moment: "datetime") -> str:
     """Return a moment as people say it, to be read at a glance; the exact one stands on the token's page."""
@@ -314,30 +291,3 @@ def _from_now(moment: "datetime") -> str:
     if moment > now:
         return _("in %(time)s") % {"time": timeuntil(moment, depth=1)}
     return _("%(time)s ago") % {"time": timesince(moment, depth=1)}
-
-
-def _sentences(report: "Report") -> Iterator[tuple[str, int]]:
-    from .tokens.report import REFUSED, RENEWED, UNAVAILABLE
-
-    counts = report.counts
-    if number := counts[RENEWED]:
-        yield ngettext("%d token was renewed.", "%d tokens were renewed.", number) % number, messages.SUCCESS
-    if number := counts[REFUSED]:
-        text = ngettext(
-            "%d token was refused: its user has to reconnect.",
-            "%d tokens were refused: their users have to reconnect.",
-            number,
-        )
-        yield text % number, messages.ERROR
-    if number := counts[UNAVAILABLE]:
-        text = ngettext(
-            "%d token was not renewed: AIRisk was not available.",
-            "%d tokens were not renewed: AIRisk was not available.",
-            number,
-        )
-        yield text % number, messages.ERROR
-    for reason, number in report.reasons.items():
-        text = ngettext(
-            "%(number)d token was skipped: %(reason)s.", "%(number)d tokens were skipped: %(reason)s.", number
-        )
-        yield text % {"number": number, "reason": gettext(reason)}, messages.WARNING

@@ -364,11 +364,12 @@ hooks = sentry_sdk.get_client().options
 kept = {name: hooks[name] for name in ("before_breadcrumb", "before_send", "before_send_transaction")}
 sentry_sdk.init(dsn="http://key@localhost/1", transport=Printing, traces_sample_rate=1.0, **kept)
 application = get_wsgi_application()
-from airisk_oauth import conf, flow
-from airisk_oauth.transport import OAuthClient
+from airisk_oauth import conf
+from airisk_oauth.oauth.code_flow import obtain_silently
+from airisk_oauth.oauth.transport import OAuthClient
 
 with sentry_sdk.start_transaction(name="a renewal"), OAuthClient(conf.deployment()) as client:
-    client.run(flow.obtain_silently(conf.deployment(), "user_42"))
+    client.run(obtain_silently(conf.deployment(), "user_42"))
 sentry_sdk.capture_message("What came before?")
 settings.AIRISK_OAUTH = None
 crash = application(RequestFactory().get("/airisk/callback/?code=x&state=y").environ, lambda *answer: None)
@@ -406,5 +407,5 @@ def test_a_field_that_a_site_puts_on_every_record_is_in_nobodys_way(
         logging.setLogRecordFactory(make)
     [record] = [record for record in caplog.records if record.name == "airisk_oauth.renewal"]
     assert (vars(record)["event"], vars(record)["user_id"]) == ("token.renewed", mia.pk)
-    assert record.funcName == "_tell"
+    assert record.funcName == "announce"
     assert record.getMessage() == f"AIRisk token {token.pk} of deployment default was renewed"

@@ -22,6 +22,7 @@ from django.utils import timezone
 from airisk_oauth.management.commands import refresh_airisk_tokens
 from airisk_oauth.models import AIRiskIdentity, AIRiskToken
 from airisk_oauth.sandbox.world import World
+from airisk_oauth.tokens import report
 from airisk_oauth.userids import FromIdentity
 from tests.support.clock import set_clock, wait_until
 from tests.support.commands import COUNTED, refresh, refresh_json
@@ -261,11 +262,11 @@ def test_who_needs_a_person_is_named_once(
 
 
 def test_not_more_are_named_than_anybody_reads(airisk: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(refresh_airisk_tokens, "NAMED", 2)
+    monkeypatch.setattr(report, "NAMED", 2)
     connected_users(5)
     AIRiskIdentity.objects.all().delete()
     status, told = refresh_as_cron()
-    assert (status, told.count("of user"), "and 3 more, which the log names" in told) == (1, 2, True)
+    assert (status, told.count("of user"), "and 3 more, which are in the log" in told) == (1, 2, True)
 
 
 def test_a_site_that_is_refused_is_told_each_time(airisk: World, settings: Any, mia: User) -> None:
@@ -323,11 +324,11 @@ def test_progress_is_a_bar_on_a_terminal_lines_elsewhere_and_nothing_beside_json
     status, out = refresh(limit=2, json=as_json)
     assert status == 0
     assert ("2/2" in stderr.getvalue()) == (is_terminal and not as_json)
-    lines = [line for line in out.splitlines() if "looked at" in line]
+    lines = [line for line in out.splitlines() if "tokens done" in line]
     if is_terminal or as_json:
         assert not lines
     else:
-        assert lines == ["1 of 2 tokens looked at.", "2 of 2 tokens looked at."]
+        assert lines == ["1 of 2 tokens done.", "2 of 2 tokens done."]
     if as_json:
         assert stderr.getvalue() == ""
         assert len(out.splitlines()) == 1
@@ -336,7 +337,7 @@ def test_progress_is_a_bar_on_a_terminal_lines_elsewhere_and_nothing_beside_json
 
 def test_lines_are_few(airisk: World) -> None:
     connected_users(2)
-    assert "looked at" not in refresh()[1]
+    assert "tokens done" not in refresh()[1]
 
 
 # As a process
@@ -349,7 +350,7 @@ def test_lines_are_few(airisk: World) -> None:
         ([], None, 0, ""),
         (["--json", "--user=mia"], None, 0, ""),
         ([], "refuse", 1, "Not all tokens were renewed."),
-        (["--within=soon"], None, 2, "'soon' is no time"),
+        (["--within=soon"], None, 2, "'soon' is not a duration"),
         (["--user=nobody"], None, 2, "There is no user 'nobody'."),
         (["--deployment=third"], None, 2, "Nothing could be tried"),
         (["--every"], None, 2, "unrecognized arguments"),

@@ -5,17 +5,13 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from itertools import count
 from typing import Any
-from urllib.parse import urlencode
 from uuid import uuid4
 
 import pytest
-import responses
 from django.contrib.auth.models import Group, User
 from django.db import InterfaceError, OperationalError, connection, transaction
 from django.test.utils import CaptureQueriesContext
@@ -26,6 +22,7 @@ from airisk_oauth.models import AIRiskIdentity, AIRiskToken
 from airisk_oauth.oauth.messages import Secret, TokenGrant
 from airisk_oauth.sandbox.world import World
 from airisk_oauth.tokens import sweep
+from airisk_oauth.tokens.client_check import CHECK_AFTER, SAMPLE
 from airisk_oauth.tokens.outcomes import store
 from airisk_oauth.tokens.report import (
     AIRISK_DOWN,
@@ -41,30 +38,21 @@ from airisk_oauth.tokens.report import (
     Report,
     Trouble,
 )
-from airisk_oauth.tokens.sweep import Sweep
+from airisk_oauth.tokens.selection import Selection
+from airisk_oauth.tokens.tally import GIVE_UP_AFTER
 from tests.support.browsing import at_each_request
 from tests.support.clock import set_clock, wait_until
 from tests.support.database import committing, database_away, on_postgresql_only
 from tests.support.options import set_option, trouble
 from tests.support.people import connected_users, give_token, renewed_of, token_requests
 from tests.support.signals import renewals_sent
+from tests.support.sweeps import answering, counted, failing_at, just_before, refusing, run, swept
 from tests.support.threads import attempt, in_threads
-from tests.support.wire import BASE_URL
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("save_soon")]
 ROWS_CAN_BE_LOCKED = connection.features.has_select_for_update_skip_locked
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 OLD = datetime(2026, 1, 1, tzinfo=UTC)
-
-
-def run(alias: str = "default", **options: Any) -> dict[str, int]:
-    """Sweep, and return what was counted, noughts left out."""
-    return counted(Sweep(conf.deployment(alias), **options).run())
-
-
-def counted(report: Report) -> dict[str, int]:
-    assert report.counts["skipped"] == report.reasons.total()
-    return dict(+report.counts)
 
 
 # Which tokens
@@ -108,9 +96,8 @@ def test_what_is_idle_cooling_or_endless_is_left_alone_but_not_with_all(
     if is_empty:
         AIRiskToken.objects.filter(pk=token.pk).update(sealed="")
     for within, expected in ((timedelta(minutes=10), by_within), (None, by_all and not by_within)):
-        this = Sweep(conf.deployment(), within=within)
-        assert this.total() == expected
-        assert counted(this.run()) == ({"renewed": 1} if expected else {})
+        assert Selection(conf.deployment(), within=within).total() == expected
+        assert run(within=within) == ({"renewed": 1} if expected else {})
         if expected and within:
             break
     assert len(token_requests(airisk)) == (by_within or by_all)
@@ -147,7 +134,7 @@ def test_every_token_is_renewed_once_however_short_a_life_it_gets(
     airisk.switches.token_life = 60
     tokens = connected_users(12, ends_in=-60) + connected_users(3, ends_in=-30)
     seen: list[str] = []
-    report = Sweep(conf.deployment(), within=within, workers=workers).run(seen.append)
+    report = swept(within=within, workers=workers, progress=seen.append)
     assert counted(report) == {"renewed": 15}
     assert report.is_clean
     assert seen == ["renewed"] * 15
@@ -174,7 +161,7 @@ def test_a_failure_is_counted_and_noted_and_the_token_kept(
     tokens = connected_users(2)
     trouble(airisk, settings, what)
     seen: list[str] = []
-    report = Sweep(conf.deployment()).run(seen.append)
+    report = swept(progress=seen.append)
     assert counted(report) == {word: 2}
     assert seen == [word] * 2
     assert not report.is_clean
@@ -224,7 +211,7 @@ def test_a_token_that_must_not_be_renewed_is_skipped_with_the_reason(
     change(tokens[1])
     sealed = AIRiskToken.objects.values_list("sealed", "lease").get(user=tokens[1].user_id)
     seen: list[str] = []
-    report = Sweep(conf.deployment(), within=within).run(seen.append)
+    report = swept(within=within, progress=seen.append)
     assert counted(report) == Counter(seen) == {"renewed": 2, "skipped": 1}
     assert report.reasons == {reason: 1}
     assert report.is_clean == is_clean
@@ -232,7 +219,7 @@ def test_a_token_that_must_not_be_renewed_is_skipped_with_the_reason(
     assert AIRiskToken.objects.values_list("sealed", "lease").get(user=tokens[1].user_id) == sealed
     assert len(token_requests(airisk)) == 2
     # It is told once; and when it is put right, nothing stands in the way.
-    again = Sweep(conf.deployment(), within=timedelta(minutes=10)).run()
+    again = swept(within=timedelta(minutes=10))
     assert (again.reasons, again.is_clean, again.needs_person) == ({reason: 1}, True, [])
     AIRiskToken.objects.filter(pk=tokens[1].pk).update(sealed=tokens[1].sealed, lease_until=None, origin="")
     AIRiskIdentity.objects.update_or_create(user=tokens[1].user, defaults={"userid": tokens[1].userid})
@@ -255,7 +242,7 @@ def test_a_userid_that_fails_for_one_keeps_nobody_elses_token_from_being_renewed
     set_option(settings, USERID="tests.support.resolvers.by_name")
     tokens = connected_users(12)
     User.objects.filter(username=tokens[2].userid).update(last_name=fault)
-    report = Sweep(conf.deployment(), workers=2).run()
+    report = swept(workers=2)
     assert counted(report) == {"renewed": 11, "skipped": 1}
     assert report.reasons == {UNRESOLVED: 1}
     assert not report.is_clean
@@ -318,21 +305,6 @@ def test_a_database_that_stays_away_ends_the_sweep_and_no_token(airisk: World, m
     assert renewed_of(tokens) == [False] * 6
 
 
-@contextmanager
-def just_before(what: str, tokens: list[AIRiskToken], **values: Any) -> Iterator[None]:
-    """Change these rows, once, just before the first statement that has this in it, as another process might."""
-    waiting = [values]
-
-    def execute_later(execute: Any, sql: str, *args: Any) -> Any:
-        if waiting and what in sql:
-            AIRiskToken.objects.filter(userid__in=[token.userid for token in tokens]).update(**waiting.pop())
-        return execute(sql, *args)
-
-    with connection.execute_wrapper(execute_later):
-        yield
-    assert not waiting
-
-
 def test_a_token_that_somebody_renews_before_it_is_claimed_is_left_to_them(airisk: World) -> None:
     tokens = connected_users(3)
     with just_before(
@@ -340,7 +312,7 @@ def test_a_token_that_somebody_renews_before_it_is_claimed_is_left_to_them(airis
         tokens[1:2],
         renewed_at=timezone.now() + timedelta(seconds=8),
     ):
-        report = Sweep(conf.deployment()).run()
+        report = swept()
     assert counted(report) == {"renewed": 2, "skipped": 1}
     assert report.is_clean
     assert renewed_of(tokens) == [True, False, True]
@@ -354,7 +326,7 @@ def test_one_that_lost_its_lease_is_not_saved_and_the_others_of_its_batch_are(
     tokens = connected_users(4)
     airisk.switches.outage = fails
     with just_before('SET "failed_at"' if fails else 'SET "sealed"', tokens[1:2], lease=None), renewals_sent() as told:
-        report = Sweep(conf.deployment()).run()
+        report = swept()
     assert counted(report) == {word: 3, "skipped": 1}
     assert report.reasons == {RENEWED_ELSEWHERE: 1}
     assert len(told) == 3
@@ -370,7 +342,7 @@ def test_what_a_person_brings_meanwhile_is_not_overwritten(airisk: World) -> Non
         # The second one is under way by now, and holds a lease.
         store(tokens[1].user_id, "default", tokens[1].userid, TokenGrant(Secret("fresh"), None))
 
-    report = Sweep(conf.deployment(), workers=1).run(reconnect)
+    report = swept(workers=1, progress=reconnect)
     assert report.reasons == {RENEWED_ELSEWHERE: 1}
     assert AIRiskToken.objects.get(user=tokens[1].user_id).access_token == "fresh"
 
@@ -379,7 +351,7 @@ def test_what_a_person_brings_meanwhile_is_not_overwritten(airisk: World) -> Non
 def test_two_sweeps_at_once_never_renew_a_token_twice(airisk: World) -> None:
     tokens = connected_users(40)
     airisk.switches.latency = 0.01
-    reports = in_threads(2, lambda: Sweep(conf.deployment(), workers=4).run())
+    reports = in_threads(2, lambda: swept(workers=4))
     asked = Counter(seen.values["userid"] for seen in token_requests(airisk))
     assert asked == {token.userid: 1 for token in tokens}
     assert sum(report.counts["renewed"] for report in reports if isinstance(report, Report)) == 40
@@ -395,7 +367,7 @@ def test_two_sweeps_at_once_never_renew_a_token_twice(airisk: World) -> None:
 def test_a_deployment_that_is_down_is_left_alone_after_five_failures(airisk: World, workers: int) -> None:
     connected_users(40)
     airisk.switches.outage = True
-    report = Sweep(conf.deployment(), workers=workers).run()
+    report = swept(workers=workers)
     tried = report.counts["unavailable"]
     assert 5 <= tried == len(airisk.journal) <= 5 + (sweep.PAGE + sweep.RESERVE) * workers
     assert counted(report) == {"unavailable": tried, "skipped": 40 - tried}
@@ -407,7 +379,7 @@ def test_a_deployment_that_is_down_is_left_alone_after_five_failures(airisk: Wor
 def test_one_that_does_not_accept_the_site_is_left_alone_and_its_tokens_with_it(airisk: World, settings: Any) -> None:
     connected_users(40)
     trouble(airisk, settings, "unknown client")
-    report = Sweep(conf.deployment(), workers=1).run()
+    report = swept(workers=1)
     tried = report.counts["refused"]
     # Once for the application, whose token depends on no user.
     assert 10 <= tried == len(airisk.journal) - 1 <= 10 + 2 * (sweep.PAGE + sweep.RESERVE)
@@ -426,24 +398,6 @@ def test_users_whom_airisk_does_not_know_keep_nobody_else_from_a_renewal(airisk:
     assert run(workers=1) == {"refused": 8, "renewed": 4}
 
 
-@contextmanager
-def failing_at(fails: Callable[[int], bool], pause: float = 0) -> Iterator[None]:
-    """Let AIRisk be down for those authorizations, numbered from 0; the others take a moment."""
-    numbers = count()
-
-    def authorize(request: Any) -> tuple[int, dict[str, str], str]:
-        if fails(next(numbers)):
-            return 503, {}, ""
-        time.sleep(pause)
-        query = urlencode({"code": "code", "state": request.params["state"]})
-        return 302, {"Location": f"https://app.example.com/airisk/callback/?{query}"}, ""
-
-    with responses.RequestsMock() as wire:
-        wire.add_callback(responses.GET, f"{BASE_URL}/api/oauth2", authorize)
-        wire.post(f"{BASE_URL}/api/oauth2/Token", json={"access_token": "renewed"})
-        yield
-
-
 def test_one_that_answers_in_between_is_not_given_up() -> None:
     connected_users(24)
     with failing_at(lambda number: number % 3 == 0):
@@ -452,8 +406,8 @@ def test_one_that_answers_in_between_is_not_given_up() -> None:
 
 def test_what_is_left_alone_is_reported_so_though_the_last_one_under_way_succeeds() -> None:
     connected_users(12)
-    with failing_at(lambda number: number < sweep.GIVE_UP_AFTER, pause=0.5):
-        report = Sweep(conf.deployment(), workers=1).run()
+    with failing_at(lambda number: number < GIVE_UP_AFTER, pause=0.5):
+        report = swept(workers=1)
     assert counted(report) == {"renewed": 1, "unavailable": 5, "skipped": 6}
     assert report.reasons == {AIRISK_DOWN: 6}
 
@@ -493,8 +447,8 @@ def test_a_time_limit_that_strikes_while_results_are_gathered_loses_none(monkeyp
 
 def test_told_to_stop_it_finishes_what_is_in_flight_and_saves_it(airisk: World) -> None:
     tokens = connected_users(20)
-    this = Sweep(conf.deployment(), workers=2)
-    report = this.run(lambda _what: this.stop.set())
+    stop = threading.Event()
+    report = swept(workers=2, stop=stop, progress=lambda _what: stop.set())
     renewed = report.counts["renewed"]
     assert 1 <= renewed == len(token_requests(airisk)) == sum(renewed_of(tokens)) <= 8
     assert report.reasons == {INTERRUPTED: 20 - renewed}
@@ -506,11 +460,11 @@ def test_told_to_stop_it_gives_back_what_no_worker_has_begun(airisk: World) -> N
     """A slow AIRisk and a queue must not outlast the seconds that a supervisor waits after SIGTERM."""
     connected_users(20)
     airisk.switches.latency = 0.4
-    this = Sweep(conf.deployment(), workers=1)
-    this.stop.set()
-    assert this.run().counts["renewed"] == 0
-    this.stop.clear()
-    report = this.run(lambda _what: this.stop.set())
+    stop = threading.Event()
+    stop.set()
+    assert swept(workers=1, stop=stop).counts["renewed"] == 0
+    stop.clear()
+    report = swept(workers=1, stop=stop, progress=lambda _what: stop.set())
     assert report.counts["renewed"] <= 2
     assert not report.is_clean
     assert not AIRiskToken.objects.exclude(lease=None).exists()
@@ -526,7 +480,7 @@ def test_refused_client_is_told_until_it_is_fixed(
     for round_ in range(1, 4):
         set_clock(monkeypatch, 300 * round_)
         before = len(airisk.journal)
-        report = Sweep(conf.deployment()).run()
+        report = swept()
         assert not report.is_clean
         assert report.client_refused
         assert report.counts["renewed"] == 0
@@ -534,35 +488,12 @@ def test_refused_client_is_told_until_it_is_fixed(
         assert 1 <= len(airisk.journal) - before <= 2 * (sweep.PAGE + sweep.RESERVE) * 8 + 1
     del settings.AIRISK_OAUTH_SANDBOX_CLIENTS
     set_clock(monkeypatch, 1500)
-    report = Sweep(conf.deployment()).run()
+    report = swept()
     assert (counted(report), report.is_clean) == ({"renewed": number}, True)
     assert all(renewed_of(tokens))
 
 
 # Whom AIRisk refuses
-
-
-@contextmanager
-def answering(status_of: Callable[[str], int]) -> Iterator[list[str]]:
-    """Let AIRisk answer for each userid ("" for the application) with this status, and note in which order it does."""
-    asked: list[str] = []
-
-    def authorize(request: Any) -> tuple[int, dict[str, str], str]:
-        asked.append(request.params.get("userid", ""))
-        status = status_of(asked[-1])
-        query = urlencode({"code": "code", "state": request.params["state"]})
-        return status, {"Location": f"https://app.example.com/airisk/callback/?{query}"} if status == 302 else {}, ""
-
-    with responses.RequestsMock(assert_all_requests_are_fired=False) as wire:
-        wire.add_callback(responses.GET, f"{BASE_URL}/api/oauth2", authorize)
-        wire.post(f"{BASE_URL}/api/oauth2/Token", json={"access_token": "renewed"})
-        yield asked
-
-
-def refusing(departed: list[AIRiskToken], application: int = 302, others: int = 302) -> Callable[[str], int]:
-    """Return what AIRisk answers when it does not know these users."""
-    statuses = {"": application, **{token.userid: 401 for token in departed}}
-    return lambda userid: statuses.get(userid, others)
 
 
 @pytest.mark.parametrize("application", [302, 401, 403, 503])
@@ -571,7 +502,7 @@ def test_sweep_passes_over_departed_users(application: int, within: timedelta | 
     """Also where AIRisk does not tell by the application's token that it is not the client that it refuses."""
     departed, healthy = connected_users(60, ends_in=30), connected_users(30)
     with answering(refusing(departed, application)) as asked:
-        report = Sweep(conf.deployment(), within=within).run()
+        report = swept(within=within)
     assert all(renewed_of(healthy))
     assert max(Counter(filter(None, asked)).values()) == 1
     if application == 302:
@@ -585,10 +516,10 @@ def test_sweep_passes_over_departed_users(application: int, within: timedelta | 
 def test_departed_users_fail_no_later_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
     departed = connected_users(8)
     with answering(refusing(departed)) as asked:
-        assert not Sweep(conf.deployment()).run().is_clean
+        assert not swept().is_clean
         for minutes in range(5, 24 * 60, 5):
             set_clock(monkeypatch, 60 * minutes)
-            report = Sweep(conf.deployment()).run()
+            report = swept()
             assert report.is_clean
             assert not report.needs_person
         # Tried rarely: the pause has grown.
@@ -617,9 +548,9 @@ def test_known_ones_are_not_all_tried_at_once(monkeypatch: pytest.MonkeyPatch) -
     long_ago = timezone.now() - HOUR
     known = connected_users(100, failure_kind="refused", failure_count=3, failing_since=long_ago, retry_at=long_ago)
     with answering(refusing(known, application=503)) as asked:
-        report = Sweep(conf.deployment(), workers=1).run()
+        report = swept(workers=1)
         assert (report.is_clean, report.reasons) == (True, {})
-        assert sweep.SAMPLE <= report.counts["refused"] == len(asked) <= sweep.SAMPLE + 10
+        assert SAMPLE <= report.counts["refused"] == len(asked) <= SAMPLE + 10
         run(workers=1)
         assert len(asked) == len(set(asked)) == 2 * report.counts["refused"]
         # Whoever asks for all gets all.
@@ -632,10 +563,10 @@ def test_few_requests_where_all_are_refused(application: int, number: int) -> No
     """The second run knows more than the first one, and asks less."""
     tokens = connected_users(number)
     with answering(refusing(tokens, application)) as asked:
-        first = Sweep(conf.deployment(), workers=2).run()
+        first = swept(workers=2)
         assert not first.is_clean
         assert first.client_refused == (application == 401 or number == 200)
-        assert len(asked) <= sweep.GIVE_UP_AFTER + sweep.SAMPLE + 20
+        assert len(asked) <= CHECK_AFTER + SAMPLE + 20
     assert first.counts["refused"] + first.counts["skipped"] == number
     assert not AIRiskToken.objects.exclude(lease=None).exists()
 
@@ -646,7 +577,7 @@ def test_wrong_secret_is_blamed_on_no_user(application: int, number: int) -> Non
     """However few tokens are due: the application's token tells whether it is the site that AIRisk refuses."""
     tokens = connected_users(number)
     with answering(refusing(tokens, application)) as asked:
-        report = Sweep(conf.deployment()).run()
+        report = swept()
     assert not report.is_clean
     assert report.client_refused is (application == 401)
     assert len(report.needs_person) == (0 if application == 401 else number)
@@ -661,7 +592,7 @@ def test_one_success_clears_the_client(application: int) -> None:
         connected_users(3),
     )
     with answering(refusing(departed, application)) as asked:
-        report = Sweep(conf.deployment()).run()
+        report = swept()
         assert (counted(report)["renewed"], report.client_refused, report.is_clean) == (3, False, True)
         assert asked.count("") == 1
         assert all(renewed_of(healthy))
@@ -673,7 +604,7 @@ def test_refusals_and_an_outage_are_told_apart() -> None:
     departed = connected_users(4, ends_in=30)
     connected_users(40)
     with answering(refusing(departed, others=503)):
-        report = Sweep(conf.deployment(), workers=1).run()
+        report = swept(workers=1)
     assert report.reasons.keys() == {AIRISK_DOWN}
     assert not report.client_refused
     assert report.counts["refused"] == 4
@@ -717,13 +648,12 @@ def test_tokens_of_deactivated_users_are_left_out(airisk: World, within: timedel
     tokens = connected_users(3)
     give_token(None, ends_in=60)
     User.objects.filter(username=tokens[1].userid).update(is_active=False)
-    this = Sweep(conf.deployment(), within=within)
-    assert this.total() == 3
-    assert counted(this.run()) == {"renewed": 3}
+    assert Selection(conf.deployment(), within=within).total() == 3
+    assert run(within=within) == {"renewed": 3}
     assert renewed_of(tokens) == [True, False, True]
     one: dict[str, Any]
     for one in ({"user_id": tokens[1].user_id}, {"pks": [tokens[1].pk]}):
-        report = Sweep(conf.deployment(), within=within, **one).run()
+        report = swept(within=within, **one)
         assert (report.reasons, report.is_clean) == ({DEACTIVATED: 1}, True)
 
 
@@ -734,7 +664,7 @@ def test_users_need_not_have_the_column(airisk: World, settings: Any, monkeypatc
     Group.objects.bulk_create(Group(pk=token.user_id, name=token.userid) for token in tokens)
     assert run(limit=1) == {"renewed": 1}
     monkeypatch.setattr(Group, "is_active", property(lambda group: group.name != tokens[2].userid), raising=False)
-    report = Sweep(conf.deployment()).run()
+    report = swept()
     assert (counted(report), report.reasons) == ({"renewed": 1, "skipped": 1}, {DEACTIVATED: 1})
     assert report.is_clean
     assert renewed_of(tokens) == [True, True, False]
@@ -751,7 +681,7 @@ def test_what_a_caller_takes_over_is_not_asked_for(airisk: World, monkeypatch: p
     def take_over(_what: str) -> None:
         AIRiskToken.objects.filter(pk=tokens[5].pk).update(lease=uuid4())
 
-    report = Sweep(conf.deployment(), workers=1).run(take_over)
+    report = swept(workers=1, progress=take_over)
     assert (counted(report), report.reasons) == ({"renewed": 5, "skipped": 1}, {RENEWED_ELSEWHERE: 1})
     assert report.is_clean
     assert tokens[5].userid not in {seen.values.get("userid") for seen in airisk.journal}

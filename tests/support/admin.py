@@ -22,7 +22,7 @@ def obtain_page(alias: str = "default") -> str:
 
 
 def ask_for(browser: Client, action: str, *chosen: AIRiskToken, **data: Any) -> Any:
-    """Choose an action for token_page in the list, and return the page that asks whether it is meant."""
+    """Choose an action for tokens in the list, and return the page that asks whether it is meant."""
     data = {"action": action, "_selected_action": [token.pk for token in chosen], "index": 0, **data}
     return browser.post(token_page("changelist"), data)
 
