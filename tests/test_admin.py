@@ -21,8 +21,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
-import airisk_oauth.admin
-from airisk_oauth.admin import AIRiskIdentityAdmin, AIRiskTokenAdmin
+from airisk_oauth.admin import AIRiskIdentityAdmin, AIRiskTokenAdmin, tokens
 from airisk_oauth.models import AIRiskIdentity, AIRiskToken, PendingAuthorization
 from airisk_oauth.sandbox.world import Caller, World
 from airisk_oauth.signals import token_disconnected, token_obtained
@@ -97,30 +96,30 @@ def desk(staff: User) -> Client:
 # States
 
 STATES: list[tuple[Status, str, dict[str, Any]]] = [
-    (Status.LIVE, "with an hour left", {}),
-    (Status.LIVE, "without an end", {"ends_in": None}),
-    (Status.LIVE, "five minutes and more left", {"ends_in": 330}),
-    (Status.LIVE, "more than a quarter of its life left", {"ends_in": 150, "life": 400}),
-    (Status.LIVE, "by hand and not ended", {"deployment": "second"}),
-    (Status.LIVE, "the application's", {"user": None}),
-    (Status.LIVE, "of a deactivated user", {"is_active": False}),
-    (Status.ENDING, "less than five minutes left", {"ends_in": 290}),
-    (Status.ENDING, "less than a quarter of its life left", {"ends_in": 90, "life": 400}),
-    (Status.ENDING, "renewed in the future", {"ends_in": 290, "life": -28800}),
-    (Status.LIVE, "renewed in the future, and not about to end", {"ends_in": 330, "life": -28800}),
-    (Status.ENDING, "by hand, less than its ten minutes left", {"deployment": "second", "ends_in": 500}),
-    (Status.ENDED, "ended", {"ends_in": -60}),
-    (Status.ENDED, "as good as ended", {"ends_in": 5}),
-    (Status.ENDED, "of a short life, and an eighth of it left", {"ends_in": 4, "life": 40}),
-    (Status.ENDING, "of a short life, and a quarter of it left", {"ends_in": 8, "life": 40}),
-    (Status.ENDED, "ended, of an unknown deployment", {"deployment": GONE, "ends_in": -60}),
+    (Status.VALID, "with an hour left", {}),
+    (Status.VALID, "without an end", {"ends_in": None}),
+    (Status.VALID, "five minutes and more left", {"ends_in": 330}),
+    (Status.VALID, "more than a quarter of its life left", {"ends_in": 150, "life": 400}),
+    (Status.VALID, "by hand and not ended", {"deployment": "second"}),
+    (Status.VALID, "the application's", {"user": None}),
+    (Status.VALID, "of a deactivated user", {"is_active": False}),
+    (Status.EXPIRES_SOON, "less than five minutes left", {"ends_in": 290}),
+    (Status.EXPIRES_SOON, "less than a quarter of its life left", {"ends_in": 90, "life": 400}),
+    (Status.EXPIRES_SOON, "renewed in the future", {"ends_in": 290, "life": -28800}),
+    (Status.VALID, "renewed in the future, and not about to end", {"ends_in": 330, "life": -28800}),
+    (Status.EXPIRES_SOON, "by hand, less than its ten minutes left", {"deployment": "second", "ends_in": 500}),
+    (Status.EXPIRED, "ended", {"ends_in": -60}),
+    (Status.EXPIRED, "as good as ended", {"ends_in": 5}),
+    (Status.EXPIRED, "of a short life, and an eighth of it left", {"ends_in": 4, "life": 40}),
+    (Status.EXPIRES_SOON, "of a short life, and a quarter of it left", {"ends_in": 8, "life": 40}),
+    (Status.EXPIRED, "ended, of an unknown deployment", {"deployment": GONE, "ends_in": -60}),
     (Status.RECONNECT, "refused", {"failure_kind": "refused", "failure_count": 1}),
     (Status.RECONNECT, "a person is asked for", {"failure_kind": "person", "failure_count": 1}),
     (Status.RECONNECT, "by hand and ended", {"deployment": "second", "ends_in": -60}),
     (Status.RECONNECT, "identity changed", {"userid": "user_1"}),
     (Status.RECONNECT, "identity removed", {"identity": None}),
     (Status.RECONNECT, "issued elsewhere", {"origin": "https://elsewhere.example:443"}),
-    (Status.LIVE, "the application's, issued elsewhere", {"user": None, "origin": "https://elsewhere.example:443"}),
+    (Status.VALID, "the application's, issued elsewhere", {"user": None, "origin": "https://elsewhere.example:443"}),
     (Status.RECONNECT, "identity on another deployment only", {"identity": "second"}),
     (Status.RECONNECT, "the application's, refused", {"user": None, "failure_kind": "refused", "failure_count": 1}),
     (Status.FAILING, "unavailable", {"failure_kind": "unavailable", "failure_count": 1, "ends_in": -60}),
@@ -135,7 +134,7 @@ STATES: list[tuple[Status, str, dict[str, Any]]] = [
 def states() -> dict[Any, str]:
     """The state of each token, as the database tells it."""
     found: Any = with_status(AIRiskToken.objects.all())
-    return dict(found.values_list("pk", "state"))
+    return dict(found.values_list("pk", "status"))
 
 
 def store(name: str, values: dict[str, Any]) -> AIRiskToken:
@@ -182,7 +181,7 @@ def test_tokens_are_filtered_by_their_state_which_is_shown(admin_client: Client)
     assert {state for state, _token in stored} == set(Status)
     assert states() == {token.pk: state for state, token in stored}
     for state in Status:
-        response = admin_client.get(token_page("changelist"), {"state": state.value})
+        response = admin_client.get(token_page("changelist"), {"status": state.value})
         found = {token for its_state, token in stored if its_state == state}
         assert set(listed(response)) == found
         badge = f'<span class="airisk-state airisk-{state.value}">{state.label}</span>'
@@ -198,14 +197,14 @@ def test_about_to_end_is_when_a_token_is_renewed(life: int, db: None) -> None:
         token = give_token(None, ends_in=left, renewed_at=timezone.now() - timedelta(seconds=life - left))
         renew_at = token.renew_at(300)
         assert renew_at is not None
-        expected = Status.ENDING if renew_at <= timezone.now() else Status.LIVE
+        expected = Status.EXPIRES_SOON if renew_at <= timezone.now() else Status.VALID
         assert states() == {token.pk: expected}
 
 
 def test_where_the_site_has_its_own_userids_identities_are_not_looked_at(db: None, settings: "Settings") -> None:
     set_option(settings, USERID="tests.support.resolvers.next_answer")
     token = give_token(User.objects.create_user("tom"))
-    assert states() == {token.pk: Status.LIVE}
+    assert states() == {token.pk: Status.VALID}
 
 
 # The list, the page of a token
@@ -231,7 +230,7 @@ def test_no_page_opens_a_token(admin_client: Client, settings: "Settings") -> No
     settings.AIRISK_OAUTH_ENCRYPTION_KEYS = new_keys()
     token = give_token(person("mia"))
     settings.AIRISK_OAUTH_ENCRYPTION_KEYS = new_keys()
-    assert "unreadable" in read(admin_client.get(token_page("changelist")))
+    assert "cannot be decrypted" in read(admin_client.get(token_page("changelist")))
     for page in ("change", "delete", "history"):
         assert admin_client.get(token_page(page, token.pk)).status_code == 200
 
@@ -246,7 +245,7 @@ def test_no_page_shows_any_part_of_a_token(who: str, admin_client: Client, desk:
     pages = [
         token_page("changelist"),
         f"{token_page('changelist')}?q=user_42",
-        f"{token_page('changelist')}?state=reconnect",
+        f"{token_page('changelist')}?status=reconnect",
         *(token_page(page, token.pk) for page in ("change", "history")),
         identity_page("changelist"),
     ]
@@ -287,16 +286,16 @@ def test_the_pages_say_what_there_is_to_know_of_a_token(admin_client: Client) ->
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("with an hour left", "live in 59 minutes"),
-        ("ended", "ended the next call renews it 1 minute ago"),
-        ("ended, of an unknown deployment", "ended the settings name no such deployment"),
-        ("by hand and ended", "needs reconnecting a person has to connect"),
-        ("identity removed", "needs reconnecting the user's identity on AIRisk is gone or has changed"),
-        ("the application's, refused", "needs reconnecting refused by AIRisk in"),
-        ("issued elsewhere", "needs reconnecting the token is of another address of AIRisk: the user has to connect"),
-        ("unknown key and more", "unreadable the stored token cannot be opened · refused by AIRisk"),
+        ("with an hour left", "valid in 59 minutes"),
+        ("ended", "expired the next call renews it 1 minute ago"),
+        ("ended, of an unknown deployment", "expired the settings have no such deployment"),
+        ("by hand and ended", "reconnect needed a person has to connect"),
+        ("identity removed", "reconnect needed the user's AIRisk identity has changed or was removed"),
+        ("the application's, refused", "reconnect needed refused by AIRisk in"),
+        ("issued elsewhere", "reconnect needed the token was issued by another address of AIRisk: the user has"),
+        ("unknown key and more", "cannot be decrypted its encryption key is not in the settings · refused by AIRisk"),
         ("not obtained", "not obtained yet - - less than a minute ago"),
-        ("of a deactivated user", "live the user is deactivated in 59 minutes"),
+        ("of a deactivated user", "valid the user is deactivated in 59 minutes"),
     ],
 )
 def test_the_list_says_why_a_token_does_not_live(name: str, words: str, admin_client: Client) -> None:
@@ -312,7 +311,7 @@ def test_the_list_says_why_a_token_does_not_live(name: str, words: str, admin_cl
         (50, "in less than a minute"),
         (-50, "less than a minute ago"),
         (-200, "3 minutes ago"),
-        (None, "no end named"),
+        (None, "no expiry"),
     ],
 )
 def test_the_list_says_when_a_token_ends_as_people_would(
@@ -363,7 +362,7 @@ def test_tokens_of_a_deployment_that_is_gone_can_be_seen_and_removed(admin_clien
     assert GONE in read(admin_client.get(token_page("change", token.pk)))
     [said] = act(admin_client, "renew_now", token)
     assert said.startswith("1 token was skipped: AIRISK_OAUTH has no deployment 'gone'")
-    assert act(admin_client, "delete_selected", token) == ["1 token was forgotten."]
+    assert act(admin_client, "delete_selected", token) == ["1 token was disconnected."]
     assert airisk.journal == []
 
 
@@ -387,13 +386,13 @@ def test_tokens_of_a_deployment_that_is_gone_can_be_seen_and_removed(admin_clien
         ),
         (
             "identity",
-            "1 token was skipped: the user's identity on AIRisk is gone or has changed.",
-            "2 tokens were skipped: the user's identity on AIRisk is gone or has changed.",
+            "1 token was skipped: the user's AIRisk identity has changed or was removed.",
+            "2 tokens were skipped: the user's AIRisk identity has changed or was removed.",
         ),
         (
             "unreadable",
-            "1 token was skipped: the stored token cannot be opened.",
-            "2 tokens were skipped: the stored token cannot be opened.",
+            "1 token was skipped: the stored token cannot be decrypted.",
+            "2 tokens were skipped: the stored token cannot be decrypted.",
         ),
         (
             "deactivated",
@@ -445,8 +444,8 @@ def test_disconnecting_forgets_the_chosen_tokens(admin_client: Client, airisk: W
     chosen = [give_token(person("mia"), access_token=CANARY), give_token(None)]
     other = give_token(person("tom"))
     with signals_sent(token_disconnected) as heard:
-        assert act(admin_client, "delete_selected", chosen[0]) == ["1 token was forgotten."]
-        assert act(admin_client, "delete_selected", chosen[1], other) == ["2 tokens were forgotten."]
+        assert act(admin_client, "delete_selected", chosen[0]) == ["1 token was disconnected."]
+        assert act(admin_client, "delete_selected", chosen[1], other) == ["2 tokens were disconnected."]
     assert {carried["user_id"] for _signal, carried in heard} == {chosen[0].user_id, None, other.user_id}
     assert len(heard) == 3
     assert set(heard[0][1]) == {"sender", "user_id", "deployment"}
@@ -457,7 +456,7 @@ def test_disconnecting_forgets_the_chosen_tokens(admin_client: Client, airisk: W
     assert CANARY not in history.content.decode()
 
 
-@pytest.mark.parametrize(("action", "question"), [("renew_now", "Renew"), ("delete_selected", "Forget")])
+@pytest.mark.parametrize(("action", "question"), [("renew_now", "Renew"), ("delete_selected", "Disconnect")])
 def test_an_action_asks_before_it_does_anything(
     action: str, question: str, admin_client: Client, airisk: World
 ) -> None:
@@ -477,12 +476,12 @@ def test_an_action_asks_before_it_does_anything(
 def test_more_than_a_request_can_wait_for_is_not_begun(
     admin_client: Client, airisk: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(airisk_oauth.admin, "RENEW_AT_MOST", 1)
-    monkeypatch.setattr(airisk_oauth.admin, "FORGET_AT_MOST", 1)
+    monkeypatch.setattr(tokens, "MAX_RENEWED", 1)
+    monkeypatch.setattr(tokens, "MAX_DISCONNECTED", 1)
     chosen = [give_token(person(name)) for name in ("mia", "tom")]
     for action, words in (
-        ("renew_now", "Choose 1 tokens at the most; for more there is the command refresh_airisk_tokens."),
-        ("delete_selected", "Choose 1 tokens at the most."),
+        ("renew_now", "Choose at most 1 tokens; for more, use the command refresh_airisk_tokens."),
+        ("delete_selected", "Choose at most 1 tokens."),
     ):
         assert ask_for(admin_client, action, *chosen, post="yes").status_code == 302
         assert said(admin_client) == [words]
@@ -514,7 +513,7 @@ def test_the_history_tells_a_renewal_from_an_attempt_wherever_it_was_chosen(
     for outage, words in ((True, "Tried to renew by hand."), (False, "Renewed by hand.")):
         airisk.switches.outage = outage
         state = "failing" if AIRiskToken.objects.get().failure_count else "ended"
-        admin_client.post(f"{token_page('changelist')}?state={state}", choice)
+        admin_client.post(f"{token_page('changelist')}?status={state}", choice)
         assert LogEntry.objects.latest("pk").change_message == words
     assert LogEntry.objects.count() == 2
 
@@ -524,8 +523,8 @@ def test_the_list_counts_the_tokens_of_each_state_and_leads_to_them(admin_client
     for name in ("mia", "tom"):
         give_token(person(name))
     page = admin_client.get(token_page("changelist"))
-    assert "2 live 1 ended" in read(page)
-    links = re.findall(r'<a href="(\?state=\w+)"><span', page.content.decode())
+    assert "2 valid 1 expired" in read(page)
+    links = re.findall(r'<a href="(\?status=\w+)"><span', page.content.decode())
     assert [len(listed(admin_client.get(token_page("changelist") + link))) for link in links] == [2, 1]
 
 

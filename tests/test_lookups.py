@@ -1,6 +1,7 @@
 """What staff who may only look learn of a token's sealed text by asking the admin for lists: nothing."""
 
 from typing import Any
+from urllib.parse import parse_qsl
 
 import pytest
 from django.contrib.admin import AdminSite, ModelAdmin
@@ -104,8 +105,18 @@ def test_popup_does_not_give_a_hidden_column(page: str, looker: Client) -> None:
 
 
 def test_shown_columns_can_still_be_filtered_by(looker: Client) -> None:
-    for query in ("userid__startswith=user", "state=live", "deployment=default", "failure_count__gt=-1", "user__id=1"):
+    for query in ("userid__startswith=user", "status=live", "deployment=default", "failure_count__gt=-1", "user__id=1"):
         assert looker.get(f"{TOKENS}?{query}").status_code == 200
+
+
+@pytest.mark.parametrize("query", ["state=live&q=42", "q=42&state=failing&state=live&status=ended"])
+def test_old_bookmark_of_a_status_still_filters(query: str, looker: Client) -> None:
+    """The parameter was called ``state`` in version 1.0."""
+    page = looker.get(f"{TOKENS}?{query}", follow=True)
+    assert page.redirect_chain == [(f"{TOKENS}?{page.request['QUERY_STRING']}", 302)]
+    assert page.status_code == 200
+    assert dict(parse_qsl(page.request["QUERY_STRING"])) == {"q": "42", "status": "live"}
+    assert [token.userid for token in page.context["cl"].result_list] == ["user_42"]
 
 
 @pytest.mark.parametrize("search", SEARCHES)

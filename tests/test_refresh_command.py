@@ -211,9 +211,9 @@ def test_for_people_it_says_what_became_of_each_deployment_and_why_some_were_ski
     assert lines == [
         "default: 3 renewed, 0 refused, 0 unavailable, 0 skipped.",
         "second: 0 renewed, 0 refused, 0 unavailable, 1 skipped.",
-        "  1 skipped: the user's identity on AIRisk is gone or has changed.",
+        "  1 skipped: the user's AIRisk identity has changed or was removed.",
         f"  Needs a person: token {tokens['second'].pk} of user {tokens['second'].user_id} on second "
-        "(the user's identity on AIRisk is gone or has changed).",
+        "(the user's AIRisk identity has changed or was removed).",
     ]
     assert last.startswith("Done in ")
 
@@ -235,7 +235,7 @@ def test_who_needs_a_person_is_named_once(
     reason = {
         "refuse": "refused by AIRisk",
         "login_page": "AIRisk asks for a person",
-        "identity": "the user's identity on AIRisk is gone or has changed",
+        "identity": "the user's AIRisk identity has changed or was removed",
     }[what]
     if what == "identity":
         AIRiskIdentity.objects.all().delete()

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable
-from typing import Any, Final, TypeGuard
+from typing import Any, Final
 
 from django.db.models import Max
 from django.utils import timezone
@@ -13,7 +13,7 @@ from ..exceptions import AIRiskError, AIRiskRefused, ConnectionRequired
 from ..models import AIRiskToken
 from ..oauth.deployment import Deployment
 from ..oauth.messages import TokenGrant
-from .outcomes import Outcome
+from .outcomes import UNAUTHORIZED, Outcome, is_unauthorized
 
 logger = logging.getLogger("airisk_oauth.sweep")
 
@@ -22,12 +22,6 @@ CHECK_AFTER: Final = 5
 #: This many tokens from the far end of the queue decide where AIRisk's other answers decide nothing. Also, no more than
 #: this many tokens known to need a person are tried in vain in one sweep.
 SAMPLE: Final = 25
-#: AIRisk's answer to a wrong client or secret, and possibly to a user that it does not know.
-_UNAUTHORIZED: Final = 401
-
-
-def is_unauthorized(outcome: Outcome) -> TypeGuard[AIRiskRefused]:
-    return isinstance(outcome, AIRiskRefused) and outcome.status == _UNAUTHORIZED
 
 
 def is_client_doubtful(deployment: Deployment) -> bool:
@@ -37,7 +31,7 @@ def is_client_doubtful(deployment: Deployment) -> bool:
     latest = timezone.now() + SKEW
     tokens = AIRiskToken.objects.primary().filter(deployment=deployment.alias)
     refused = tokens.filter(
-        failure_kind=AIRiskToken.Failure.REFUSED, failure_status=_UNAUTHORIZED, failing_since__lte=latest
+        failure_kind=AIRiskToken.Failure.REFUSED, failure_status=UNAUTHORIZED, failing_since__lte=latest
     )
     since = refused.aggregate(since=Max("failing_since"))["since"]
     return since is not None and not tokens.filter(renewed_at__gt=since, renewed_at__lte=latest).exists()

@@ -3,13 +3,13 @@
 import logging
 from contextlib import suppress
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 from django.db import IntegrityError
 from django.utils import timezone
 
 from ..events import log
-from ..exceptions import AIRiskError
+from ..exceptions import AIRiskError, AIRiskRefused
 from ..models import AIRiskToken, AIRiskTokenQuerySet
 from ..oauth.messages import TokenGrant
 from ..signals import renewal_failed, token_obtained, token_renewed
@@ -19,7 +19,14 @@ logger = logging.getLogger("airisk_oauth.renewal")
 #: How many times to try to store a token while concurrent connects, disconnects or deletions get in the way.
 STORE_TRIES: Final = 5
 
+#: AIRisk's answer to a wrong client or secret, and possibly to a user that it does not know.
+UNAUTHORIZED: Final = 401
+
 Outcome = TokenGrant | AIRiskError
+
+
+def is_unauthorized(outcome: Outcome) -> TypeGuard[AIRiskRefused]:
+    return isinstance(outcome, AIRiskRefused) and outcome.status == UNAUTHORIZED
 
 
 def store(user_id: Any, deployment: str, userid: str, grant: TokenGrant) -> AIRiskToken:

@@ -15,16 +15,16 @@ SKIPPED: Final = "skipped"
 COUNTED: Final = (RENEWED, REFUSED, UNAVAILABLE, SKIPPED)
 
 #: Why a token was skipped. The admin shows it translated.
-LEASED_ELSEWHERE: Final = gettext_noop("another process is at it")
+LEASED_ELSEWHERE: Final = gettext_noop("another process is renewing it")
 RENEWED_ELSEWHERE: Final = gettext_noop("another process was faster")
-IDENTITY_CHANGED: Final = gettext_noop("the user's identity on AIRisk is gone or has changed")
-OTHER_ADDRESS: Final = gettext_noop("the token is of another address of AIRisk: the user has to connect again")
+IDENTITY_CHANGED: Final = gettext_noop("the user's AIRisk identity has changed or was removed")
+OTHER_ADDRESS: Final = gettext_noop("the token was issued by another address of AIRisk: the user has to connect again")
 UNRESOLVED: Final = gettext_noop("the site's USERID failed for the user")
-UNREADABLE: Final = gettext_noop("the stored token cannot be opened")
+UNREADABLE: Final = gettext_noop("the stored token cannot be decrypted")
 DEACTIVATED: Final = gettext_noop("the user is deactivated")
 BY_HAND: Final = gettext_noop("a person has to connect")
-AIRISK_DOWN: Final = gettext_noop("left alone, because AIRisk is not available")
-CLIENT_REJECTED: Final = gettext_noop("left alone, because AIRisk does not accept this site")
+AIRISK_DOWN: Final = gettext_noop("not tried, because AIRisk is not available")
+CLIENT_REJECTED: Final = gettext_noop("not tried, because AIRisk does not accept this site")
 INTERRUPTED: Final = gettext_noop("interrupted")
 
 #: Why AIRisk granted no token to a user: the words of ``AIRiskToken.Failure``, in English for the log.

@@ -24,7 +24,16 @@ from .client_check import ClientCheck, is_client_doubtful
 from .exclusions import reasons_to_skip
 from .leases import claim, lease_seconds, save_and_release
 from .outcomes import Outcome, announce, apply
-from .report import DEACTIVATED, FOR_A_PERSON, INTERRUPTED, LEASED_ELSEWHERE, RENEWED, RENEWED_ELSEWHERE, Report
+from .report import (
+    AIRISK_DOWN,
+    CLIENT_REJECTED,
+    DEACTIVATED,
+    FOR_A_PERSON,
+    INTERRUPTED,
+    LEASED_ELSEWHERE,
+    RENEWED_ELSEWHERE,
+    Report,
+)
 from .selection import TROUBLE_COLUMNS, Selection, is_known_to_need_person, note_trouble
 from .tally import Progress, Tally
 from .workers import Workers
@@ -67,7 +76,7 @@ class _Sweep:
         self.deployment = selection.deployment
         self.page_size = PAGE * workers.number
         self.client = ClientCheck(self.deployment, workers.ask)
-        self.tally = Tally(self.client, progress)
+        self.tally = Tally(progress)
         self.backlog = Backlog(selection)
         self.patiently = Patience(AIRiskToken.objects.primary().db, PATIENCE, self._log_database_wait)
         self.in_flight: dict[Future[Outcome], AIRiskToken] = {}
@@ -86,10 +95,10 @@ class _Sweep:
             raise
         report = self.tally.report
         report.client_refused = self.client.is_rejected
-        self.tally.name_refused()
+        self.tally.name_refused(except_unauthorized=self.client.is_rejected and not self.tally.renewed)
         if self.client.suspicion or not self.backlog.leaves_known:
             left = expected - report.counts.total()
-            self.tally.skip(INTERRUPTED if self.stop.is_set() else self.tally.given_up or LEASED_ELSEWHERE, left)
+            self.tally.skip(INTERRUPTED if self.stop.is_set() else self._given_up or LEASED_ELSEWHERE, left)
         self.tally.skip(DEACTIVATED, self.selection.deactivated())
         return report
 
@@ -105,12 +114,19 @@ class _Sweep:
             if self._is_over:
                 self._withdraw()
             self._claim_enough()
-        if not self.tally.given_up:
-            self.client.conclude(ask=not self.tally.report.counts[RENEWED] and not self.stop.is_set())
+        if not self._given_up:
+            self.client.conclude(ask=not self.tally.renewed and not self.stop.is_set())
+
+    @property
+    def _given_up(self) -> str:
+        """Why the rest of the deployment is skipped; empty while it is worth trying."""
+        if self.client.is_rejected:
+            return CLIENT_REJECTED
+        return AIRISK_DOWN if self.tally.is_airisk_down else ""
 
     @property
     def _is_over(self) -> bool:
-        return bool(self.tally.given_up) or self.stop.is_set()
+        return bool(self._given_up) or self.stop.is_set()
 
     # From the database to the workers
 
@@ -185,6 +201,7 @@ class _Sweep:
         self._forget(finished)
         for token, outcome in outcomes:
             if token.pk in saved:
+                self.client.note(token, outcome, was_known=token.pk in known)
                 self.tally.count(token, outcome, was_known=token.pk in known)
             else:
                 self.tally.skip(RENEWED_ELSEWHERE)

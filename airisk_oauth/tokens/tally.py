@@ -1,4 +1,4 @@
-"""What a sweep has done so far: its report, and whether the rest of the deployment is worth trying."""
+"""What a sweep has done so far, counted and named."""
 
 import logging
 from collections.abc import Callable
@@ -7,11 +7,8 @@ from typing import Final
 from ..events import log
 from ..exceptions import AIRiskError, AIRiskRefused, AIRiskUnavailable, ConnectionRequired
 from ..models import AIRiskToken
-from .client_check import ClientCheck, is_unauthorized
-from .outcomes import Outcome
+from .outcomes import Outcome, is_unauthorized
 from .report import (
-    AIRISK_DOWN,
-    CLIENT_REJECTED,
     PERSON_ASKED_FOR,
     REFUSED,
     RENEWED,
@@ -34,20 +31,19 @@ class Tally:
     """Counts what becomes of tokens, and names those that need a person.
 
     :param progress: called for each token with one of :data:`~airisk_oauth.tokens.report.COUNTED`.
+    :ivar is_airisk_down: whether AIRisk was not available for :data:`GIVE_UP_AFTER` tokens in a row.
     """
 
-    def __init__(self, client: ClientCheck, progress: Progress) -> None:
+    def __init__(self, progress: Progress) -> None:
         self.report = Report()
-        self._client, self._progress = client, progress
-        self._unavailable_in_a_row, self._is_airisk_down = 0, False
+        self.is_airisk_down = False
+        self._progress = progress
+        self._unavailable_in_a_row = 0
         self._unnamed: list[tuple[AIRiskToken, Outcome]] = []
 
     @property
-    def given_up(self) -> str:
-        """Why the rest of the deployment is skipped; empty while it is worth trying."""
-        if self._client.is_rejected:
-            return CLIENT_REJECTED
-        return AIRISK_DOWN if self._is_airisk_down else ""
+    def renewed(self) -> int:
+        return self.report.counts[RENEWED]
 
     def count(self, token: AIRiskToken, outcome: Outcome, *, was_known: bool) -> None:
         """Count the outcome of a renewal.
@@ -57,10 +53,9 @@ class Tally:
         word = _word_for(outcome)
         self.report.counts[word] += 1
         self._progress(word)
-        self._client.note(token, outcome, was_known=was_known)
         is_unavailable = isinstance(outcome, AIRiskUnavailable)
         self._unavailable_in_a_row = self._unavailable_in_a_row + 1 if is_unavailable else 0
-        self._is_airisk_down |= self._unavailable_in_a_row >= GIVE_UP_AFTER
+        self.is_airisk_down |= self._unavailable_in_a_row >= GIVE_UP_AFTER
         if word == REFUSED and not was_known:
             self._unnamed.append((token, outcome))
         if word == RENEWED:
@@ -77,12 +72,14 @@ class Tally:
         message = "A person is needed: token %(token_id)s of user %(user_id)s on %(deployment)s: %(reason)s"
         log(logger, logging.WARNING, "sweep.needs_person", message, token=token, reason=reason)
 
-    def name_refused(self) -> None:
-        """Name the tokens that were refused since the last call; not for a 401 if AIRisk rejects the client."""
+    def name_refused(self, *, except_unauthorized: bool = False) -> None:
+        """Name the tokens that were refused since the last call.
+
+        :param except_unauthorized: leave out those that AIRisk refused with 401: it is the client that it rejects.
+        """
         unnamed, self._unnamed = self._unnamed, []
-        is_client = self._client.is_rejected and not self.report.counts[RENEWED]
         for token, outcome in unnamed:
-            if not (is_client and is_unauthorized(outcome)):
+            if not (except_unauthorized and is_unauthorized(outcome)):
                 self.name(token, USER_REFUSED if isinstance(outcome, AIRiskRefused) else PERSON_ASKED_FOR)
 
 
