@@ -17,10 +17,10 @@ from .outcomes import UNAUTHORIZED, Outcome, is_unauthorized
 
 logger = logging.getLogger("airisk_oauth.sweep")
 
-#: The client is checked after this many tokens that AIRisk newly refused with 401, without a renewal in between.
+#: The client is checked after AIRisk has newly refused this many tokens with 401 since it last granted one.
 CHECK_AFTER: Final = 5
-#: This many tokens from the far end of the queue decide where AIRisk's other answers decide nothing. Also, no more than
-#: this many tokens known to need a person are tried in vain in one sweep.
+#: How many tokens a sample has if AIRisk's answer for the application decides nothing. Also, how many tokens that are
+#: known to need a person are tried in vain before the rest of them is left to a later sweep.
 SAMPLE: Final = 25
 
 
@@ -101,10 +101,9 @@ class ClientCheck:
             self._sample(SAMPLE, in_flight)
 
     def conclude(self, *, ask: bool) -> None:
-        """Decide at the end of a sweep that AIRisk rejects the client if nothing has cleared a suspicion.
+        """Decide, at the end of a sweep, that the client is rejected if no renewal has cleared it of a suspicion.
 
-        :param ask: whether to check the client once more if some tokens were refused with 401. A few refusals, and
-            nothing renewed, say no more than the application's token does.
+        :param ask: whether to check the client if AIRisk refused tokens with 401, however few they were.
         """
         if ask and self._unauthorized:
             answer = self._ask(None)
