@@ -282,7 +282,7 @@ def test_token_leased_elsewhere_is_no_fault(airisk: World) -> None:
 
 
 @pytest.mark.parametrize(("change", "reason"), [*FOR_A_PERSON, (_leased, LEASED_ELSEWHERE)])
-def test_token_is_renewed_when_nothing_excludes_it(airisk: World, change: Change, reason: str) -> None:
+def test_token_is_renewed_once_it_is_put_right(airisk: World, change: Change, reason: str) -> None:
     _tokens, token = three_of_which_one_failed()
     change(token)
     assert swept().reasons == {reason: 1}

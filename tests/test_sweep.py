@@ -203,7 +203,7 @@ def test_sweep_goes_on_while_some_calls_succeed() -> None:
         assert run(workers=1) == {"renewed": 16, "unavailable": 8}
 
 
-def test_success_after_giving_up_changes_no_reason() -> None:
+def test_late_success_leaves_the_reason_as_it_was() -> None:
     connected_users(12)
     with failing_at(lambda number: number < GIVE_UP_AFTER, pause=0.5):
         report = swept(workers=1)
@@ -233,7 +233,7 @@ def test_stopped_sweep_releases_what_is_queued(airisk: World) -> None:
     assert_nothing_is_leased()
 
 
-def test_sweep_stopped_before_it_begins_does_nothing(airisk: World) -> None:
+def test_sweep_stopped_at_once_asks_nothing(airisk: World) -> None:
     connected_users(2)
     stop = threading.Event()
     stop.set()
@@ -297,7 +297,7 @@ def test_sweep_overwrites_no_new_connection(airisk: World) -> None:
     assert AIRiskToken.objects.get(user=tokens[1].user_id).access_token == "fresh"
 
 
-def test_sweep_drops_tokens_that_callers_take_over(airisk: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sweep_drops_tokens_that_callers_claim(airisk: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sweep, "LOOK_AGAIN", 0)
     tokens = connected_users(6)
     airisk.switches.latency = 0.05
