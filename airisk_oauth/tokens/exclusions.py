@@ -1,17 +1,15 @@
 """Why a token must not be renewed, whatever AIRisk would answer."""
 
 import logging
-from typing import Any, cast
+from typing import Any
 
 from django.contrib.auth import get_user_model
-from django.db import Error as DatabaseError
-from django.utils.module_loading import import_string
 
 from ..events import log
 from ..models import AIRiskToken
 from ..oauth.deployment import Deployment
 from ..sealing import Unreadable
-from ..userids import userid_of
+from ..userids import userids_of
 from .report import DEACTIVATED, IDENTITY_CHANGED, OTHER_ADDRESS, UNREADABLE, UNRESOLVED
 from .selection import has_is_active_column
 
@@ -22,7 +20,12 @@ def reasons_to_skip(deployment: Deployment, tokens: list[AIRiskToken]) -> dict[A
     """Return why tokens must not be renewed, by primary key; those that may be are left out."""
     user_ids = [token.user_id for token in tokens if token.user_id is not None]
     unresolved: set[Any] = set()
-    userids = _userids(deployment, user_ids, unresolved)
+
+    def note_failure(user_id: Any, error: Exception) -> None:
+        unresolved.add(user_id)
+        _log_failed_userid(deployment, user_id, error)
+
+    userids = userids_of(deployment, user_ids, note_failure)
     deactivated = _deactivated_by_property(user_ids)
     reasons = {}
     for token in tokens:
@@ -46,24 +49,6 @@ def _can_be_decrypted(token: AIRiskToken) -> bool:
     except Unreadable:
         return False
     return True
-
-
-def _userids(deployment: Deployment, user_ids: list[Any], unresolved: set[Any]) -> dict[Any, str | None]:
-    """Return the ``userid`` of each user by user id; users for whom ``USERID`` fails are added to ``unresolved``."""
-    resolver = import_string(deployment.userid)
-    if hasattr(resolver, "many"):
-        return cast("dict[Any, str | None]", resolver.many(user_ids, deployment.alias))
-    userids: dict[Any, str | None] = {}
-    for pk, user in get_user_model()._default_manager.in_bulk(user_ids).items():
-        try:
-            userids[pk] = userid_of(deployment, user)
-        except DatabaseError:
-            raise
-        except Exception as error:  # noqa: BLE001 - the site's own code
-            # A failure for one user must not keep the tokens of all others from being renewed.
-            unresolved.add(pk)
-            _log_failed_userid(deployment, pk, error)
-    return userids
 
 
 def _log_failed_userid(deployment: Deployment, user_id: Any, error: Exception) -> None:
