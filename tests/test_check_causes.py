@@ -118,7 +118,7 @@ def test_userid_is_blamed_where_all_need_one(
     airisk.users, airisk.unknown_user = ("user_7",), unknown_user
     airisk.answers[AUTHORIZE] = lambda given: usual(given) if "userid" in given else problem(403, "Forbidden")
     found, remedy = fault(user="mia")
-    assert found.startswith("authorization: AIRisk refuses the userid user_42. AIRisk refused with status 400")
+    assert found.startswith("authorization: AIRisk refuses the userid user_42. AIRisk refused the request with")
     assert remedy.startswith(f"{STAFF} correct the user's AIRisk identity")
 
 
@@ -183,7 +183,7 @@ def _refuse_all_users(given: dict[str, str]) -> Answer:
 def test_other_refusals_blame_no_option(airisk: SecondAIRisk, mia: User, refuse: Any, options: dict[str, str]) -> None:
     airisk.answers[AUTHORIZE] = refuse
     found, remedy = fault(**options)
-    assert found.startswith("authorization: AIRisk refused with status")
+    assert found.startswith("authorization: AIRisk refused the request ")
     assert remedy == f"{ADMINISTRATOR} look up why the APIUser client-1 is refused."
 
 
@@ -216,7 +216,7 @@ def test_secret_where_codes_are_read_first(airisk: SecondAIRisk) -> None:
     airisk.client_secret = "another"
     airisk.answers[TRADE] = lambda given: _code_first(airisk, given)
     found, remedy = fault()
-    assert found.startswith("token: AIRisk refused with status 401: Unauthorized (traceId 00-")
+    assert found.startswith("token: AIRisk refused the request with status 401: Unauthorized (traceId 00-")
     assert found.endswith("), which AIRisk documents for a client that it does not know.")
     assert (remedy.startswith(f"{SITE} set CLIENT_SECRET"), ADMINISTRATOR in remedy) == (True, True)
 
@@ -234,7 +234,7 @@ def test_refused_code_does_not_blame_the_secret(airisk: SecondAIRisk) -> None:
 
     airisk.answers[TRADE] = trade
     found, remedy = fault()
-    assert found.startswith("token: AIRisk refused with status 401: Unauthorized")
+    assert found.startswith("token: AIRisk refused the request with status 401: Unauthorized")
     assert remedy.startswith(f"{ADMINISTRATOR} look up why")
     airisk.answers[TRADE] = lambda given: answer_text("Invalid Code")
     assert fault()[1].startswith(f"{ADMINISTRATOR} look up why")
@@ -252,7 +252,7 @@ def test_userid_refused_with_the_code_is_blamed(airisk: SecondAIRisk, mia: User)
 def test_page_for_a_token_blames_no_option(airisk: SecondAIRisk, status: int) -> None:
     airisk.answers[TRADE] = lambda given: page(status=status)
     found, remedy = fault()
-    assert found.startswith(f"token: AIRisk refused with status {status}, without a reason")
+    assert found.startswith(f"token: AIRisk refused the request with status {status}, without a reason")
     assert remedy.startswith(f"{NETWORK} if a proxy answers")
 
 

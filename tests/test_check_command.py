@@ -146,12 +146,12 @@ def test_each_fault_is_named_with_the_one_who_can_mend_it(
         ([{"status": 200}, {"body": requests.ConnectTimeout()}], "A page came", SITE),
         (
             [{"status": 403, "body": "<p>", "content_type": "text/html"}],
-            "AIRisk refused with status 403, without a reason",
+            "AIRisk refused the request with status 403, without a reason",
             NETWORK,
         ),
         (
             [{"status": 401, "body": "<p>", "content_type": "text/html"}],
-            "AIRisk refused with status 401, without a reason",
+            "AIRisk refused the request with status 401, without a reason",
             NETWORK,
         ),
     ],

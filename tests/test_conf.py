@@ -197,7 +197,7 @@ def test_an_unknown_key_is_a_problem(settings: "Settings", key: Any) -> None:
 @pytest.mark.parametrize("key", REQUIRED)
 def test_a_missing_key_is_a_problem(settings: "Settings", key: str) -> None:
     rest = {name: value for name, value in REQUIRED.items() if name != key}
-    assert_refused(settings, {"default": rest}, 4, f"lacks {key}.")
+    assert_refused(settings, {"default": rest}, 4, f"has no {key}.")
 
 
 BAD_TEXT: list[Any] = [None, "", " ", " a", "a ", "a\n", "a\0b", b"a", 7]
@@ -296,7 +296,7 @@ def test_the_bad_values_here_are_of_every_setting() -> None:
     ("key", "value"), [(key, value) for key, values in BAD_VALUES.items() for value in values], ids=shown
 )
 def test_a_bad_value_is_a_problem(settings: "Settings", key: str, value: object) -> None:
-    assert_refused(settings, {"default": {**REQUIRED, key: value}}, 5, f"a wrong {key}.", "Set it to ")
+    assert_refused(settings, {"default": {**REQUIRED, key: value}}, 5, f"an invalid {key}.", "Set it to ")
 
 
 @pytest.mark.parametrize("key", ["BASE_URL", "REDIRECT_URI"])

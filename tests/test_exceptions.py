@@ -32,10 +32,13 @@ def test_a_wrong_setting_is_outside_the_tree() -> None:
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (AIRiskRefused(400), "AIRisk refused with status 400"),
-        (AIRiskRefused(400, "Invalid Code"), "AIRisk refused with status 400: Invalid Code"),
-        (AIRiskRefused(401, "", "00-1"), "AIRisk refused with status 401 (traceId 00-1)"),
-        (AIRiskRefused(401, "No", "00-1"), "AIRisk refused with status 401: No (traceId 00-1)"),
+        (AIRiskRefused(400), "AIRisk refused the request with status 400"),
+        (AIRiskRefused(400, "Invalid Code"), "AIRisk refused the request with status 400: Invalid Code"),
+        (AIRiskRefused(401, "", "00-1"), "AIRisk refused the request with status 401 (traceId 00-1)"),
+        (AIRiskRefused(302, "access_denied"), "AIRisk refused the request by redirect: access_denied"),
+        (AIRiskRefused(200, "No"), "AIRisk refused the request in an answer with status 200: No"),
+        (AIRiskRefused(0), "AIRisk refused the request"),
+        (AIRiskRefused(401, "No", "00-1"), "AIRisk refused the request with status 401: No (traceId 00-1)"),
         (AIRiskUnavailable("Down."), "Down."),
         (AIRiskUnavailable("Down.", retry_after=3), "Down."),
         (AIRiskInvalidResponse("Odd."), "Odd."),

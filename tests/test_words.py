@@ -124,7 +124,7 @@ def test_no_word_takes_the_place_of_djangos_or_is_missing_there(language: str) -
     ("language", "said"),
     [
         ("de", ["0 Tokens wurden", "1 Token wurde", "2 Tokens wurden"]),
-        ("es", ["Se renovaron 0 token_page", "Se renovó 1 token", "Se renovaron 2 token_page"]),
+        ("es", ["Se renovaron 0 tokens", "Se renovó 1 token", "Se renovaron 2 tokens"]),
         ("fr", ["0 jeton a été", "1 jeton a été", "2 jetons ont été"]),
         ("ja", ["0 個のトークンを", "1 個のトークンを", "2 個のトークンを"]),
         ("zh-hans", ["已为 0 个令牌", "已为 1 个令牌", "已为 2 个令牌"]),
