@@ -24,9 +24,9 @@ def test_work_in_time_returns_or_raises() -> None:
     def fail() -> None:
         raise KeyError("x")
 
-    assert sockets.in_time(lambda: 7, 5) == sockets.in_time(lambda: 7, None) == 7
+    assert sockets.run_with_timeout(lambda: 7, 5) == sockets.run_with_timeout(lambda: 7, None) == 7
     with pytest.raises(KeyError):
-        sockets.in_time(fail, 5)
+        sockets.run_with_timeout(fail, 5)
 
 
 def test_work_that_is_late_is_left_and_closed(pair: tuple[socket.socket, socket.socket]) -> None:
@@ -40,7 +40,7 @@ def test_work_that_is_late_is_left_and_closed(pair: tuple[socket.socket, socket.
 
     for result in (here, "nothing to close"):
         with pytest.raises(TimeoutError):
-            sockets.in_time(lambda result=result: late(result), 0.05)  # type: ignore[misc]
+            sockets.run_with_timeout(lambda result=result: late(result), 0.05)  # type: ignore[misc]
         assert begun.is_set()
     over.set()
     there.settimeout(TOO_LONG)
@@ -52,7 +52,7 @@ def test_work_is_done_here_without_more_threads(monkeypatch: pytest.MonkeyPatch)
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    assert sockets.in_time(threading.get_ident, 5) == threading.get_ident()
+    assert sockets.run_with_timeout(threading.get_ident, 5) == threading.get_ident()
 
 
 def test_address_that_fails_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,12 +73,12 @@ def test_socket_is_not_read_after_its_deadline(pair: tuple[socket.socket, socket
     here, there = pair
     there.sendall(b"ab")
     timed, call = TimedSocket(here), CallTimeout(1, 1)
-    timed.call, timed.ends = call, time.monotonic() + TOO_LONG
-    assert (timed.recv(1), call.is_heard) == (b"a", True)
-    timed.ends = time.monotonic() - 1
+    timed.call, timed.deadline = call, time.monotonic() + TOO_LONG
+    assert (timed.recv(1), call.has_answer) == (b"a", True)
+    timed.deadline = time.monotonic() - 1
     with pytest.raises(TimeoutError, match="too long"):
         timed.recv(1)
     with pytest.raises(TimeoutError, match="too long"):
         timed.makefile("rb").read(1)
-    timed.ends = None
+    timed.deadline = None
     assert timed.recv(1) == b"b"
