@@ -21,7 +21,7 @@ from django.urls import include, path, reverse
 
 from airisk_oauth.sandbox import control
 from airisk_oauth.sandbox.chat import Chats
-from airisk_oauth.sandbox.world import JOURNAL_LENGTH, REFUSALS, Caller, Seen, Switches, World, world
+from airisk_oauth.sandbox.world import JOURNAL_LENGTH, REFUSALS, Caller, JournalEntry, Switches, World, world
 from tests.support.threads import at_once
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ OTHER_CALLBACK = "https://app.example.com/elsewhere/"
 STATE = "a b&c=<é>\"'+%2F"
 NOON = datetime(2025, 3, 31, 12, tzinfo=UTC).timestamp()
 #: The first conversation of user_42, whose id is always the same.
-CONVERSATION = Chats("user_42", NOON).listed(str)[0]["id"]
+CONVERSATION = Chats("user_42", NOON).conversations(str)[0]["id"]
 ABOUT_ONE = {"get_conversation", "add_file"}
 POST = {"consent", "token", "create_conversation", "ask_agent", "add_file", "submit_feedback"}
 API = ["get_conversations", "list_agents", "list_conversations", *sorted(ABOUT_ONE | POST - {"consent", "token"})]
@@ -220,7 +220,7 @@ def test_old_deployment_returns_no_state(client: Client) -> None:
     assert redirected(authorize(client)).keys() == {"code"}
 
 
-@pytest.mark.parametrize(("userid", "words"), [("user_42", "act for user_42"), (None, "access of its own")])
+@pytest.mark.parametrize(("userid", "words"), [("user_42", "on behalf of user_42"), (None, "access for itself")])
 def test_the_button_of_the_login_page_goes_on_with_the_redirect(userid: str | None, words: str) -> None:
     world.switches.login_page = True
     browser = Client(enforce_csrf_checks=True)
@@ -533,10 +533,10 @@ def test_the_journal_shows_whether_two_token_requests_overlapped(client: Client)
 def test_the_journal_keeps_within_bounds(client: Client) -> None:
     authorize(client, userid=10_000 * "x")
     assert len(world.journal[0].values["userid"]) == 200
-    seen = Seen(NOON, 0, 0, "/api/Chat/ListAgents", "GET", (), {}, 200)
+    entry = JournalEntry(NOON, 0, 0, "/api/Chat/ListAgents", "GET", (), {}, 200)
     for _ in range(JOURNAL_LENGTH):
-        world.record(seen)
-    assert world.journal == JOURNAL_LENGTH * [seen]
+        world.record(entry)
+    assert world.journal == JOURNAL_LENGTH * [entry]
 
 
 # Who exists
@@ -561,7 +561,7 @@ def test_unset_the_clients_are_those_that_the_site_is_set_up_as(client: Client, 
 def test_named_users_are_the_only_ones_and_are_called_by_their_name(client: Client, settings: "Settings") -> None:
     settings.AIRISK_OAUTH_SANDBOX_USERS = {"user_42": "Ada Lovelace"}
     world.switches.login_page = True
-    assert "act for Ada Lovelace" in authorize(client).content.decode()
+    assert "on behalf of Ada Lovelace" in authorize(client).content.decode()
     assert_plain(authorize(client, userid="user_43"), "Invalid userid")
 
 

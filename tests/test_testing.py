@@ -26,7 +26,7 @@ from airisk_oauth import AIRiskSession, AsyncAIRiskClient, conf, pytest_plugin
 from airisk_oauth.exceptions import AIRiskError, AIRiskRefused, AIRiskUnavailable, ConnectionRequired
 from airisk_oauth.models import AIRiskIdentity, AIRiskToken
 from airisk_oauth.testing import AIRiskTestMixin, Call, FakeAIRisk
-from airisk_oauth.testing.doors import async_door
+from airisk_oauth.testing.patches import patched_httpx2
 from tests.support.clock import set_clock
 from tests.support.quickstart import Site
 
@@ -148,7 +148,7 @@ def test_the_first_connect_makes_an_identity_and_another_userid_replaces_it(airi
 def test_the_sites_own_userid_decides(airisk: FakeAIRisk, mia: User, settings: Any) -> None:
     settings.AIRISK_OAUTH = {"default": {**settings.AIRISK_OAUTH["default"], "USERID": f"{__name__}.somebody"}}
     assert airisk.connect(mia).userid == "mia@default"
-    with pytest.raises(ValueError, match=r"somebody says that this user is 'mia@default' on AIRisk, not 'user_1'"):
+    with pytest.raises(ValueError, match=r"somebody returns the userid 'mia@default' for this user, not 'user_1'"):
         airisk.connect(mia, "user_1")
 
 
@@ -298,7 +298,7 @@ def test_an_outage_is_a_503_of_the_api_and_no_connection_an_exception(
 
 def test_a_browser_meets_the_same_days(airisk: FakeAIRisk, browser: Client) -> None:
     airisk.go_down()
-    with pytest.raises(AssertionError, match="did not send the browser back, but answered 503"):
+    with pytest.raises(AssertionError, match=r"did not send the browser back\. It answered 503"):
         airisk.connect_through(browser)
     airisk.recover()
     airisk.refuse()
@@ -403,7 +403,7 @@ def test_the_asynchronous_client_meets_the_same_outage_and_the_same_failures_of_
 
 def test_without_httpx2_there_is_nothing_to_answer_for(airisk: FakeAIRisk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "httpx2", None)
-    with async_door(airisk) as nothing:
+    with patched_httpx2(airisk) as nothing:
         assert nothing is None
 
 
@@ -430,7 +430,7 @@ class TestCaseOfDjango(AIRiskTestMixin, TestCase):
 
 def test_without_responses_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "responses", None)
-    for module in ("airisk_oauth.testing", "airisk_oauth.testing.doors"):
+    for module in ("airisk_oauth.testing", "airisk_oauth.testing.patches"):
         monkeypatch.delitem(sys.modules, module)
     with pytest.raises(ImportError, match=re.escape("pip install 'django-airisk-oauth[testing]'")):
         importlib.import_module("airisk_oauth.testing")

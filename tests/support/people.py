@@ -8,7 +8,7 @@ from django.utils import timezone
 
 from airisk_oauth import conf
 from airisk_oauth.models import AIRiskIdentity, AIRiskToken
-from airisk_oauth.sandbox.world import Caller, Seen, World
+from airisk_oauth.sandbox.world import Caller, JournalEntry, World
 from airisk_oauth.tokens.renewal import APPLICATION, TokenKeeper
 
 
@@ -62,7 +62,7 @@ def stored(user: User | None = None) -> AIRiskToken:
     return AIRiskToken.objects.get(user=user, deployment="default")
 
 
-def token_requests(airisk: World) -> list[Seen]:
+def token_requests(airisk: World) -> list[JournalEntry]:
     return [seen for seen in airisk.journal if seen.endpoint == "/api/oauth2/Token"]
 
 
