@@ -104,7 +104,7 @@ def test_a_browser_can_choose_every_language_that_the_texts_are_in(settings: Any
         (b"[]", "You have no conversations on AIRisk yet."),
         (b'{"items": [{"Name": "A plan <b>", "State": null}]}', "A plan &lt;b&gt;"),
         (b'{"conversationCount": 3}', "{&quot;conversationCount&quot;: 3}"),
-        (b'["\\ud800"]', "in a form that this page does not know"),
+        (b'["\\ud800"]', "in a form that this page does not recognize"),
         (b'[{"title": "half a pair: \\ud800"}]', "half a pair: ?"),
     ],
 )
@@ -122,7 +122,7 @@ def test_what_is_no_json_is_said_to_be_none(airisk: FakeAIRisk, client: Client, 
     airisk.answer("GET", CONVERSATIONS, HttpResponse(answer))
     page = client.get("/conversations/")
     assert page.status_code == 502
-    assert "answer is not the data that was asked for" in page.text
+    assert "answer cannot be read" in page.text
 
 
 @pytest.mark.parametrize(

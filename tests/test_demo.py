@@ -154,16 +154,16 @@ def test_two_clicks_lead_from_signing_in_to_the_conversations(browser: Browser) 
     page = browser.submit("/airisk/connect/", next="/conversations/")
     assert browser.address == "/conversations/"
     assert "You are connected to AIRisk." in page
-    assert re.search(r"Fetched from AIRisk just now, in your name\. \w.+ ago", page)
+    assert re.search(r"Fetched from AIRisk just now, on your behalf\. \w.+ ago", page)
 
 
 def test_the_switches_do_what_home_says_of_them(browser: Browser) -> None:
     browser.submit("/airisk/connect/", next="/")
     browser.switch("end_all_tokens")
     assert "Fetched from AIRisk just now" in browser.see("/conversations/")
-    assert re.search(r"What happened last Conversations fetched .+? Token renewed", browser.see("/"))
+    assert re.search(r"Recent events Conversations fetched .+? Token renewed", browser.see("/"))
     browser.switch(outage="on")
-    assert "AIRisk is down. Mend AIRisk" in browser.see("/conversations/", status=503)
+    assert "AIRisk is down. Fix AIRisk" in browser.see("/conversations/", status=503)
     browser.switch()
     assert "Fetched from AIRisk just now" in browser.see("/conversations/")
 
@@ -171,10 +171,10 @@ def test_the_switches_do_what_home_says_of_them(browser: Browser) -> None:
 @pytest.mark.parametrize(
     ("name", "status", "address", "words", "state"),
     [
-        ("end", 200, "/conversations/", "Fetched from AIRisk just now", ""),
+        ("expire", 200, "/conversations/", "Fetched from AIRisk just now", ""),
         ("down", 503, "/conversations/", "AIRisk is not available", "AIRisk is down."),
         ("login", 200, "/airisk/connect/?next=%2Fconversations%2F", "Please reconnect", "AIRisk shows a login page"),
-        ("short", 200, "/conversations/", "Fetched from AIRisk just now", "AIRisk's tokens live for a minute."),
+        ("short", 200, "/conversations/", "Fetched from AIRisk just now", "AIRisk's tokens expire after a minute."),
     ],
 )
 def test_one_click_breaks_airisk_and_one_mends_it(
@@ -186,18 +186,18 @@ def test_one_click_breaks_airisk_and_one_mends_it(
     home = browser.see("/")
     assert (state or "Conversations fetched") in home
     if name == "short":
-        assert re.search(r"The token ends in (5\d|60) seconds", home)
-    assert bool(state) == ("Mend AIRisk" in home)
-    home = browser.submit("/trials/mend/")
-    assert "Mend AIRisk" not in home
+        assert re.search(r"The token expires in (5\d|60) seconds", home)
+    assert bool(state) == ("Fix AIRisk" in home)
+    home = browser.submit("/trials/fix/")
+    assert "Fix AIRisk" not in home
     browser.submit("/trials/nothing/", 404)
 
 
 def test_switches_set_by_hand_are_told_too(browser: Browser) -> None:
     browser.switch(latency="0.1")
-    assert "AIRisk behaves as the sandbox switches say. Mend AIRisk" in browser.see("/")
+    assert "AIRisk behaves as set by the sandbox switches. Fix AIRisk" in browser.see("/")
     browser.switch(latency="3")
-    assert "AIRisk is slow. Mend AIRisk" in browser.see("/")
+    assert "AIRisk is slow. Fix AIRisk" in browser.see("/")
 
 
 @needs_chromium
@@ -222,7 +222,7 @@ def test_no_page_has_a_barrier(chromium: Any, site: str, width: int, scheme: Any
         click(tab, "Take AIRisk down")
         assert_said(tab, "AIRisk is not available")
         assert_no_barrier(tab)
-        click(tab, "Mend AIRisk")
+        click(tab, "Fix AIRisk")
         tab.goto("/sandbox/control/")
         assert_no_barrier(tab)
         tab.goto("/")
