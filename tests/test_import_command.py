@@ -48,10 +48,10 @@ BEFORE = {("mia", "default", "user_42")}
 
 def test_rows_are_added_changed_or_as_they_were(run: Import) -> None:
     lines = ["user,userid,deployment", "mia,user_42,default", "mia,user_43,second", ' tom ,"user 7, the second",']
-    assert run(*lines) == (0, "2 added, 0 changed, 1 as they were.\n")
+    assert run(*lines) == (0, "2 added, 0 changed, 1 unchanged.\n")
     expected = {*BEFORE, ("mia", "second", "user_43"), ("tom", "default", "user 7, the second")}
     assert identities() == expected
-    assert run("userid,user", "user_44,mia", deployment="second") == (0, "0 added, 1 changed, 0 as they were.\n")
+    assert run("userid,user", "user_44,mia", deployment="second") == (0, "0 added, 1 changed, 0 unchanged.\n")
     assert ("mia", "second", "user_44") in identities()
 
 
@@ -66,7 +66,7 @@ def test_rows_are_added_changed_or_as_they_were(run: Import) -> None:
     ],
 )
 def test_a_file_as_a_spreadsheet_saves_it_is_read(run: Import, lines: list[str]) -> None:
-    assert run(*lines, encoding="utf-8-sig") == (0, "1 added, 0 changed, 0 as they were.\n")
+    assert run(*lines, encoding="utf-8-sig") == (0, "1 added, 0 changed, 0 unchanged.\n")
     assert ("tom", "default", "Zoë") in identities()
 
 
@@ -110,7 +110,7 @@ def test_import_locks_in_the_order_of_users(run: Import, mia: User) -> None:
             wait_until(somebody_waits)
             cursor.execute("SET LOCAL lock_timeout = '5s'")
         AIRiskIdentity.objects.filter(user=ben).update(userid="held, too")
-    assert done.result() == (0, "0 added, 2 changed, 0 as they were.\n")
+    assert done.result() == (0, "0 added, 2 changed, 0 unchanged.\n")
     assert identities() == {*BEFORE, ("ben", "default", "user_1"), ("eva", "default", "user_2")}
 
 
@@ -132,14 +132,14 @@ def test_users_are_found_by_the_natural_key_that_the_site_has(run: Import, monke
     status, said = run("user,userid", "MIA,user_1", "tom,user_2", "mia,user_3")
     assert (status, said.splitlines()[:2]) == (
         1,
-        ["Line 3: there is no user 'tom'.", "Line 4: line 2 names this user already."],
+        ["Line 3: there is no user 'tom'.", "Line 4: line 2 is already about this user."],
     )
-    assert run("user,userid", "MIA,user_1") == (0, "0 added, 1 changed, 0 as they were.\n")
+    assert run("user,userid", "MIA,user_1") == (0, "0 added, 1 changed, 0 unchanged.\n")
 
 
 def test_a_dry_run_says_the_same_and_saves_nothing(run: Import) -> None:
     said = run("user,userid", "mia,user_1", "tom,user_2", dry_run=True)
-    assert said == (0, "1 added, 1 changed, 0 as they were; nothing was saved.\n")
+    assert said == (0, "1 added, 1 changed, 0 unchanged; nothing was saved.\n")
     assert identities() == BEFORE
 
 
@@ -160,11 +160,11 @@ def test_one_wrong_row_keeps_all_from_being_imported_and_each_has_a_line(run: Im
         1,
         [
             "Line 3: there is no user 'nobody'.",
-            "Line 4: '' cannot be a userid.",
+            "Line 4: '' is not a valid userid.",
             "Line 5: there is no deployment 'third'.",
-            "Line 6: line 2 names this user already.",
-            "Line 7: it has not as many fields as the first line.",
-            "Line 8: it has not as many fields as the first line.",
+            "Line 6: line 2 is already about this user.",
+            "Line 7: it has more or fewer fields than the first line.",
+            "Line 8: it has more or fewer fields than the first line.",
             "Line 10: there is no user 't\\x00m'.",
             "7 of 8 rows are wrong. Nothing was imported.",
         ],
@@ -175,10 +175,10 @@ def test_one_wrong_row_keeps_all_from_being_imported_and_each_has_a_line(run: Im
 @pytest.mark.parametrize(
     ("lines", "encoding", "why"),
     [
-        ([], "utf-8", "its first line has to name"),
-        (["name,userid", "tom,user_7"], "utf-8", "its first line has to name"),
-        (["user,userid,password", "tom,user_7,x"], "utf-8", "its first line has to name"),
-        (["user,userid,user", "tom,user_7,mia"], "utf-8", "its first line has to name"),
+        ([], "utf-8", "its first line must name"),
+        (["name,userid", "tom,user_7"], "utf-8", "its first line must name"),
+        (["user,userid,password", "tom,user_7,x"], "utf-8", "its first line must name"),
+        (["user,userid,user", "tom,user_7,mia"], "utf-8", "its first line must name"),
         (["user,userid", "tom,Zoë"], "latin-1", "it is not in UTF-8."),
         (["user,userid", "tom,user_7"], "utf-16", "it is not in UTF-8."),
         (["user,userid", "mia,user_1", 'tom,"user_7', "eva,user_8"], "utf-8", "in the row after line 2, "),

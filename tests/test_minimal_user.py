@@ -52,6 +52,6 @@ def test_commands_ask_nothing_of_a_user_model(seen: dict[str, Any]) -> None:
     assert seen["swept"]
     assert seen["nobody's sweep"] == seen["nobody's doctor"] == "There is no user 'nobody'."
     assert "a code for user_42 is refused with a made-up userid" in seen["doctor"]
-    assert seen["import"] == "1 added, 0 changed, 1 as they were."
+    assert seen["import"] == "1 added, 0 changed, 1 unchanged."
     assert seen["reseal"] == "0 resealed, 0 cannot be opened."
     assert seen["check"] == "System check identified no issues (0 silenced)."
