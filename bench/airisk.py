@@ -1,7 +1,7 @@
 """A fake AIRisk in a process of its own, with as little overhead as possible.
 
-For the other libraries it also renews by refresh token. It answers at the OAuth endpoints after a delay and at the API
-at once, and counts the renewals of each owner.
+For the other libraries it also renews by refresh token. Its OAuth endpoints answer after a delay and its API at once,
+and it counts the renewals of each owner.
 """
 
 import asyncio

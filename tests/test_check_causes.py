@@ -110,7 +110,7 @@ def test_unregistered_address_blames_redirect_uri(airisk: SecondAIRisk, shape: A
 
 
 @pytest.mark.parametrize("unknown_user", [lambda: problem(400, "Bad Request"), lambda: answer_text("Invalid userid")])
-def test_userid_is_blamed_where_all_need_one(
+def test_userid_is_blamed_if_clients_need_one(
     airisk: SecondAIRisk, mia: User, unknown_user: Callable[[], Answer]
 ) -> None:
     """Without a userid this client is refused, too, in other words."""
@@ -123,7 +123,7 @@ def test_userid_is_blamed_where_all_need_one(
 
 
 @pytest.mark.parametrize("reason", ["Invalid client_id", "Invalid redirect_uri"])
-def test_option_that_airisk_names_is_believed(airisk: SecondAIRisk, reason: str) -> None:
+def test_option_named_by_airisk_is_blamed(airisk: SecondAIRisk, reason: str) -> None:
     airisk.answers[AUTHORIZE] = lambda given: answer_text(reason)
     assert f"AIRisk does not know {reason.removeprefix('Invalid ').upper()}" in fault()[0]
     assert [path for _method, path, _given in airisk.requests].count("/api/oauth2/Token") == 0
@@ -142,7 +142,7 @@ def test_misspelt_redirect_uri_is_to_be_corrected(airisk: SecondAIRisk, settings
     "at_token_endpoint",
     [(503, {}, b""), answer_text("Something is missing"), page(status=403), answer_json({"access_token": "x"})],
 )
-def test_two_possible_causes_are_told_as_two(airisk: SecondAIRisk, at_token_endpoint: Answer) -> None:
+def test_two_possible_causes_are_both_named(airisk: SecondAIRisk, at_token_endpoint: Answer) -> None:
     airisk.answers[AUTHORIZE] = lambda given: problem()
     airisk.answers[TRADE] = lambda given: at_token_endpoint
     found, remedy = fault()
@@ -187,7 +187,7 @@ def test_other_refusals_blame_no_option(airisk: SecondAIRisk, mia: User, refuse:
     assert remedy == f"{ADMINISTRATOR} look up why the APIUser client-1 is refused."
 
 
-def test_refusal_only_of_this_client_is_its_own(airisk: SecondAIRisk) -> None:
+def test_refusal_of_this_client_blames_client_id(airisk: SecondAIRisk) -> None:
     airisk.answers[AUTHORIZE] = _refuse_unless_elsewhere
     assert "AIRisk does not know CLIENT_ID client-1." in fault()[0]
 
@@ -211,7 +211,7 @@ def _code_first(airisk: SecondAIRisk, given: dict[str, str]) -> Answer:
     return airisk.trade(given) if given["code"] in airisk.codes else answer_text("Invalid Code")
 
 
-def test_secret_where_codes_are_read_first(airisk: SecondAIRisk) -> None:
+def test_wrong_secret_after_code_check_is_blamed(airisk: SecondAIRisk) -> None:
     """There a made-up code shows nothing about the client."""
     airisk.client_secret = "another"
     airisk.answers[TRADE] = lambda given: _code_first(airisk, given)
@@ -221,7 +221,7 @@ def test_secret_where_codes_are_read_first(airisk: SecondAIRisk) -> None:
     assert (remedy.startswith(f"{SITE} set CLIENT_SECRET"), ADMINISTRATOR in remedy) == (True, True)
 
 
-def test_client_where_codes_are_read_first(airisk: SecondAIRisk) -> None:
+def test_wrong_client_after_code_check_is_blamed(airisk: SecondAIRisk) -> None:
     airisk.client_id = "another"
     airisk.answers[TRADE] = lambda given: _code_first(airisk, given)
     assert "AIRisk does not know CLIENT_ID client-1, or not REDIRECT_URI" in fault()[0]
@@ -249,7 +249,7 @@ def test_userid_refused_with_the_code_is_blamed(airisk: SecondAIRisk, mia: User)
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_page_for_a_token_blames_no_option(airisk: SecondAIRisk, status: int) -> None:
+def test_page_instead_of_token_blames_no_option(airisk: SecondAIRisk, status: int) -> None:
     airisk.answers[TRADE] = lambda given: page(status=status)
     found, remedy = fault()
     assert found.startswith(f"token: AIRisk refused the request with status {status}, without a reason")
@@ -257,7 +257,7 @@ def test_page_for_a_token_blames_no_option(airisk: SecondAIRisk, status: int) ->
 
 
 @pytest.mark.parametrize("status", [404, 405])
-def test_missing_endpoints_are_told_as_missing(airisk: SecondAIRisk, status: int) -> None:
+def test_missing_endpoints_are_reported(airisk: SecondAIRisk, status: int) -> None:
     airisk.answers[TRADE] = lambda given: problem(status, "Not Found")
     assert fault()[0].startswith(f"token: There is no token endpoint at {airisk.url}/api/oauth2/Token.")
     airisk.answers[AUTHORIZE] = lambda given: (status, {}, b"")
@@ -303,7 +303,7 @@ def test_registered_wrong_callback_is_a_fault(
         ),
     ],
 )
-def test_callback_of_this_site_is_known_as_such(
+def test_callback_of_this_site_is_recognized(
     airisk: SecondAIRisk, settings: Any, redirect_uri: str, hosts: list[str], said: str
 ) -> None:
     airisk.redirect_uris = (redirect_uri,)
@@ -334,7 +334,7 @@ def test_site_without_our_pages_is_healthy(airisk: SecondAIRisk) -> None:
 
 @pytest.mark.parametrize("options", [{}, {"user": "mia"}])
 @pytest.mark.parametrize("table", ["airisk_oauth_airiskidentity", "airisk_oauth_pendingauthorization"])
-def test_missing_table_ends_the_examination(
+def test_missing_table_stops_the_diagnosis(
     airisk: SecondAIRisk, mia: User, table: str, options: dict[str, str]
 ) -> None:
     with connection.cursor() as cursor:
@@ -345,7 +345,7 @@ def test_missing_table_ends_the_examination(
     assert airisk.requests == []
 
 
-def test_table_of_another_version_is_told(airisk: SecondAIRisk) -> None:
+def test_table_of_another_version_is_reported(airisk: SecondAIRisk) -> None:
     AIRiskIdentity.objects.all().delete()
     with connection.cursor() as cursor:
         cursor.execute("ALTER TABLE airisk_oauth_airiskidentity RENAME COLUMN userid TO other")
@@ -367,7 +367,7 @@ def failing(words: str) -> Iterator[None]:
         yield
 
 
-def test_database_that_is_away_is_told(airisk: SecondAIRisk, mia: User) -> None:
+def test_unavailable_database_is_reported(airisk: SecondAIRisk, mia: User) -> None:
     listing = "sqlite_master" if connection.vendor == "sqlite" else "pg_catalog"
     with failing(listing):
         found, remedy = fault()
@@ -416,7 +416,7 @@ def held_up(airisk: SecondAIRisk, *call: str) -> Iterator[None]:
         ),
     ],
 )
-def test_slow_is_not_told_as_unreachable(
+def test_slow_is_not_reported_as_unreachable(
     airisk: SecondAIRisk, settings: Any, call: tuple[str, str], said: str, option: str
 ) -> None:
     set_default(settings, TIMEOUT=(1, 1), API_TIMEOUT=(1, 1))
@@ -461,7 +461,7 @@ def test_no_connection_in_time_is_unreachable(settings: Any, monkeypatch: pytest
     assert remedy.startswith(NETWORK)
 
 
-def test_connection_that_is_closed_was_reached(settings: Any) -> None:
+def test_closed_connection_was_reachable(settings: Any) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         place = f"127.0.0.1:{server.getsockname()[1]}"
         set_default(settings, BASE_URL=f"http://{place}")
@@ -483,7 +483,7 @@ def test_connection_that_is_closed_was_reached(settings: Any) -> None:
 
 
 @pytest.mark.parametrize("date", ["Fri, 31 Dec 9999 23:59:59 -1200", "yesterday", "Fri, 99 Dec 2025", ""])
-def test_date_that_is_none_is_no_error(airisk: SecondAIRisk, date: str) -> None:
+def test_invalid_date_header_is_no_fault(airisk: SecondAIRisk, date: str) -> None:
     airisk.date = date or " "
     status, said = check()
     assert (status, "AIRisk does not tell its time" in said) == (0, True)
@@ -532,7 +532,7 @@ def test_addresses_are_shown_as_plain_text(airisk: SecondAIRisk, location: str, 
     assert said.format(url=airisk.url) in found
 
 
-def test_name_of_a_user_commands_no_terminal(airisk: SecondAIRisk) -> None:
+def test_username_cannot_control_the_terminal(airisk: SecondAIRisk) -> None:
     User.objects.create_user("a\x1b[31m\nb")
     assert "This site knows no AIRisk user for a?[31m?b" in fault(user="a\x1b[31m\nb")[0]
 
@@ -586,7 +586,7 @@ def test_code_from_server_tolerates_loose_codes(airisk: SecondAIRisk, settings: 
     [("codes_reusable", "works a second time."), ("any_redirect_uri", "works with another redirect URI.")],
 )
 @pytest.mark.parametrize(("options", "whose"), [({}, "the application"), ({"user": "mia"}, "user_42")])
-def test_loose_codes_are_told(
+def test_loose_codes_are_reported(
     airisk: SecondAIRisk, mia: User, switch: str, said: str, options: dict[str, str], whose: str
 ) -> None:
     setattr(airisk, switch, True)
@@ -596,7 +596,7 @@ def test_loose_codes_are_told(
     assert remedy.endswith(f'{SITE} until then, set CODE_FROM to "server".')
 
 
-def test_bound_codes_are_told_with_what_follows(airisk: SecondAIRisk, settings: Any, mia: User) -> None:
+def test_bound_codes_are_reported_as_safe(airisk: SecondAIRisk, settings: Any, mia: User) -> None:
     AIRiskIdentity.objects.create(user=User.objects.create_user("ben"), userid="user_7")
     ways = "with another userid, without a userid, a second time and with another redirect URI"
     assert f'a code for user_42 is refused {ways}; CODE_FROM = "browser" is safe\n' in check(user="mia")[1]
@@ -607,7 +607,7 @@ def test_bound_codes_are_told_with_what_follows(airisk: SecondAIRisk, settings: 
 
 
 @pytest.mark.parametrize("answer", [(500, {}, b""), page()])
-def test_trial_that_fails_establishes_nothing(airisk: SecondAIRisk, mia: User, answer: Answer) -> None:
+def test_failed_trial_proves_nothing(airisk: SecondAIRisk, mia: User, answer: Answer) -> None:
     usual = airisk.trade
     airisk.answers[TRADE] = lambda given: usual(given) if given.get("userid") == "user_42" else answer
     status, said = check(user="mia")
@@ -617,7 +617,7 @@ def test_trial_that_fails_establishes_nothing(airisk: SecondAIRisk, mia: User, a
     assert "is safe" not in said
 
 
-def test_page_during_a_trial_establishes_nothing(airisk: SecondAIRisk) -> None:
+def test_page_during_a_trial_proves_nothing(airisk: SecondAIRisk) -> None:
     usual, seen = airisk.authorize, []
 
     def authorize(given: dict[str, str]) -> Answer:

@@ -147,7 +147,7 @@ def browser(signed_in: Browser) -> Browser:
     return signed_in
 
 
-def test_two_clicks_lead_from_signing_in_to_the_conversations(browser: Browser) -> None:
+def test_two_clicks_lead_to_the_conversations(browser: Browser) -> None:
     home = browser.see("/")
     assert "Not connected" in home
     assert "user_42" in home
@@ -157,7 +157,7 @@ def test_two_clicks_lead_from_signing_in_to_the_conversations(browser: Browser) 
     assert re.search(r"Fetched from AIRisk just now, on your behalf\. \w.+ ago", page)
 
 
-def test_the_switches_do_what_home_says_of_them(browser: Browser) -> None:
+def test_switches_do_what_the_home_page_says(browser: Browser) -> None:
     browser.submit("/airisk/connect/", next="/")
     browser.switch("end_all_tokens")
     assert "Fetched from AIRisk just now" in browser.see("/conversations/")
@@ -177,7 +177,7 @@ def test_the_switches_do_what_home_says_of_them(browser: Browser) -> None:
         ("short", 200, "/conversations/", "Fetched from AIRisk just now", "AIRisk's tokens expire after a minute."),
     ],
 )
-def test_one_click_breaks_airisk_and_one_mends_it(
+def test_one_click_breaks_airisk_and_one_fixes_it(
     name: str, status: int, address: str, words: str, state: str, browser: Browser
 ) -> None:
     browser.submit("/airisk/connect/", next="/")
@@ -193,7 +193,7 @@ def test_one_click_breaks_airisk_and_one_mends_it(
     browser.submit("/trials/nothing/", 404)
 
 
-def test_switches_set_by_hand_are_told_too(browser: Browser) -> None:
+def test_switches_set_by_hand_are_shown(browser: Browser) -> None:
     browser.switch(latency="0.1")
     assert "AIRisk behaves as set by the sandbox switches. Fix AIRisk" in browser.see("/")
     browser.switch(latency="3")
@@ -203,7 +203,7 @@ def test_switches_set_by_hand_are_told_too(browser: Browser) -> None:
 @needs_chromium
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (360, "dark")])
 @pytest.mark.usefixtures("browser")
-def test_no_page_has_a_barrier(chromium: Any, site: str, width: int, scheme: Any) -> None:
+def test_pages_have_no_barriers(chromium: Any, site: str, width: int, scheme: Any) -> None:
     window: Any = {"width": width, "height": 800}
     with chromium.new_context(base_url=site, viewport=window, color_scheme=scheme) as context:
         tab = context.new_page()
@@ -231,7 +231,7 @@ def test_no_page_has_a_barrier(chromium: Any, site: str, width: int, scheme: Any
         assert_no_barrier(tab)
 
 
-def test_somebody_who_is_not_signed_in_is_told_how_to_begin(site: str) -> None:
+def test_visitor_is_shown_how_to_begin(site: str) -> None:
     with Browser(site) as browser:
         welcome = browser.see("/")
         assert "demo demo" in welcome
@@ -241,13 +241,13 @@ def test_somebody_who_is_not_signed_in_is_told_how_to_begin(site: str) -> None:
         browser.see("/static/demo/demo.css")
 
 
-def test_admin_is_staff_and_somebody_else_on_airisk(site: str) -> None:
+def test_admin_is_staff_with_another_userid(site: str) -> None:
     with Browser(site) as browser:
         assert "user_1" in browser.sign_in("admin")
         assert "user_42" in browser.see("/admin/airisk_oauth/airiskidentity/")
 
 
-def test_a_browser_at_localhost_is_sent_where_airisk_will_send_it_back_to(site: str) -> None:
+def test_localhost_is_redirected_to_the_site(site: str) -> None:
     host = site.removeprefix("http://").replace("127.0.0.1", "localhost")
     answer = requests.get(f"{site}/accounts/login/?next=/", headers={"Host": host}, allow_redirects=False, timeout=10)
     assert answer.headers["Location"] == f"{site}/accounts/login/?next=/"
@@ -264,7 +264,7 @@ def test_a_browser_at_localhost_is_sent_where_airisk_will_send_it_back_to(site: 
         ("zh-CN", "您的 AIRisk 连接", "AIRisk 演示"),
     ],
 )
-def test_the_pages_are_in_the_language_that_a_browser_asks_for(
+def test_pages_are_in_the_browsers_language(
     preferred: str, of_the_package: str, of_the_demo: str, browser: Browser
 ) -> None:
     page = browser.get(f"{browser.site}/airisk/", headers={"Accept-Language": preferred}, timeout=10).text
@@ -306,7 +306,7 @@ def in_many_a_state(browser: Browser) -> Iterator[set[str]]:
     browser.switch()
 
 
-def test_a_page_in_another_language_has_no_english_left(browser: Browser) -> None:
+def test_japanese_pages_have_no_english_left(browser: Browser) -> None:
     """In Japanese, which writes no word as English does; that no language lacks a text is seen in its catalogue."""
     english = list(in_many_a_state(browser))
     browser.headers["Accept-Language"] = "ja"
@@ -319,7 +319,7 @@ def test_a_page_in_another_language_has_no_english_left(browser: Browser) -> Non
         assert before & after == set()
 
 
-def test_the_demo_passes_its_own_tests_without_the_sandbox(tmp_path: Path) -> None:
+def test_demo_passes_its_own_tests(tmp_path: Path) -> None:
     variables = {
         "SECRET_KEY": "a secret of one's own",
         "DATABASE_URL": f"sqlite:///{tmp_path}/demo.sqlite3",
@@ -335,7 +335,7 @@ def test_the_demo_passes_its_own_tests_without_the_sandbox(tmp_path: Path) -> No
     assert "no issues" in output
 
 
-def test_a_secret_that_everybody_knows_is_for_development_only() -> None:
+def test_public_secrets_are_for_development_only() -> None:
     processes = [manage("check"), manage("seed_demo", SECRET_KEY="a secret of one's own")]
     results = [end(process) for process in processes]
     for (status, output), reason in zip(results, ("Set SECRET_KEY", "DEBUG=true only"), strict=True):
@@ -363,16 +363,16 @@ def test_a_secret_that_everybody_knows_is_for_development_only() -> None:
         },
     ],
 )
-def test_conversations_are_found_whatever_their_fields_are_called(answer: object) -> None:
+def test_conversations_are_found_by_any_names(answer: object) -> None:
     updated = datetime(2025, 3, 31, 13, 12, 17, tzinfo=UTC)
     assert read_conversations(answer) == [Conversation("Plan", "m", updated, "Yes.", "Open")]
 
 
 @pytest.mark.parametrize("moment", ["0001-01-01T00:00:00", "0001-01-01T00:00:00+14:00", "2025-02-30T00:00:00Z", "", 7])
-def test_a_moment_that_is_none_is_left_out(moment: object) -> None:
+def test_invalid_time_is_left_out(moment: object) -> None:
     assert read_conversations([{"title": "Plan", "updated": moment}]) == [Conversation("Plan", "", None, "", "")]
 
 
 @pytest.mark.parametrize("answer", [None, 7, "text", {}, {"a": [], "b": []}, ["text"], [{"colour": "red"}], [[]]])
-def test_an_answer_of_another_shape_is_not_guessed_at(answer: object) -> None:
+def test_unknown_answer_is_not_guessed_at(answer: object) -> None:
     assert read_conversations(answer) is None

@@ -18,13 +18,13 @@ from airisk_oauth.exceptions import (
 LEAVES = {AIRiskUnavailable, AIRiskRefused, AIRiskInvalidResponse, ConnectionRequired}
 
 
-def test_the_tree_is_the_one_that_its_module_draws() -> None:
+def test_error_tree_is_as_its_module_draws() -> None:
     drawn = re.findall(r"[├└]── (\w+)", str(exceptions.__doc__))
     assert set(AIRiskError.__subclasses__()) == LEAVES == {getattr(exceptions, name) for name in drawn}
     assert not [leaf for leaf in LEAVES if leaf.__subclasses__()]
 
 
-def test_a_wrong_setting_is_outside_the_tree() -> None:
+def test_wrong_setting_is_outside_the_tree() -> None:
     assert not issubclass(ImproperlyConfigured, AIRiskError)
     assert not issubclass(AIRiskError, ImproperlyConfigured)
 
@@ -46,13 +46,13 @@ def test_a_wrong_setting_is_outside_the_tree() -> None:
         (ConnectionRequired("Connect.", deployment="second", connect_url="/airisk/"), "Connect."),
     ],
 )
-def test_an_error_says_what_an_operator_needs_and_survives_a_pickle(error: AIRiskError, words: str) -> None:
+def test_error_message_survives_a_pickle(error: AIRiskError, words: str) -> None:
     again = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
     assert str(error) == str(again) == words
     assert (type(again), vars(again)) == (type(error), vars(error))
 
 
-def test_what_nobody_told_has_a_default() -> None:
+def test_error_attributes_have_defaults() -> None:
     assert vars(AIRiskUnavailable("")) == {"retry_after": None}
     assert vars(AIRiskRefused(400)) == {"status": 400, "reason": "", "trace_id": ""}
     assert vars(ConnectionRequired("")) == {"deployment": "default", "connect_url": None}

@@ -46,7 +46,7 @@ def identities() -> set[tuple[str, str, str]]:
 BEFORE = {("mia", "default", "user_42")}
 
 
-def test_rows_are_added_changed_or_as_they_were(run: Import) -> None:
+def test_rows_are_added_changed_or_unchanged(run: Import) -> None:
     lines = ["user,userid,deployment", "mia,user_42,default", "mia,user_43,second", ' tom ,"user 7, the second",']
     assert run(*lines) == (0, "2 added, 0 changed, 1 unchanged.\n")
     expected = {*BEFORE, ("mia", "second", "user_43"), ("tom", "default", "user 7, the second")}
@@ -65,12 +65,12 @@ def test_rows_are_added_changed_or_as_they_were(run: Import) -> None:
         ["user,userid", ",", "", "  ", "tom,Zoë", ",", ""],
     ],
 )
-def test_a_file_as_a_spreadsheet_saves_it_is_read(run: Import, lines: list[str]) -> None:
+def test_files_of_spreadsheets_are_read(run: Import, lines: list[str]) -> None:
     assert run(*lines, encoding="utf-8-sig") == (0, "1 added, 0 changed, 0 unchanged.\n")
     assert ("tom", "default", "Zoë") in identities()
 
 
-def test_a_row_costs_no_statement_of_its_own(run: Import) -> None:
+def test_number_of_queries_is_constant(run: Import) -> None:
     names = [f"user-{number}" for number in range(50)]
     User.objects.bulk_create(User(username=name) for name in names)
     costs = []
@@ -114,7 +114,7 @@ def test_import_locks_in_the_order_of_users(run: Import, mia: User) -> None:
     assert identities() == {*BEFORE, ("ben", "default", "user_1"), ("eva", "default", "user_2")}
 
 
-def test_import_says_what_the_database_refused(run: Import) -> None:
+def test_import_reports_database_errors(run: Import) -> None:
     def add(execute: Any, sql: str, *args: Any) -> Any:
         if sql.startswith("INSERT"):
             raise IntegrityError("tom was added meanwhile")
@@ -126,7 +126,7 @@ def test_import_says_what_the_database_refused(run: Import) -> None:
     assert identities() == BEFORE
 
 
-def test_users_are_found_by_the_natural_key_that_the_site_has(run: Import, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_users_are_found_by_own_natural_keys(run: Import, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(UserManager, "get_by_natural_key", lambda self, name: self.get(username__iexact=name))
     User.objects.create_user("TOM")
     status, said = run("user,userid", "MIA,user_1", "tom,user_2", "mia,user_3")
@@ -137,13 +137,13 @@ def test_users_are_found_by_the_natural_key_that_the_site_has(run: Import, monke
     assert run("user,userid", "MIA,user_1") == (0, "0 added, 1 changed, 0 unchanged.\n")
 
 
-def test_a_dry_run_says_the_same_and_saves_nothing(run: Import) -> None:
+def test_dry_run_reports_but_saves_nothing(run: Import) -> None:
     said = run("user,userid", "mia,user_1", "tom,user_2", dry_run=True)
     assert said == (0, "1 added, 1 changed, 0 unchanged; nothing was saved.\n")
     assert identities() == BEFORE
 
 
-def test_one_wrong_row_keeps_all_from_being_imported_and_each_has_a_line(run: Import) -> None:
+def test_wrong_rows_are_listed_and_none_imported(run: Import) -> None:
     status, said = run(
         "user,userid,deployment",
         "tom,user_7,default",
@@ -185,13 +185,13 @@ def test_one_wrong_row_keeps_all_from_being_imported_and_each_has_a_line(run: Im
         (["user,userid", f"tom,{'x' * 200_000}"], "utf-8", "in the row after line 1, "),
     ],
 )
-def test_what_is_no_such_file_is_said_so(run: Import, lines: list[str], encoding: str, why: str) -> None:
+def test_invalid_file_is_reported(run: Import, lines: list[str], encoding: str, why: str) -> None:
     status, said = run(*lines, encoding=encoding)
     assert (status, f"people.csv cannot be read: {why}" in said) == (1, True)
     assert identities() == BEFORE
 
 
 @pytest.mark.parametrize("name", ["nowhere.csv", "."])
-def test_a_file_that_is_not_there_is_said_so(tmp_path: Path, name: str) -> None:
+def test_missing_file_is_reported(tmp_path: Path, name: str) -> None:
     with pytest.raises(CommandError, match="cannot be read"):
         call_command("import_airisk_identities", tmp_path / name)

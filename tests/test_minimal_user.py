@@ -31,7 +31,7 @@ def seen(request: Any) -> dict[str, Any]:
     return found
 
 
-def test_connecting_asks_nothing_of_a_user_model(seen: dict[str, Any]) -> None:
+def test_connecting_works_with_a_minimal_user(seen: dict[str, Any]) -> None:
     assert seen["needs"] == [302, "/airisk/connect/?next=%2Fneeds%2F"]
     assert seen["connected"] == [302, "/call/"]
     assert (seen["called"], seen["renewed"]) == ('["a plan"]', '["a plan"]')
@@ -40,15 +40,15 @@ def test_connecting_asks_nothing_of_a_user_model(seen: dict[str, Any]) -> None:
     assert seen["rows of the departed"] == 0
 
 
-def test_failures_ask_nothing_of_a_user_model(seen: dict[str, Any]) -> None:
+def test_failures_work_with_a_minimal_user(seen: dict[str, Any]) -> None:
     assert seen["failures"] == FAILURES
 
 
-def test_key_may_be_written_in_another_form(seen: dict[str, Any]) -> None:
+def test_user_key_may_be_in_another_form(seen: dict[str, Any]) -> None:
     assert seen["key in another form"] == [302, "/call/"]
 
 
-def test_commands_ask_nothing_of_a_user_model(seen: dict[str, Any]) -> None:
+def test_commands_work_with_a_minimal_user(seen: dict[str, Any]) -> None:
     assert seen["swept"]
     assert seen["nobody's sweep"] == seen["nobody's doctor"] == "There is no user 'nobody'."
     assert "a code for user_42 is refused with a made-up userid" in seen["doctor"]

@@ -32,7 +32,7 @@ def metadata(wheel: zipfile.ZipFile) -> Message:
     return Parser().parsestr(wheel.read(name).decode())
 
 
-def test_the_wheel_holds_the_package_whole_and_nothing_else(wheel: zipfile.ZipFile) -> None:
+def test_wheel_contains_exactly_the_package(wheel: zipfile.ZipFile) -> None:
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", "airisk_oauth"],
         cwd=ROOT,
@@ -46,7 +46,7 @@ def test_the_wheel_holds_the_package_whole_and_nothing_else(wheel: zipfile.ZipFi
     assert packed == kept
 
 
-def test_its_metadata_say_what_it_needs_and_under_which_licence(wheel: zipfile.ZipFile) -> None:
+def test_wheel_metadata_match_pyproject(wheel: zipfile.ZipFile) -> None:
     told = metadata(wheel)
     assert (told["Name"], told["Version"]) == (PROJECT["name"], PROJECT["version"])
     assert (told["License-Expression"], told["License-File"]) == ("MIT", "LICENSE")

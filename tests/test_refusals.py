@@ -70,7 +70,7 @@ both = pytest.mark.parametrize("obtain", [obtain, obtain_async])
         (redirect("https://login.example/?error=no"), None, ConnectionRequired),
     ],
 )
-def test_json_refuses_and_a_page_needs_a_person(
+def test_json_is_a_refusal_and_a_page_is_not(
     airisk: SecondAIRisk, obtain: Callable[[], TokenGrant], answer: Any, target: Any, error: Any
 ) -> None:
     airisk.answers[AUTHORIZE] = lambda given: answer
@@ -86,7 +86,7 @@ def test_json_refuses_and_a_page_needs_a_person(
 
 
 @both
-def test_look_at_a_page_sends_no_secret(airisk: SecondAIRisk, obtain: Callable[[], TokenGrant]) -> None:
+def test_following_a_redirect_sends_no_secret(airisk: SecondAIRisk, obtain: Callable[[], TokenGrant]) -> None:
     airisk.answers[AUTHORIZE] = lambda given: redirect("/e?a=b#c")
     airisk.answers["GET", "/e"] = lambda given: problem()
     with pytest.raises(AIRiskRefused) as raised:
@@ -104,7 +104,7 @@ def test_code_is_sent_to_no_other_address(airisk: SecondAIRisk, obtain: Callable
 
 
 @both
-def test_look_is_over_within_the_flows_deadline(
+def test_following_a_redirect_obeys_the_deadline(
     airisk: SecondAIRisk, settings: Any, obtain: Callable[[], TokenGrant]
 ) -> None:
     set_default(settings, TIMEOUT=(0.4, 0.4))
@@ -120,7 +120,7 @@ def test_look_is_over_within_the_flows_deadline(
 
 
 @both
-def test_code_without_a_state_is_not_traded(airisk: SecondAIRisk, obtain: Callable[[], TokenGrant]) -> None:
+def test_code_without_state_is_not_exchanged(airisk: SecondAIRisk, obtain: Callable[[], TokenGrant]) -> None:
     airisk.returns_state = False
     with pytest.raises(AIRiskInvalidResponse, match=STATE_MISSING):
         obtain()
@@ -135,7 +135,7 @@ def test_callback_without_a_state_connects_nobody(airisk: SecondAIRisk, mia: Use
 
 
 @pytest.mark.django_db
-def test_end_without_an_offset_is_utc_everywhere(
+def test_expiry_without_offset_is_utc(
     airisk: SecondAIRisk, settings: Any, monkeypatch: pytest.MonkeyPatch, mia: User, browser: Client
 ) -> None:
     settings.TIME_ZONE = "Asia/Tokyo"

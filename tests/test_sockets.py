@@ -29,7 +29,7 @@ def test_work_in_time_returns_or_raises() -> None:
         sockets.run_with_timeout(fail, 5)
 
 
-def test_work_that_is_late_is_left_and_closed(pair: tuple[socket.socket, socket.socket]) -> None:
+def test_late_work_is_abandoned_and_closed(pair: tuple[socket.socket, socket.socket]) -> None:
     here, there = pair
     begun, over = threading.Event(), threading.Event()
 
@@ -47,7 +47,7 @@ def test_work_that_is_late_is_left_and_closed(pair: tuple[socket.socket, socket.
     assert there.recv(1) == b""
 
 
-def test_work_is_done_here_without_more_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_work_runs_here_if_no_thread_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
@@ -55,7 +55,7 @@ def test_work_is_done_here_without_more_threads(monkeypatch: pytest.MonkeyPatch)
     assert sockets.run_with_timeout(threading.get_ident, 5) == threading.get_ident()
 
 
-def test_address_that_fails_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failing_address_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         nowhere = (socket.AF_UNIX, socket.SOCK_STREAM, 0, "", "/nowhere/socket")
         here = (socket.AF_INET, socket.SOCK_STREAM, 0, "", server.getsockname())

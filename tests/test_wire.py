@@ -143,7 +143,7 @@ def unavailable(work: Callable[[], Any]) -> str:
     ],
     ids=["status", "header", "100", "103"],
 )
-def test_headers_that_drip_are_not_waited_for(
+def test_dripping_headers_run_into_the_timeout(
     airisk: AIRisk, mia: User, settings: Any, ask: Ask, script: Script
 ) -> None:
     give_token(mia)
@@ -192,7 +192,7 @@ def test_silent_stream_raises_the_library_s_error(airisk: AIRisk, mia: User, set
 
 
 @both
-def test_interim_answer_shifts_no_later_ones(airisk: AIRisk, mia: User, ask: Ask) -> None:
+def test_interim_response_is_skipped(airisk: AIRisk, mia: User, ask: Ask) -> None:
     give_token(mia)
     airisk.scripts["/api/x"] = saying(b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n", plain(b"first"))
     assert ask(mia, "GET", "/api/x").content == b"first"
@@ -219,7 +219,7 @@ def calls_in_a_row(ask: Ask, user: User, *calls: tuple[str, str]) -> list[int]:
 
 @both
 @pytest.mark.parametrize("dying", [saying(), reset], ids=["close", "reset"])
-def test_stale_connection_fails_only_what_writes(airisk: AIRisk, mia: User, ask: Ask, dying: Script) -> None:
+def test_stale_connection_fails_only_writes(airisk: AIRisk, mia: User, ask: Ask, dying: Script) -> None:
     give_token(mia)
     airisk.dies = dying
     assert calls_in_a_row(ask, mia, ("GET", "/api/x"), ("GET", "/api/y"), ("HEAD", "/api/z")) == [200] * 3
@@ -230,7 +230,7 @@ def test_stale_connection_fails_only_what_writes(airisk: AIRisk, mia: User, ask:
 
 
 @both
-def test_new_connection_is_not_tried_again(airisk: AIRisk, mia: User, ask: Ask) -> None:
+def test_lost_new_connection_is_not_retried(airisk: AIRisk, mia: User, ask: Ask) -> None:
     give_token(mia)
     airisk.scripts["/api/x"] = lambda sock: sock.shutdown(socket.SHUT_RDWR)
     unavailable(lambda: ask(mia, "GET", "/api/x"))
@@ -309,7 +309,7 @@ def closed_file() -> io.BytesIO:
 @pytest.mark.parametrize(
     "file", [lambda: b"hello", lambda: "hello", lambda: io.BytesIO(b"hello")], ids=["b", "s", "file"]
 )
-def test_upload_of_files_goes_out_again(airisk: AIRisk, mia: User, ask: Ask, file: Callable[[], Any]) -> None:
+def test_uploaded_files_are_sent_again(airisk: AIRisk, mia: User, ask: Ask, file: Callable[[], Any]) -> None:
     give_token(mia, access_token="refused")
     answer = ask(mia, "POST", "/api/Upload", data={"title": "A plan"}, files={"file": ("a.txt", file())})
     assert answer.status_code == 200
@@ -319,7 +319,7 @@ def test_upload_of_files_goes_out_again(airisk: AIRisk, mia: User, ask: Ask, fil
 
 
 @pytest.mark.parametrize("file", [Pipe, Bare, closed_file])
-def test_upload_that_is_read_once_stays_refused(airisk: AIRisk, mia: User, file: Callable[[], Any]) -> None:
+def test_unrepeatable_upload_stays_refused(airisk: AIRisk, mia: User, file: Callable[[], Any]) -> None:
     def refuse(sock: socket.socket) -> None:
         sock.sendall(http(b"", "401 Unauthorized"))
         # Its chunks, which would reset the connection if they came later.
@@ -361,7 +361,7 @@ def head(status: str, *headers: str) -> bytes:
 
 @both
 @pytest.mark.parametrize("body", UNREAD)
-def test_body_of_a_redirect_is_left(airisk: AIRisk, mia: User, ask: Ask, body: str) -> None:
+def test_body_of_a_redirect_is_discarded(airisk: AIRisk, mia: User, ask: Ask, body: str) -> None:
     give_token(mia)
     airisk.scripts["/api/x"] = UNREAD[body]("302 Found", "Location: /api/y")
     airisk.scripts["/api/y"] = UNREAD[body]("302 Found", "Location: /api/z")
@@ -374,7 +374,7 @@ def test_body_of_a_redirect_is_left(airisk: AIRisk, mia: User, ask: Ask, body: s
 
 @both
 @pytest.mark.parametrize("body", UNREAD)
-def test_body_of_a_refusal_is_left(airisk: AIRisk, mia: User, ask: Ask, body: str) -> None:
+def test_body_of_a_refusal_is_discarded(airisk: AIRisk, mia: User, ask: Ask, body: str) -> None:
     give_token(mia, access_token="refused")
     airisk.refused = UNREAD[body]("401 Unauthorized")
     with little_memory():
@@ -391,13 +391,13 @@ def test_unfollowed_redirect_keeps_its_body(airisk: AIRisk, mia: User) -> None:
 
 
 @both
-def test_location_not_in_utf_8_is_handed_back(airisk: AIRisk, mia: User, ask: Ask) -> None:
+def test_redirect_to_invalid_utf_8_is_returned(airisk: AIRisk, mia: User, ask: Ask) -> None:
     give_token(mia)
     airisk.scripts["/api/x"] = saying(plain(b"moved", "302 Found", "Location: /api/\xff\xfe"))
     assert ask(mia, "GET", "/api/x", follow=ask is ask_blocking).status_code == 302
 
 
-def test_own_session_closes_what_it_does_not_know(airisk: AIRisk, mia: User) -> None:
+def test_own_session_closes_unknown_connections(airisk: AIRisk, mia: User) -> None:
     give_token(mia, access_token="refused")
     with requests.Session() as session:
         assert session.get(f"{airisk.server.url}/api/x", auth=AIRiskAuth.for_user(mia), timeout=5).status_code == 200
@@ -407,7 +407,7 @@ def test_own_session_closes_what_it_does_not_know(airisk: AIRisk, mia: User) -> 
 
 
 @both
-def test_missing_bundle_is_named(mia: User, settings: Any, monkeypatch: pytest.MonkeyPatch, ask: Ask) -> None:
+def test_missing_ca_bundle_is_named(mia: User, settings: Any, monkeypatch: pytest.MonkeyPatch, ask: Ask) -> None:
     set_option(settings, BASE_URL="https://127.0.0.1:9")
     give_token(mia)
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/nowhere/bundle.pem")
@@ -415,9 +415,7 @@ def test_missing_bundle_is_named(mia: User, settings: Any, monkeypatch: pytest.M
 
 
 @both
-def test_proxy_that_cannot_be_used_is_named(
-    mia: User, settings: Any, monkeypatch: pytest.MonkeyPatch, ask: Ask
-) -> None:
+def test_unusable_proxy_is_named(mia: User, settings: Any, monkeypatch: pytest.MonkeyPatch, ask: Ask) -> None:
     set_option(settings, BASE_URL="https://127.0.0.1:9")
     give_token(mia)
     monkeypatch.setenv("https_proxy", "socks://127.0.0.1:9")
@@ -443,7 +441,7 @@ def test_body_that_breaks_off_is_unavailable(airisk: AIRisk, mia: User, ask: Ask
 
 
 @both
-def test_timeout_of_none_is_the_deployment_s(airisk: AIRisk, mia: User, settings: Any, ask: Ask) -> None:
+def test_timeout_none_means_the_deployments(airisk: AIRisk, mia: User, settings: Any, ask: Ask) -> None:
     give_token(mia)
     set_option(settings, API_TIMEOUT=(1, 0.2))
     airisk.scripts["/api/x"] = silent
@@ -451,7 +449,7 @@ def test_timeout_of_none_is_the_deployment_s(airisk: AIRisk, mia: User, settings
 
 
 @pytest.mark.parametrize(("ask", "endless"), [(ask_blocking, (None, None)), (ask_on_a_loop, httpx2.Timeout(None))])
-def test_time_without_a_limit_can_be_had(airisk: AIRisk, mia: User, settings: Any, ask: Ask, endless: Any) -> None:
+def test_timeout_can_be_switched_off(airisk: AIRisk, mia: User, settings: Any, ask: Ask, endless: Any) -> None:
     give_token(mia)
     set_option(settings, API_TIMEOUT=(1, 0.1))
 
@@ -463,7 +461,7 @@ def test_time_without_a_limit_can_be_had(airisk: AIRisk, mia: User, settings: An
     assert ask(mia, "GET", "/api/x", timeout=endless).status_code == 200
 
 
-def test_replay_has_the_time_that_it_took(airisk: AIRisk, mia: User) -> None:
+def test_repeated_call_has_elapsed_time(airisk: AIRisk, mia: User) -> None:
     give_token(mia, access_token="refused")
     assert ask_blocking(mia, "GET", "/api/x").elapsed > timedelta(0)
 
@@ -496,7 +494,7 @@ def test_time_limit_of_the_site_is_raised(airisk: AIRisk, mia: User, strike: Cal
         ask_blocking(mia, "GET", "/api/x")
 
 
-def test_time_limit_while_a_refusal_is_left(airisk: AIRisk, mia: User, strike: Callable[[], None]) -> None:
+def test_time_limit_is_raised_while_discarding(airisk: AIRisk, mia: User, strike: Callable[[], None]) -> None:
     def refuse(sock: socket.socket) -> None:
         sock.sendall(head("302 Found", "Location: /api/y", "Content-Length: 9"))
         time.sleep(0.1)
@@ -509,7 +507,7 @@ def test_time_limit_while_a_refusal_is_left(airisk: AIRisk, mia: User, strike: C
         ask_blocking(mia, "GET", "/api/x", follow=True)
 
 
-def test_time_limit_while_a_loop_sends(airisk: AIRisk, mia: User, strike: Callable[[], None]) -> None:
+def test_time_limit_is_raised_on_a_loop(airisk: AIRisk, mia: User, strike: Callable[[], None]) -> None:
     async def parts() -> AsyncIterator[bytes]:
         yield b"one"
         strike()
@@ -537,7 +535,7 @@ def test_trace_of_the_caller_is_called_too(airisk: AIRisk, mia: User) -> None:
     assert "http11.receive_response_headers.complete" in events
 
 
-def test_winding_down_leaves_a_stream_to_its_end(airisk: AIRisk, mia: User) -> None:
+def test_winding_down_waits_for_open_streams(airisk: AIRisk, mia: User) -> None:
     @async_to_sync
     async def main() -> bytes:
         async with AsyncAIRiskClient.for_user(mia) as client:
