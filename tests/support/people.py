@@ -23,7 +23,7 @@ def api_statuses(airisk: World) -> list[int]:
 def connected_users(
     number: int, alias: str = "default", *, ends_in: float | None = 60, **values: Any
 ) -> list[AIRiskToken]:
-    """So many connected people, whose tokens all end at the same moment."""
+    """Create connected users, whose tokens all expire at the same time."""
     names = [f"{alias}-{User.objects.count() + index}" for index in range(number)]
     users = User.objects.bulk_create(User(username=name) for name in names)
     AIRiskIdentity.objects.bulk_create(
@@ -42,13 +42,13 @@ def connected_users(
 
 
 def renewed_of(tokens: list[AIRiskToken]) -> list[bool]:
-    """Tell of each token whether its row holds another one now."""
+    """Return for each token whether its row contains another one now."""
     rows = {row.userid: row for row in AIRiskToken.objects.all()}
     return [rows[token.userid].access_token != "stored-token" for token in tokens]
 
 
 def give_token(user: User | None, *, ends_in: float | None = 3600, **values: Any) -> AIRiskToken:
-    """Store a token that AIRisk never gave; ``ends_in`` is in seconds, negative for one that has ended."""
+    """Store a token that AIRisk did not issue; ``ends_in`` is in seconds, negative if it has expired."""
     now = timezone.now()
     userid = "" if user is None else "user_42"
     ends = None if ends_in is None else now + timedelta(seconds=ends_in)
@@ -67,6 +67,6 @@ def token_requests(airisk: World) -> list[JournalEntry]:
 
 
 def live_token(airisk: World, user: User | None = None, client_id: str = "client-1", **values: Any) -> AIRiskToken:
-    """Store a token that AIRisk did give."""
+    """Store a token that AIRisk issued."""
     token, _ends = airisk.new_token(Caller(client_id, None if user is None else "user_42"))
     return give_token(user, access_token=token, **values)
