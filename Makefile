@@ -14,7 +14,7 @@ demo: .venv/demo
 # The tests spend half of their time waiting, so those that start browsers, servers or processes run beside the others.
 PYTEST := pytest
 browsers := $(patsubst %,tests/test_%.py,browser demo readme scheduling)
-servers := $(patsubst %,tests/test_%.py,canaries machine processes renewal sweep testing transport wire)
+servers := $(patsubst %,tests/test_%.py,canaries machine processes renewal sweep testing transport wire wire_errors wire_unread)
 others := $(filter-out $(browsers) $(servers) tests/test_sites.py,$(wildcard tests/test_*.py))
 
 # Otherwise every process would compile the sources again.

@@ -19,9 +19,19 @@ from tests.support.chromium import chromium
 from tests.support.options import save_soon
 from tests.support.processes import environment
 from tests.support.sandbox import two_clients
+from tests.support.scripted import scripted
 from tests.support.wire import certificate, nothing_in_the_environment, serve
 
-__all__ = ["certificate", "chromium", "environment", "nothing_in_the_environment", "save_soon", "serve", "two_clients"]
+__all__ = [
+    "certificate",
+    "chromium",
+    "environment",
+    "nothing_in_the_environment",
+    "save_soon",
+    "scripted",
+    "serve",
+    "two_clients",
+]
 
 
 def pytest_configure(config: pytest.Config) -> None:
