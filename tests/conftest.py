@@ -20,6 +20,7 @@ from tests.support.options import save_soon
 from tests.support.processes import environment
 from tests.support.sandbox import two_clients
 from tests.support.scripted import scripted
+from tests.support.second_airisk import other_airisk
 from tests.support.wire import certificate, nothing_in_the_environment, serve
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "chromium",
     "environment",
     "nothing_in_the_environment",
+    "other_airisk",
     "save_soon",
     "scripted",
     "serve",

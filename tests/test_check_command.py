@@ -1,6 +1,6 @@
 """``check_airisk``: which fault it finds, and whom it sends to fix it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,28 +15,20 @@ from tests.support.doctor import ADMINISTRATOR, NETWORK, SITE, STAFF, SUPPORT, c
 from tests.support.options import set_option, trouble
 from tests.support.people import give_token
 from tests.support.second_airisk import (
+    AGENTS,
     SecondAIRisk,
     answer_json,
     page,
     problem,
     redirect,
-    second_airisk,
 )
 from tests.support.wire import BASE_URL, Certificate, Serve, http, saying, silent_flow
 
 pytestmark = [pytest.mark.django_db, pytest.mark.once]
-AUTHORIZE, TRADE, AGENTS = ("GET", "/api/oauth2"), ("POST", "/api/oauth2/Token"), ("GET", "/api/Chat/ListAgents")
 
 
 def steps_of(said: str) -> list[str]:
     return [line.split()[1].rstrip(":") for line in said.splitlines()[1:]]
-
-
-@pytest.fixture
-def other(settings: Any) -> Iterator[SecondAIRisk]:
-    """Another AIRisk than the sandbox, for the default deployment."""
-    with second_airisk(settings) as airisk:
-        yield airisk
 
 
 STEPS = ["settings", "database", "callback", "connection", "clock", "authorization", "token", "life", "call", "codes"]
@@ -54,7 +46,7 @@ def test_healthy_deployment_passes_every_step(airisk: World, mia: User) -> None:
     assert "GET /api/Chat/ListAgents was answered with status 200: user_42 has 3 agents" in said
 
 
-def test_second_airisk_is_healthy_too(other: SecondAIRisk, mia: User) -> None:
+def test_second_airisk_is_healthy_too(other_airisk: SecondAIRisk, mia: User) -> None:
     status, said = check(user="mia")
     assert (status, "user_42 has 1 agent\n" in said) == (0, True)
     assert check()[0] == 0
@@ -124,9 +116,9 @@ def test_each_fault_names_who_can_fix_it(
     airisk: World, settings: Any, mia: User, ails: Callable[[World, Any], None], said: str, remedy: str
 ) -> None:
     ails(airisk, settings)
-    found, mended_by = fault(user="mia")
+    found, fixed_by = fault(user="mia")
     assert found.startswith(said)
-    assert mended_by.startswith(remedy)
+    assert fixed_by.startswith(remedy)
 
 
 @pytest.mark.parametrize(
@@ -161,9 +153,9 @@ def test_answers_of_others_are_recognized(answers: list[dict[str, Any]], said: s
         wire.get(BASE_URL)
         for answer in answers:
             wire.get(f"{BASE_URL}/api/oauth2", **answer)
-        found, mended_by = fault()
+        found, fixed_by = fault()
     assert found.startswith(f"authorization: {said}")
-    assert mended_by.startswith(remedy)
+    assert fixed_by.startswith(remedy)
 
 
 def _no_answer(user: Any, deployment: str) -> str:
@@ -198,7 +190,7 @@ def _unknown(user: Any, deployment: str) -> str:
     ],
 )
 def test_wrong_userid_function_is_the_sites_fault(
-    other: SecondAIRisk, settings: Any, mia: User, function: Any, said: str, remedy: str
+    other_airisk: SecondAIRisk, settings: Any, mia: User, function: Any, said: str, remedy: str
 ) -> None:
     name = f"{__name__}.{function.__name__}"
     set_option(settings, USERID=name)
@@ -250,8 +242,8 @@ def test_short_token_lifetime_is_reported(airisk: World) -> None:
 )
 def test_unreachable_address_is_reported(settings: Any, url: str, said: str, remedy: str) -> None:
     set_option(settings, BASE_URL=url)
-    found, mended_by = fault()
-    assert (found.startswith(f"connection: {said}"), mended_by.startswith(remedy)) == (True, True)
+    found, fixed_by = fault()
+    assert (found.startswith(f"connection: {said}"), fixed_by.startswith(remedy)) == (True, True)
 
 
 @pytest.mark.parametrize("speaks_tls", [True, False])
@@ -290,8 +282,8 @@ def test_faults_of_the_environment_are_reported(
 # What the API answers
 
 
-def _tell(airisk: SecondAIRisk, call: tuple[str, str], *answers: Any) -> None:
-    """Let a call be answered so, one after the other, and as the last one from then on."""
+def set_answers(airisk: SecondAIRisk, call: tuple[str, str], *answers: Any) -> None:
+    """Set the answers to a call, one after the other; the last one is repeated."""
     left = list(answers)
     airisk.answers[call] = lambda given: left.pop(0) if len(left) > 1 else left[0]
 
@@ -313,17 +305,17 @@ def _tell(airisk: SecondAIRisk, call: tuple[str, str], *answers: Any) -> None:
     ],
 )
 def test_failing_call_of_a_user_is_reported(
-    other: SecondAIRisk, mia: User, answer: Any, said: str, remedy: str
+    other_airisk: SecondAIRisk, mia: User, answer: Any, said: str, remedy: str
 ) -> None:
-    _tell(other, AGENTS, answer)
+    set_answers(other_airisk, AGENTS, answer)
     found, fixed_by = fault(user="mia")
     assert found.startswith("call: ")
     assert (said in found, fixed_by.startswith(remedy)) == (True, True)
 
 
 @pytest.mark.parametrize("status", [200, 400, 401, 403, 404])
-def test_application_call_claims_nothing_unknown(other: SecondAIRisk, status: int) -> None:
-    _tell(other, AGENTS, problem(status))
+def test_application_call_claims_nothing_unknown(other_airisk: SecondAIRisk, status: int) -> None:
+    set_answers(other_airisk, AGENTS, problem(status))
     code, said = check()
     assert code == 0
     assert f"with status {status}; which calls are for the application's own token is not known" in said
@@ -341,8 +333,8 @@ def test_application_call_claims_nothing_unknown(other: SecondAIRisk, status: in
         (answer_json(["x" * 70_000]), "with status 200\n"),
     ],
 )
-def test_agents_are_counted_if_possible(other: SecondAIRisk, mia: User, answer: Any, said: str) -> None:
-    _tell(other, AGENTS, answer)
+def test_agents_are_counted_if_possible(other_airisk: SecondAIRisk, mia: User, answer: Any, said: str) -> None:
+    set_answers(other_airisk, AGENTS, answer)
     status, words = check(user="mia")
     assert (
         status,

@@ -12,11 +12,16 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.parser import BytesParser
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
+import pytest
+
 Answer = tuple[int, dict[str, str], bytes]
-CALLBACK = "https://app.example.com/airisk/callback/"
+CALLBACK: Final = "https://app.example.com/airisk/callback/"
+AUTHORIZE: Final = ("GET", "/api/oauth2")
+TOKEN: Final = ("POST", "/api/oauth2/Token")
+AGENTS: Final = ("GET", "/api/Chat/ListAgents")
 
 
 def answer_json(content: object, status: int = 200, kind: str = "application/json") -> Answer:
@@ -199,3 +204,10 @@ def second_airisk(settings: Any, **behaviour: Any) -> Iterator[SecondAIRisk]:
         finally:
             server.shutdown()
             thread.join()
+
+
+@pytest.fixture
+def other_airisk(settings: Any) -> Iterator[SecondAIRisk]:
+    """The second AIRisk, for the default deployment."""
+    with second_airisk(settings) as airisk:
+        yield airisk
