@@ -1,4 +1,4 @@
-"""The demo's own tests, written as those of any site: with the fixture ``airisk`` that comes with the package."""
+"""The demo's own tests, written like those of any site, with the package's fixture ``airisk``."""
 
 from pathlib import Path
 from typing import Any

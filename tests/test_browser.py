@@ -1,4 +1,4 @@
-"""Connections as people make them, in a real browser: the site and AIRisk on different sites, so that cookies behave.
+"""Connecting in a real browser, with the site and AIRisk on different sites, so that cookies behave as in production.
 
 Needs Debian's ``chromium``. Without it these tests are skipped, but for CI, where that is a failure.
 """
@@ -32,7 +32,7 @@ pytestmark = [pytest.mark.django_db(transaction=True), needs_chromium, pytest.ma
 
 @pytest.fixture
 def site(airisk: World, live_server: Any, settings: Any) -> str:
-    """The site's address: by another name than AIRisk's, which makes it another site to a browser."""
+    """The site's address, with another host name than AIRisk's, so that a browser takes it for another site."""
     address = live_server.url.replace("127.0.0.1", "localhost")
     set_option(settings, REDIRECT_URI=f"{address}/airisk/callback/")
     return str(address)
@@ -105,7 +105,7 @@ def test_back_button_leads_back_from_an_outage(page: Page, airisk: World, airisk
     assert page.url.startswith(airisk_url)
     expect(page.get_by_role("heading")).to_be_visible()
     airisk.switches.outage = False
-    # By the page itself: Chromium may be changing its process for another site's page, and drop Playwright's call.
+    # From the page itself: while Chromium changes its process for another site, it may drop Playwright's call.
     page.evaluate("setTimeout(() => history.back(), 0)")
     page.wait_for_url("**/airisk/")
     click(page, "Connect")
@@ -152,7 +152,7 @@ def test_strict_session_cookie_connects_nobody(
 
 
 def test_forms_work_after_a_rejected_callback(page: Page, settings: Any) -> None:
-    """A browser sends their origin, which Django compares, only where the page's policy lets it."""
+    """A browser sends the origin of a form, which Django checks, only if the page's referrer policy allows it."""
     form = '<form method="post" action="/airisk/disconnect/">{% csrf_token %}<button>Sign out</button></form>'
     base = f"{{% block content %}}{{% endblock %}}{form}"
     [engine] = settings.TEMPLATES
@@ -249,7 +249,7 @@ def test_admin_pages_have_no_barriers_of_ours(page: Page, width: int, scheme: An
     give_token(User.objects.create_user("alexandra.of-the-long-name@example.com"), **REFUSED)
     give_token(mia)
     page.goto("/admin/airisk_oauth/airisktoken/")
-    # A phone shows who has which trouble without scrolling.
+    # On a phone, the owner and the status can be seen without scrolling.
     for column in page.locator("#result_list tr:first-child :is(.field-owner_link, .airisk-state)").all():
         box = column.bounding_box()
         assert box is not None

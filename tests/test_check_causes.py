@@ -57,7 +57,7 @@ def refuse_by(other_airisk: SecondAIRisk, shape: Callable[[Answer], Answer]) -> 
 def test_unknown_userid_does_not_blame_the_client(
     other_airisk: SecondAIRisk, mia: User, shape: Any, unknown_user: Callable[[], Answer]
 ) -> None:
-    """To change CLIENT_ID for one user's sake would break the site for everybody."""
+    """Changing CLIENT_ID because of one user would break the site for everybody."""
     refuse_by(other_airisk, shape)
     other_airisk.users, other_airisk.unknown_user = ("user_7",), unknown_user
     found, remedy = fault(user="mia")
@@ -93,7 +93,7 @@ def test_unregistered_address_blames_redirect_uri(other_airisk: SecondAIRisk, sh
 def test_userid_is_blamed_if_clients_need_one(
     other_airisk: SecondAIRisk, mia: User, unknown_user: Callable[[], Answer]
 ) -> None:
-    """Without a userid this client is refused, too, in other words."""
+    """Without a userid, this client is refused as well, but for another reason."""
     usual = other_airisk.authorize
     other_airisk.users, other_airisk.unknown_user = ("user_7",), unknown_user
     other_airisk.answers[AUTHORIZE] = lambda given: usual(given) if "userid" in given else problem(403, "Forbidden")
@@ -194,7 +194,7 @@ def _code_first(other_airisk: SecondAIRisk, given: dict[str, str]) -> Answer:
 
 
 def test_wrong_secret_after_code_check_is_blamed(other_airisk: SecondAIRisk) -> None:
-    """There a made-up code shows nothing about the client."""
+    """If AIRisk checks the code first, a made-up code shows nothing about the client."""
     other_airisk.client_secret = "another"
     other_airisk.answers[TOKEN] = lambda given: _code_first(other_airisk, given)
     found, remedy = fault()

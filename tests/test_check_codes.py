@@ -40,7 +40,7 @@ def test_application_shows_codes_carry_users(other_airisk: SecondAIRisk) -> None
 
 
 def test_other_users_id_proves_more_than_made_up(other_airisk: SecondAIRisk, mia: User) -> None:
-    """A made-up userid is refused here; that of another user of this site is not."""
+    """Here a made-up userid is refused, but not the userid of another user of this site."""
     other_airisk.codes_carry_user = other_airisk.asks_for_known_userid = True
     status, said = check(user="mia")
     assert (status, "refused with a made-up userid, without a userid, a second time" in said) == (0, True)

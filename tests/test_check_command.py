@@ -1,4 +1,4 @@
-"""``check_airisk``: which fault it finds, and whom it sends to fix it."""
+"""``check_airisk`` finds a fault, and says who can fix it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -230,7 +230,7 @@ def test_short_token_lifetime_is_reported(airisk: World) -> None:
     assert "AIRisk names no end" in check()[1]
 
 
-# Who cannot be reached
+# Unreachable hosts
 
 
 @pytest.mark.parametrize(

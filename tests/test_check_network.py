@@ -26,7 +26,7 @@ from tests.support.second_airisk import (
 pytestmark = [pytest.mark.django_db, pytest.mark.once]
 
 
-# Slow is not unreachable
+# Slow and unreachable hosts
 
 
 @contextmanager

@@ -113,7 +113,7 @@ def test_table_of_another_version_is_reported(other_airisk: SecondAIRisk) -> Non
 
 @contextmanager
 def failing(words: str) -> Iterator[None]:
-    """Let the database fail at each statement that has these words in it."""
+    """Make the database fail at each statement that contains these words."""
 
     def execute(execute: Any, sql: str, *args: Any) -> Any:
         if words in sql:

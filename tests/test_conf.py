@@ -1,4 +1,4 @@
-"""``AIRISK_OAUTH``: read live, and wrong in no way that goes unnoticed."""
+"""The setting ``AIRISK_OAUTH``: it is read on every use, and everything that is wrong with it is noticed."""
 
 import subprocess
 import sys
@@ -29,22 +29,22 @@ REQUIRED = {
 REMOTE_HTTP = "http://airisk.internal/tenant"
 
 
-def resolve_as_told(user: object, alias: str) -> Any:
-    """A site's own ``USERID``, for users who are what it returns."""
+def resolve(user: object, alias: str) -> Any:
+    """Return the user, or what it returns when called; a site's own ``USERID``."""
     return user(alias) if callable(user) else user
 
 
 not_callable = "a string"
 
 
-def found(settings: "Settings", **changes: Any) -> list[conf.Problem]:
-    """What is wrong with a deployment that has these settings besides, or instead of, the required ones."""
+def problems_with(settings: "Settings", **changes: Any) -> list[conf.Problem]:
+    """Return the problems of a deployment with the required options and these changes."""
     settings.AIRISK_OAUTH = {"default": {**REQUIRED, **changes}}
     return list(problems())
 
 
 def assert_refused(settings: "Settings", wrong: Any, number: int, *words: str) -> None:
-    """One problem, with a hint; and using the deployment says the same."""
+    """Check that there is one problem with a hint, and that using the deployment reports the same."""
     settings.AIRISK_OAUTH = wrong
     [problem] = problems()
     assert problem.number == number
@@ -64,7 +64,7 @@ def shown(value: object) -> str:
 
 
 def test_deployment_has_documented_defaults(settings: "Settings") -> None:
-    assert found(settings) == []
+    assert problems_with(settings) == []
     assert deployment() == Deployment(
         alias="default",
         base_url="https://demo.aicrisk.com",
@@ -97,7 +97,7 @@ def test_deployment_has_documented_defaults(settings: "Settings") -> None:
         ("REDIRECT_URI", "http://localhost:8000/airisk/callback/"),
         ("AUTHORIZE_PATH", "/authorize"),
         ("TOKEN_PATH", "/"),
-        ("USERID", "tests.test_conf.resolve_as_told"),
+        ("USERID", "tests.test_conf.resolve"),
         ("SILENT_RENEWAL", False),
         ("CODE_FROM", "server"),
         ("CODE_FROM", "browser"),
@@ -110,14 +110,14 @@ def test_deployment_has_documented_defaults(settings: "Settings") -> None:
     ],
 )
 def test_each_option_is_used_as_given(settings: "Settings", key: str, value: object) -> None:
-    assert found(settings, **{key: value}) == []
+    assert problems_with(settings, **{key: value}) == []
     expected = value.rstrip("/") if key == "BASE_URL" else value  # type: ignore[attr-defined]
     assert getattr(deployment(), key.lower()) == expected
 
 
 @pytest.mark.parametrize("base_url", ["https://demo.aicrisk.com/tenant", "https://demo.aicrisk.com/tenant//"])
 def test_paths_are_appended_to_base_url(settings: "Settings", base_url: str) -> None:
-    assert found(settings, BASE_URL=base_url) == []
+    assert problems_with(settings, BASE_URL=base_url) == []
     assert deployment().authorize_url == "https://demo.aicrisk.com/tenant/api/oauth2"
     assert deployment().token_url == "https://demo.aicrisk.com/tenant/api/oauth2/Token"
     assert deployment().origin == ("https", "demo.aicrisk.com", 443)
@@ -148,7 +148,7 @@ def test_settings_are_read_on_every_use(settings: "Settings") -> None:
 
 
 def test_repr_of_deployment_hides_its_secret(settings: "Settings") -> None:
-    assert found(settings) == []
+    assert problems_with(settings) == []
     assert "canary" not in repr(deployment())
     assert "canary" not in repr(vars(deployment()))
     assert deployment().client_secret == "canary-secret"
@@ -262,8 +262,8 @@ BAD_DOTTED: list[Any] = [
     ".relative.resolve",
     "..resolve",
     ".resolve",
-    b"tests.test_conf.resolve_as_told",
-    resolve_as_told,
+    b"tests.test_conf.resolve",
+    resolve,
 ]
 BAD_EXTRAS: list[Any] = [None, "a=b", [("a", "b")], {"a": 1}, {1: "a"}, {"a": None}]
 BAD_VALUES: dict[str, list[Any]] = {
@@ -302,7 +302,7 @@ def test_bad_value_is_a_problem(settings: "Settings", key: str, value: object) -
 @pytest.mark.parametrize("key", ["BASE_URL", "REDIRECT_URI"])
 def test_plain_http_elsewhere_needs_debug(settings: "Settings", key: str) -> None:
     settings.DEBUG = True
-    assert found(settings, **{key: REMOTE_HTTP}) == []
+    assert problems_with(settings, **{key: REMOTE_HTTP}) == []
     assert getattr(deployment(), key.lower()) == REMOTE_HTTP
     settings.DEBUG = False
     assert_refused(settings, {"default": {**REQUIRED, key: REMOTE_HTTP}}, 5, "https://")
@@ -314,26 +314,26 @@ def test_plain_http_elsewhere_needs_debug(settings: "Settings", key: str) -> Non
 @pytest.mark.parametrize("value", ["user_42", "7C9E6679-7425-40DE-944B-E07FC1F90AE7", "ü ü", "x" * 255])
 def test_userid_is_taken_as_it_is(settings: "Settings", value: str) -> None:
     assert is_userid(value)
-    assert found(settings, USERID="tests.test_conf.resolve_as_told") == []
+    assert problems_with(settings, USERID="tests.test_conf.resolve") == []
     assert userid_of(deployment(), value) == value
 
 
 @pytest.mark.parametrize("nobody", [None, ""])
 def test_empty_userid_means_none(settings: "Settings", nobody: object) -> None:
-    assert found(settings, USERID="tests.test_conf.resolve_as_told") == []
+    assert problems_with(settings, USERID="tests.test_conf.resolve") == []
     assert userid_of(deployment(), nobody) is None
 
 
 @pytest.mark.parametrize("nonsense", [42, True, b"user_42", ["user_42"], UUID(int=1), " x", "x\n", "x\0", "x" * 256])
 def test_resolver_must_return_a_valid_userid(settings: "Settings", nonsense: object) -> None:
     assert not is_userid(nonsense)
-    assert found(settings, USERID="tests.test_conf.resolve_as_told") == []
-    with pytest.raises(ImproperlyConfigured, match=r"tests\.test_conf\.resolve_as_told"):
+    assert problems_with(settings, USERID="tests.test_conf.resolve") == []
+    with pytest.raises(ImproperlyConfigured, match=r"tests\.test_conf\.resolve"):
         userid_of(deployment(), nonsense)
 
 
 def test_resolver_gets_the_user_and_the_alias(settings: "Settings") -> None:
-    options = {**REQUIRED, "USERID": "tests.test_conf.resolve_as_told"}
+    options = {**REQUIRED, "USERID": "tests.test_conf.resolve"}
     settings.AIRISK_OAUTH = {"default": options, "second": options}
     assert [userid_of(deployment(alias), str.upper) for alias in aliases()] == ["DEFAULT", "SECOND"]
 
@@ -366,6 +366,7 @@ def test_package_exports_its_clients_only() -> None:
     ("code", "unwanted"),
     [
         ("import airisk_oauth.oauth.token, airisk_oauth.oauth.authorization", ["django", "requests"]),
+        ("import django; django.setup()", ["airisk_oauth.checks", "airisk_oauth.views", "airisk_oauth.client"]),
         ("import django; django.setup(); import airisk_oauth.urls", ["requests", "httpx2", "cryptography", "tqdm"]),
     ],
 )

@@ -1,4 +1,4 @@
-"""The demo keeps what the README says of it: started as `make demo` starts it, and used as a person would."""
+"""The demo does what the README promises, when it is started as by `make demo` and used like by a person."""
 
 import html
 import os
@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 class Browser(requests.Session):
-    """Sees the text of pages, and fills in forms with the CSRF token of the page that was seen last."""
+    """Reads the text of pages, and submits forms with the CSRF token of the page that it read last."""
 
     def __init__(self, site: str) -> None:
         super().__init__()
@@ -53,19 +53,19 @@ class Browser(requests.Session):
         return self.submit("/accounts/login/", username=name, password=name)
 
     def switch(self, action: str = "save", **switches: str) -> None:
-        """Press a button of the sandbox's; switches that are not named go back to a good day's."""
+        """Press a button of the sandbox; switches that are not given are reset to their defaults."""
         self.see("/sandbox/control/")
         fields: Any = {"action": action, "latency": "0", "token_life": "3600", **switches}
         self.submit("/sandbox/control/", **fields)
 
 
 def manage(*arguments: str, output: Any = subprocess.PIPE, **variables: str) -> subprocess.Popen[str]:
-    """Begin a command of the demo's."""
+    """Start a command of the demo."""
     return run("manage.py", *arguments, output=output, **variables)
 
 
 def run(*arguments: str, output: Any = subprocess.PIPE, **variables: str) -> subprocess.Popen[str]:
-    """Begin a process of the demo's, unmoved by a developer's own environment or .env file: an empty value is none."""
+    """Start a process of the demo without a developer's own settings: an empty variable overrides those in .env."""
     command = [sys.executable, "-W", "error", *arguments]
     ours = {"DJANGO_SETTINGS_MODULE": "demo_project.settings", "PYTHONUNBUFFERED": "1"}
     unset = dict.fromkeys(("SECRET_KEY", "DEBUG", "ALLOWED_HOSTS", "AIRISK_BASE_URL"), "")
@@ -84,7 +84,7 @@ def end(process: subprocess.Popen[str]) -> tuple[int, str]:
 
 @contextmanager
 def running(log: Path, **variables: str) -> Iterator[str]:
-    """The development server, until the end of the block; it starts without a warning of Django's system check."""
+    """Run the development server, and check that it starts without a warning of Django's system checks."""
     address = ("127.0.0.1", int(variables["PORT"]))
     with (
         log.open("w") as output,
@@ -115,7 +115,7 @@ def free_port() -> str:
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The variables of a demo that is ready to run; it was seeded twice, which must do no harm."""
+    """The environment of a demo that is ready to run; it was seeded twice, which must do no harm."""
     database = tmp_path_factory.mktemp("demo") / "demo.sqlite3"
     variables = {"DEBUG": "true", "PORT": free_port(), "DATABASE_URL": f"sqlite:///{database}"}
     for command in (["migrate", "--verbosity", "0"], ["seed_demo"], ["seed_demo"]):
@@ -141,7 +141,7 @@ def signed_in(site: str) -> Iterator[Browser]:
 
 @pytest.fixture
 def browser(signed_in: Browser) -> Browser:
-    """A browser in which the user demo is signed in and not connected, with AIRisk on a good day."""
+    """A browser in which the user demo is signed in and not connected; AIRisk works."""
     signed_in.switch()
     signed_in.submit("/airisk/disconnect/")
     return signed_in
@@ -185,12 +185,16 @@ def test_one_click_breaks_airisk_and_one_fixes_it(
     assert browser.address == address
     home = browser.see("/")
     assert (state or "Conversations fetched") in home
-    if name == "short":
-        assert re.search(r"The token expires in (5\d|60) seconds", home)
     assert bool(state) == ("Fix AIRisk" in home)
     home = browser.submit("/trials/fix/")
     assert "Fix AIRisk" not in home
     browser.submit("/trials/nothing/", 404)
+
+
+def test_short_lived_token_has_a_countdown(browser: Browser) -> None:
+    browser.submit("/airisk/connect/", next="/")
+    browser.submit("/trials/short/")
+    assert re.search(r"The token expires in (5\d|60) seconds", browser.see("/"))
 
 
 def test_switches_set_by_hand_are_shown(browser: Browser) -> None:
@@ -273,7 +277,7 @@ def test_pages_are_in_the_browsers_language(
 
 
 def in_many_a_state(browser: Browser) -> Iterator[set[str]]:
-    """Yield what the demo's pages show, but for AIRisk's own words, and leave everything as it was."""
+    """Yield the texts on the demo's pages in many states, except AIRisk's own, and restore the initial state."""
 
     def shown() -> set[str]:
         return Shown(re.sub(r"<article.*?</article>", "", browser.page, flags=re.DOTALL)).found - {"demo"}
@@ -307,7 +311,7 @@ def in_many_a_state(browser: Browser) -> Iterator[set[str]]:
 
 
 def test_japanese_pages_have_no_english_left(browser: Browser) -> None:
-    """In Japanese, which writes no word as English does; that no language lacks a text is seen in its catalogue."""
+    """Japanese has no words that look like English; for all languages, another test checks the catalogues."""
     english = list(in_many_a_state(browser))
     browser.headers["Accept-Language"] = "ja"
     try:

@@ -1,4 +1,4 @@
-"""What stands in for the network in a site's tests: our kit in all kinds of company, and others without it."""
+"""Test doubles for the network: ``FakeAIRisk`` combined with others, and others without it."""
 
 import json
 import re
@@ -38,7 +38,7 @@ PATH = "/api/GetConversations"
 
 @pytest.fixture
 def real(serve: Serve, settings: Any) -> Iterator[Server]:
-    """The real AIRisk, which nothing may reach."""
+    """The real AIRisk, which no request may reach."""
     server = serve(saying(http(b'{"access_token": "real"}')))
     set_option(settings, BASE_URL=server.url)
     yield server
@@ -57,14 +57,14 @@ async def call_on_a_loop(user: User) -> Any:
 
 
 def call_with_an_expired_token(airisk: FakeAIRisk, user: User) -> Any:
-    """The whole way: both OAuth calls, and the call itself."""
+    """Make both OAuth requests and the call itself."""
     airisk.connect(user)
     airisk.expire(user)
     airisk.answer("GET", PATH, json=["A plan"])
     return call(user)
 
 
-# FakeAIRisk among others
+# FakeAIRisk combined with others
 
 
 @contextmanager
@@ -146,7 +146,7 @@ def test_responses_block_may_outlive_the_fake(real: Server) -> None:
             block = inner.enter_context(block_of_its_own())
         block.get(ELSEWHERE, json="other")
         assert requests.get(ELSEWHERE, timeout=1).json() == "other"
-    # What is left in the end is a passage to what was there.
+    # The patch that remains passes everything on to the original.
     nowhere = mock.patch.object(HTTPAdapter, "get_connection_with_tls_context", side_effect=requests.ConnectionError)
     with nowhere, pytest.raises(requests.ConnectionError):
         requests.get(ELSEWHERE, timeout=1)
@@ -227,7 +227,7 @@ class TestLiveServer(AIRiskTestMixin, LiveServerTestCase):
         assert answer.json() == {"status": 200}
 
 
-# Others without it
+# Others without FakeAIRisk
 
 
 def test_requests_mock_sees_all_calls(real: Server, mia: User) -> None:

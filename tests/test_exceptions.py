@@ -1,4 +1,4 @@
-"""The error tree, and what its errors tell."""
+"""The error tree, and the messages and attributes of its errors."""
 
 import pickle
 import re

@@ -1,4 +1,4 @@
-"""``import_airisk_identities``: all of a file, or where one row is wrong nothing, with a line for each."""
+"""``import_airisk_identities`` imports a whole file, or nothing if a row is wrong, and reports each wrong row."""
 
 import io
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +21,7 @@ Import = Any
 
 @pytest.fixture
 def run(tmp_path: Path, mia: User) -> Import:
-    """Import these lines; return the exit status and everything that was said."""
+    """A function that imports lines, and returns the exit status and the output."""
     User.objects.create_user("tom")
 
     def run(*lines: str, encoding: str = "utf-8", **options: Any) -> tuple[int, str]:
@@ -76,7 +76,7 @@ def test_number_of_queries_is_constant(run: Import) -> None:
     costs = []
     for userid, several in (("a", names[:1]), ("b", names)):
         with CaptureQueriesContext(connection) as queries:
-            # One that is changed, those that are added.
+            # One identity is changed, the others are added.
             assert run("user,userid", f"mia,{userid}", *(f"{name},{name}" for name in several))[0] == 0
         costs.append(len(queries))
     assert costs[0] == costs[1]
@@ -84,7 +84,7 @@ def test_number_of_queries_is_constant(run: Import) -> None:
 
 
 def test_import_writes_before_it_reads_on_sqlite(run: Import) -> None:
-    """With Django's own options a transaction of SQLite's that began with reading may not go on to write."""
+    """With Django's default options, a transaction on SQLite that starts by reading may not be able to write later."""
     with CaptureQueriesContext(connection) as queries:
         assert run("user,userid", "mia,user_7")[0] == 0
     about_identities = [query["sql"].split()[0] for query in queries if "airisk_oauth_airiskidentity" in query["sql"]]
@@ -94,7 +94,7 @@ def test_import_writes_before_it_reads_on_sqlite(run: Import) -> None:
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite has one writer")
 def test_import_locks_in_the_order_of_users(run: Import, mia: User) -> None:
-    """Whatever the order of its file, and of the rows on the disk: two imports do not wait for each other."""
+    """Whatever the order in the file and on the disk, so that two imports cannot deadlock."""
     eva, ben = (User.objects.create_user(name) for name in ("eva", "ben"))
     for user in (ben, eva):
         AIRiskIdentity.objects.create(user=user, userid=user.username)

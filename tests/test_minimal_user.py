@@ -1,4 +1,4 @@
-"""Sites whose users have next to nothing of ``auth.User``: nobody meets a 500 there."""
+"""Sites with a minimal user model: every page works, and failures are shown without a 500."""
 
 import json
 import subprocess
@@ -23,7 +23,7 @@ FAILURES = {
 
 @pytest.fixture(scope="module", params=["Person", "Bare"])
 def seen(request: Any) -> dict[str, Any]:
-    """What a walk through a site with this user model came upon."""
+    """What a process that uses all pages of a site with this user model printed."""
     command = [sys.executable, "-W", "error", "-m", "tests.minimal_user.walk", request.param]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""What is in the wheel, and what it says of itself."""
+"""The contents and the metadata of the wheel, and the structure of the tests."""
 
 import re
 import subprocess
@@ -58,7 +58,7 @@ def test_wheel_metadata_match_pyproject(wheel: zipfile.ZipFile) -> None:
 
 
 def test_no_test_module_imports_another() -> None:
-    """What tests share is in ``tests/support``: a fixture that is imported can switch itself on."""
+    """What tests share is in ``tests/support``: importing an autouse fixture from another test would activate it."""
     lent = re.compile(r"^\s*(?:from|import) (?:tests)?\.?test_\w+|^\s*from (?:tests|\.) import .*\btest_", re.MULTILINE)
     for module in (ROOT / "tests").rglob("*.py"):
         assert not lent.search(module.read_text(encoding="utf-8")), module

@@ -1,4 +1,4 @@
-"""A refusal that comes as JSON, and an end without an offset, on both sides of the package and for a browser."""
+"""Refusals in JSON, and expiry times without an offset, on both sides of the package and for a browser."""
 
 import os
 import time

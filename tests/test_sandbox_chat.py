@@ -1,4 +1,4 @@
-"""The sandbox's chat API answers in the shapes of its public client, to everybody about their own conversations."""
+"""The sandbox's chat API answers in the formats that AIRisk's client reads; all users see their own conversations."""
 
 import json
 import re
@@ -62,7 +62,7 @@ def mia(client: Client) -> Chat:
 
 
 def text_of(stream: bytes, is_old: bool) -> str:
-    """Read the text of an answer in one of both shapes, which has to be whole."""
+    """Return the text of an answer in either format, after checking that it is complete."""
     if is_old:
         *events, last, rest = stream.decode().split("\n\n")
         assert (last, rest) == ("event: done\ndata: [DONE]", "")
@@ -183,7 +183,9 @@ def test_first_text_can_be_slow(mia: Chat) -> None:
     assert (datetime.now(UTC) - began).total_seconds() >= 0.05
 
 
+@pytest.mark.django_db
 def test_stopped_answer_is_kept_in_part(mia: Chat) -> None:
+    """Closing a response makes Django look at its database connections, so this needs a database."""
     conversation_id = mia.create()
     answer = mia.post("Chat/AskAgent", {"conversationID": conversation_id, "text": "Why?"})
     next(answer.streaming_content)

@@ -1,4 +1,4 @@
-"""Connecting within one limit, and sockets that are read until a deadline."""
+"""Connecting within a time limit, and sockets with a deadline."""
 
 import socket
 import threading
@@ -69,7 +69,7 @@ def test_failing_address_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_socket_is_not_read_after_its_deadline(pair: tuple[socket.socket, socket.socket]) -> None:
-    """By ``recv`` where urllib3-future is installed, by a file else."""
+    """With urllib3-future installed, the socket is read by ``recv``; otherwise as a file."""
     here, there = pair
     there.sendall(b"ab")
     timed, call = TimedSocket(here), CallTimeout(1, 1)

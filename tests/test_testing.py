@@ -1,4 +1,4 @@
-"""The kit with which a site tests itself: AIRisk at the wire, people who are connected, bad days."""
+"""The fake AIRisk for a site's tests: its answers, connected users, refusals and outages."""
 
 import importlib
 import io
@@ -25,6 +25,7 @@ from django.utils import timezone
 from airisk_oauth import AIRiskSession, AsyncAIRiskClient, conf, pytest_plugin
 from airisk_oauth.exceptions import AIRiskError, AIRiskRefused, AIRiskUnavailable, ConnectionRequired
 from airisk_oauth.models import AIRiskIdentity, AIRiskToken
+from airisk_oauth.oauth.deployment import Deployment
 from airisk_oauth.testing import AIRiskTestMixin, Call, FakeAIRisk
 from airisk_oauth.testing.patches import patched_httpx2
 from tests.support.clock import set_clock
@@ -41,13 +42,13 @@ pytestmark = [pytest.mark.django_db, pytest.mark.once]
 
 
 def somebody(user: Any, deployment: str) -> str:
-    """A site's own USERID."""
+    """Return a userid; a site's own ``USERID``."""
     return f"{user.username}@{deployment}"
 
 
 @pytest.fixture
 def session(airisk: FakeAIRisk, mia: User) -> Iterator[AIRiskSession]:
-    """Mia's, who is connected."""
+    """A session of Mia, who is connected."""
     airisk.connect(mia)
     airisk.answer("GET", CONVERSATIONS, json=["A plan"])
     with AIRiskSession.for_user(mia) as session:
@@ -135,7 +136,7 @@ def test_repr_of_recorded_calls_has_no_secret(airisk: FakeAIRisk, session: AIRis
     assert [secret for secret in secrets if secret in shown] == []
 
 
-# Who is connected
+# Connected users
 
 
 def test_connect_creates_or_changes_the_identity(airisk: FakeAIRisk, mia: User) -> None:
@@ -158,7 +159,7 @@ def test_connect_sets_the_expiry_of_the_token(airisk: FakeAIRisk, mia: User, exp
     end = airisk.connect(mia, expires_in=expires_in).expires_at
     assert (end is None) == (expires_in is None)
     if end is not None:
-        # AIRisk names whole seconds.
+        # AIRisk rounds to whole seconds.
         assert before <= end - timedelta(seconds=60) <= timezone.now() + timedelta(seconds=1)
 
 
@@ -171,14 +172,18 @@ def test_fake_airisk_uses_the_sites_clock(
     assert not AIRiskToken.objects.get().is_expired
 
 
-@pytest.mark.parametrize("has_token", [True, False])
-def test_application_token_is_stored_or_obtained(airisk: FakeAIRisk, client: Client, has_token: bool) -> None:
-    if has_token:
-        airisk.connect_application()
+def test_application_obtains_its_first_token(airisk: FakeAIRisk, client: Client) -> None:
     airisk.answer("GET", "/api/Echo", json=[])
     assert client.get("/application/").json() == {"status": 200}
     assert [call.userid for call in airisk.calls] == [""]
-    assert [(call.userid, call.status) for call in airisk.token_requests] == ([] if has_token else [("", 200)])
+    assert [(call.userid, call.status) for call in airisk.token_requests] == [("", 200)]
+
+
+def test_connected_application_needs_no_request(airisk: FakeAIRisk, client: Client) -> None:
+    airisk.connect_application()
+    airisk.answer("GET", "/api/Echo", json=[])
+    assert client.get("/application/").json() == {"status": 200}
+    assert ([call.userid for call in airisk.calls], airisk.token_requests) == ([""], [])
 
 
 @pytest.mark.parametrize("paths", [{}, {"AUTHORIZE_PATH": "/authorize", "TOKEN_PATH": "/token"}])
@@ -228,7 +233,7 @@ def test_connect_through_finds_own_namespaces(airisk: FakeAIRisk, client: Client
         airisk.connect_through(client)
 
 
-# Bad days
+# Refusals and outages
 
 
 @pytest.mark.parametrize("of_application", [True, False])
@@ -304,6 +309,18 @@ def test_browser_sees_refusals_and_outages(airisk: FakeAIRisk, browser: Client) 
     assert "You are connected" in browser.get(airisk.connect_through(browser)["Location"]).text
 
 
+def ask_for_a_code(deployment: Deployment, fields: dict[str, str]) -> requests.Response:
+    return requests.get(deployment.authorize_url, fields, timeout=1)
+
+
+def ask_for_a_token(deployment: Deployment, fields: dict[str, str]) -> requests.Response:
+    form = {"client_secret": "secret-1", "redirect_uri": deployment.redirect_uri, "code": "wrong"} | fields
+    return requests.post(deployment.token_url, form, timeout=1)
+
+
+@pytest.mark.parametrize(
+    ("ask", "recorded"), [(ask_for_a_code, "authorization_requests"), (ask_for_a_token, "token_requests")]
+)
 @pytest.mark.parametrize(
     ("fields", "status", "reason"),
     [
@@ -318,21 +335,15 @@ def test_browser_sees_refusals_and_outages(airisk: FakeAIRisk, browser: Client) 
     ],
 )
 def test_invalid_requests_get_airisks_refusals(
-    airisk: FakeAIRisk, fields: dict[str, str], status: int, reason: str
+    airisk: FakeAIRisk, ask: Any, recorded: str, fields: dict[str, str], status: int, reason: str
 ) -> None:
-    for endpoint in (airisk.authorization_requests, airisk.token_requests):
-        deployment = conf.deployment()
-        if endpoint is airisk.authorization_requests:
-            answer = requests.get(deployment.authorize_url, fields, timeout=1)
-        else:
-            form = {"client_secret": "secret-1", "redirect_uri": deployment.redirect_uri, "code": "wrong"} | fields
-            answer = requests.post(deployment.token_url, form, timeout=1)
-        assert answer.status_code == status
-        assert re.search(reason, answer.text)
-        assert [call.status for call in endpoint] == [status]
+    answer = ask(conf.deployment(), fields)
+    assert answer.status_code == status
+    assert re.search(reason, answer.text)
+    assert [call.status for call in getattr(airisk, recorded)] == [status]
 
 
-# Around it
+# Other requests, and installing it
 
 
 def test_other_requests_raise_connection_error(airisk: FakeAIRisk) -> None:
@@ -349,24 +360,39 @@ def test_answers_of_responses_take_precedence(airisk: FakeAIRisk, session: AIRis
     assert [session.get(path).json() for path in ("/api/Chat/ListAgents", CONVERSATIONS)] == ["responses", ["A plan"]]
 
 
-@pytest.mark.parametrize("token", ["live", "ended", "refused", "none"])
-def test_async_client_is_answered_too(airisk: FakeAIRisk, mia: User, token: str) -> None:
+@async_to_sync
+async def echo_asynchronously(client: AsyncAIRiskClient) -> Any:
+    async with client:
+        return (await client.post("/api/Echo", json={"text": "Hi"})).json()
+
+
+@pytest.fixture
+def echo(airisk: FakeAIRisk) -> None:
+    """The API returns what it received, and the userid of the token."""
     airisk.answer("POST", "/api/Echo", lambda call: JsonResponse({"for": call.userid, "got": call.json}))
-    if token != "none":
-        airisk.connect(mia, "user_42")
-    if token == "ended":
-        airisk.expire(mia)
-    if token == "refused":
-        airisk.refuse_tokens()
 
-    @async_to_sync
-    async def call() -> Any:
-        client = AsyncAIRiskClient.for_application() if token == "none" else AsyncAIRiskClient.for_user(mia)
-        async with client:
-            return (await client.post("/api/Echo", json={"text": "Hi"})).json()
 
-    assert call() == {"for": "" if token == "none" else "user_42", "got": {"text": "Hi"}}
-    assert len(airisk.token_requests) == (token != "live")
+@pytest.mark.parametrize(
+    ("prepare", "renewals"),
+    [
+        (lambda airisk, mia: None, 0),
+        (lambda airisk, mia: airisk.expire(mia), 1),
+        (lambda airisk, mia: airisk.refuse_tokens(), 1),
+    ],
+    ids=["valid", "expired", "refused"],
+)
+@pytest.mark.usefixtures("echo")
+def test_async_client_is_answered_too(airisk: FakeAIRisk, mia: User, prepare: Any, renewals: int) -> None:
+    airisk.connect(mia, "user_42")
+    prepare(airisk, mia)
+    assert echo_asynchronously(AsyncAIRiskClient.for_user(mia)) == {"for": "user_42", "got": {"text": "Hi"}}
+    assert len(airisk.token_requests) == renewals
+
+
+@pytest.mark.usefixtures("echo")
+def test_async_application_is_answered_too(airisk: FakeAIRisk) -> None:
+    assert echo_asynchronously(AsyncAIRiskClient.for_application()) == {"for": "", "got": {"text": "Hi"}}
+    assert len(airisk.token_requests) == 1
 
 
 def test_httpx2_requests_elsewhere_are_sent(airisk: FakeAIRisk, airisk_url: str) -> None:
@@ -457,7 +483,7 @@ def test_plugin_does_no_harm_without_django(pytester: pytest.Pytester, monkeypat
 
 @pytest.fixture
 def guide() -> dict[str, str]:
-    """Its snippets, those of one language in one piece."""
+    """The snippets of the guide by language, joined."""
     snippets = re.findall(r"^```(\w+)\n(.*?)^```", GUIDE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
     return {language: "\n\n".join(text for of, text in snippets if of == language) for language, _text in snippets}
 

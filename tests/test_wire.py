@@ -34,7 +34,7 @@ from tests.support.wire import (
 
 pytestmark = [pytest.mark.django_db, pytest.mark.once, pytest.mark.usefixtures("nothing_in_the_environment")]
 
-# Headers in time, and bodies that take theirs
+# Headers and bodies
 
 
 @both
@@ -105,11 +105,11 @@ def test_interim_response_is_skipped(scripted: ScriptedAIRisk, mia: User, ask: A
         assert [session.get(path).content for path in ("/api/x", "/api/y")] == [b"first", b"[]"]
 
 
-# Connections that have gone stale
+# Stale connections
 
 
 def calls_in_a_row(ask: Ask, user: User, *calls: tuple[str, str]) -> list[int]:
-    """The statuses of calls of one session."""
+    """Make calls in one session, and return their statuses."""
 
     @async_to_sync
     async def on_a_loop() -> list[int]:
@@ -162,7 +162,7 @@ def reading(sock: socket.socket, length: int, pause: Callable[[int], None]) -> N
 def test_upload_survives_a_pausing_receiver(
     serve: Serve, mia: User, settings: Any, ask: Ask, pause: Callable[[int], None]
 ) -> None:
-    """Longer at once than connecting may take, or in all than the read timeout."""
+    """One pause is longer than the connect timeout, or all together are longer than the read timeout."""
     length = 15_000_000
 
     def receive(sock: socket.socket) -> None:
@@ -185,7 +185,7 @@ def body_of(ask: Ask, body: bytes) -> dict[str, bytes]:
 
 
 class Pipe(io.RawIOBase):
-    """A file that is read once."""
+    """A file that can only be read once."""
 
     def __init__(self) -> None:
         self._parts = [b"hello"]
@@ -198,7 +198,7 @@ class Pipe(io.RawIOBase):
 
 
 class Bare:
-    """What can be read and no more."""
+    """An object that can only be read."""
 
     def read(self, _size: int = -1) -> bytes:
         return b""
@@ -227,7 +227,7 @@ def test_uploaded_files_are_sent_again(scripted: ScriptedAIRisk, mia: User, ask:
 def test_unrepeatable_upload_stays_refused(scripted: ScriptedAIRisk, mia: User, file: Callable[[], Any]) -> None:
     def refuse(sock: socket.socket) -> None:
         sock.sendall(http(b"", "401 Unauthorized"))
-        # Its chunks, which would reset the connection if they came later.
+        # Read its chunks: unread ones would reset the connection.
         sock.settimeout(0.3)
         with suppress(TimeoutError):
             while sock.recv(65536):
@@ -239,7 +239,7 @@ def test_unrepeatable_upload_stays_refused(scripted: ScriptedAIRisk, mia: User, 
     assert scripted.paths().count("/api/Upload") == 1
 
 
-# Around a call
+# Traces, and closing
 
 
 def test_trace_of_the_caller_is_called_too(scripted: ScriptedAIRisk, mia: User) -> None:
@@ -287,7 +287,7 @@ assert ask() == before
 
 
 def test_forked_process_has_its_own_connections(serve: Serve) -> None:
-    """As prefork servers and multiprocessing do it."""
+    """As with prefork servers and multiprocessing."""
     connections: list[int] = []
 
     def script(sock: socket.socket) -> None:

@@ -89,7 +89,7 @@ def test_repeated_call_has_elapsed_time(scripted: ScriptedAIRisk, mia: User) -> 
 
 
 class Limit(TimeoutError):
-    """What a site's handler of SIGALRM raises."""
+    """Raised by a site's own handler for SIGALRM."""
 
 
 @pytest.fixture
@@ -139,7 +139,7 @@ def test_time_limit_is_raised_on_a_loop(scripted: ScriptedAIRisk, mia: User, str
 
     give_token(mia)
     client = AsyncAIRiskClient.for_user(mia, keep_alive=False)
-    # It has its token by now, and the database is another thread's.
+    # With the token in memory, because another thread cannot use the database here.
     async_to_sync(client.get)("/api/x")
     with pytest.raises(Limit):
         asyncio.run(client.post("/api/x", content=parts()))

@@ -1,4 +1,4 @@
-"""The package's words and the demo's: all are marked, each language has them, a page in one holds no other's."""
+"""Translations of the package and the demo: all texts are marked and translated, and no page mixes languages."""
 
 import re
 from collections.abc import Iterator
@@ -33,8 +33,8 @@ from tests.support.texts import NAMES, Shown
 
 LANGUAGES = messages.languages()
 ROOTS = (messages.PACKAGE, messages.DEMO)
-#: A tag, what is filled in, or a percent sign.
-PLACE = r"<[^>]+>|%\(\w+\)[a-z]|%[a-z%]"
+#: A tag, a placeholder, or a percent sign.
+PLACEHOLDER = r"<[^>]+>|%\(\w+\)[a-z]|%[a-z%]"
 
 of_each_language = pytest.mark.parametrize("language", LANGUAGES)
 of_each_root = pytest.mark.parametrize("root", ROOTS, ids=[root.name for root in ROOTS])
@@ -58,7 +58,7 @@ def test_languages_are_those_in_the_readme() -> None:
 @of_each_root
 @of_each_language
 def test_catalogue_has_exactly_the_marked_texts(language: str, root: Path) -> None:
-    """Where this fails, run ``make messages`` and translate what it leaves empty."""
+    """If this fails, run ``make messages`` and translate the texts that it leaves empty."""
     stored = messages.stored(language, root)
     assert texts(stored) == texts(messages.updated(language, root))
     assert not stored.obsolete
@@ -75,7 +75,7 @@ def test_translation_is_complete(language: str, root: Path) -> None:
             assert len(translated) == (stored.num_plurals if message.pluralizable else 1), message.id
             for text in translated:
                 assert text.strip(), message.id
-                assert {*re.findall(PLACE, text)} == {*re.findall(PLACE, forms(message.id)[-1])}, text
+                assert {*re.findall(PLACEHOLDER, text)} == {*re.findall(PLACEHOLDER, forms(message.id)[-1])}, text
 
 
 @of_each_root
@@ -111,7 +111,7 @@ def test_stored_texts_are_marked_for_translation() -> None:
 
 @of_each_language
 def test_catalogue_overrides_no_text_of_django(language: str) -> None:
-    """All catalogues of a site become one: a text that is Django's too would change Django's own pages."""
+    """A site merges all catalogues, so a text that Django has as well would change Django's own pages."""
     with override(to_language(language)):
         assert not [text for text in messages.OF_DJANGO if gettext(text) == text]
     for root in ROOTS:
@@ -164,12 +164,12 @@ def test_templates_mark_all_their_words(path: Path) -> None:
 
 
 def pages(staff: Client, browser: Client, airisk: World) -> Iterator[str]:
-    """Yield the pages of users and of staff, in many a state, and leave everything as it was."""
+    """Yield the pages for users and for staff in many states, and restore the initial state."""
     mia = User.objects.get(username="mia")
 
     def read(response: Any) -> str:
         assert response.status_code in (200, 400)
-        # What AIRisk or an exception said is shown to staff in brackets, as it is.
+        # Staff see untranslated messages of AIRisk and of exceptions in brackets.
         return re.sub(r"\[.*?\]", "", response.content.decode())
 
     yield read(staff.get(reverse("admin:index")))
