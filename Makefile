@@ -24,7 +24,7 @@ test: .venv/test
 	$(MAKE) --jobs=6 --output-sync=target \
 		postgresql-servers postgresql-others sqlite-browsers sqlite-servers sqlite-others sites
 
-# Each test starts a process with a database of its own.
+# Each test starts a process with its own database.
 sites: .venv/test
 	$(BIN)/$(PYTEST) tests/test_sites.py
 

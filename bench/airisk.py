@@ -1,4 +1,4 @@
-"""A fake AIRisk in a process of its own, with as little overhead as possible.
+"""A fake AIRisk in its own process, with as little overhead as possible.
 
 For the other libraries it also renews by refresh token. Its OAuth endpoints answer after a delay and its API at once,
 and it counts the renewals of each owner.

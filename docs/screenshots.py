@@ -1,4 +1,4 @@
-"""Take the documentation's screenshots of the demo, which is started with a database of its own.
+"""Take the documentation's screenshots of the demo, which is started with its own database.
 
 Usage: python docs/screenshots.py [FOLDER], with Debian's chromium. Stored times are moved back by minutes, so that a
 second more or less makes no difference.

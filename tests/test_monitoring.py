@@ -140,7 +140,7 @@ def test_the_log_has_the_events_and_fields_that_the_page_names_and_no_others(
 
 
 def run_script(folder: Path, code: str, *arguments: str, given: str = "", **environment: str) -> str:
-    """Run this in a process of its own, which it may change as it likes, and return what it printed on either way."""
+    """Run this in its own process, which it may change as it likes, and return what it printed on either way."""
     script = folder / "script.py"
     script.write_text(code, encoding="utf-8")
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Sites as other people have them, each in a process of its own; see the modules in ``tests.sites``."""
+"""Sites as other people have them, each in its own process; see the modules in ``tests.sites``."""
 
 import os
 import subprocess
