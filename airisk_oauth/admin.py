@@ -26,7 +26,6 @@ from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_POST
 
 from . import conf
-from .connecting import flow
 from .database.transactions import non_atomic
 from .exceptions import AIRiskError, ConnectionRequired
 from .models import AIRiskIdentity, AIRiskToken
@@ -139,7 +138,7 @@ class AIRiskTokenAdmin(_SearchedByUser, _TokenAdmin):
         return False
 
     def has_renew_permission(self, request: HttpRequest) -> bool:
-        return flow.may_change_tokens(request.user)
+        return request.user.has_perm("airisk_oauth.change_airisktoken")
 
     @admin.display(description=_("user"), ordering="user")
     def owner_link(self, token: AIRiskToken) -> str:
@@ -228,6 +227,8 @@ class AIRiskTokenAdmin(_SearchedByUser, _TokenAdmin):
     @admin.action(description=_("Disconnect"), permissions=["delete"])
     def delete_selected(self, request: HttpRequest, queryset: "QuerySet[AIRiskToken]") -> HttpResponse | None:
         """Forget these tokens; of this name, because it takes the place of Django's own action."""
+        from .connecting import flow
+
         number = queryset.count()
         if number > FORGET_AT_MOST:
             self.message_user(request, _("Choose %d tokens at the most.") % FORGET_AT_MOST, messages.ERROR)
@@ -261,6 +262,8 @@ class AIRiskTokenAdmin(_SearchedByUser, _TokenAdmin):
         return TemplateResponse(request, "admin/airisk_oauth/airisktoken/confirm.html", context)
 
     def delete_model(self, request: HttpRequest, obj: AIRiskToken) -> None:
+        from .connecting import flow
+
         flow.disconnect(obj)
 
     def get_urls(self) -> list[URLPattern]:
@@ -280,20 +283,21 @@ class AIRiskTokenAdmin(_SearchedByUser, _TokenAdmin):
     @non_atomic
     def obtain(self, request: HttpRequest, alias: str) -> HttpResponse:
         """Obtain the application's token, or renew it; by this browser where AIRisk wants a person."""
-        from .connecting import problems
-        from .connecting.pages import deployment_or_404, start
-        from .tokens import renewal
+        from .connecting.pages import deployment_or_404, redirect_to_airisk
+        from .connecting.problems import problem_message
+        from .tokens.renewal import renew_now
+        from .tokens.stored import APPLICATION
 
         if not self.has_renew_permission(request):
             raise PermissionDenied
         deployment = deployment_or_404(alias)
         back = reverse(_LIST, current_app=self.admin_site.name)
         try:
-            done = renewal.TokenKeeper(deployment, renewal.APPLICATION).renew()
+            done = renew_now(deployment, APPLICATION)
         except ConnectionRequired:
-            return start(request, deployment, next_url=back, for_application=True)
+            return redirect_to_airisk(request, deployment, next_url=back, for_application=True)
         except AIRiskError as error:
-            self.message_user(request, problems.told(request, error), messages.ERROR)
+            self.message_user(request, problem_message(request, error), messages.ERROR)
         else:
             text = _("The application's token was obtained.") if done else _("Another process is obtaining it.")
             for token in AIRiskToken.objects.primary().of_application(alias) if done else ():

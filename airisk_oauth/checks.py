@@ -136,7 +136,7 @@ def _waits_for_locks(options: Mapping[str, Any]) -> bool:
 
 
 def _key_warnings() -> Iterator[CheckMessage]:
-    if not sealing.has_list():
+    if not sealing.has_own_keys():
         yield Warning(
             "Stored tokens are encrypted with keys derived from SECRET_KEY: anyone who knows it can read the tokens.",
             hint="Set AIRISK_OAUTH_ENCRYPTION_KEYS, then run reseal_airisk_tokens.",

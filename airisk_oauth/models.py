@@ -140,7 +140,7 @@ class AIRiskToken(ExpiringModel, FailureModel):
 
         :raises airisk_oauth.sealing.Unreadable: it was encrypted with a key that is gone, or for another owner.
         """
-        return sealing.unseal(self.sealed, self.owner, derived_open=SealingPolicy.derived_open)
+        return sealing.unseal(self.sealed, self.owner, derived_keys_accepted=SealingPolicy.derived_keys_accepted)
 
     @access_token.setter
     def access_token(self, token: str) -> None:
@@ -181,7 +181,7 @@ class SealingPolicy(models.Model):
         return f"derived keys dropped at {self.derived_dropped_at:%Y-%m-%d %H:%M}"
 
     @classmethod
-    def derived_open(cls) -> bool:
+    def derived_keys_accepted(cls) -> bool:
         return not cls.objects.primary().exists()
 
     @classmethod

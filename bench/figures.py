@@ -1,4 +1,4 @@
-"""The figures: which contenders are compared, and which of their measurements are shown."""
+"""The figures: which contenders are set against each other, and what of their measurements is shown."""
 
 import statistics
 from collections.abc import Iterable, Mapping
@@ -23,7 +23,7 @@ class Row:
 
 @dataclass
 class Figure:
-    """:ivar bars: the values to draw, by contender; ``scale`` says what they are."""
+    """:ivar bars: what of it is drawn, by contender; ``scale`` says what a bar means."""
 
     title: str
     how: str
@@ -32,7 +32,7 @@ class Figure:
     bars: dict[str, float] = field(default_factory=dict)
 
     def add(self, what: str, values: Mapping[str, float], form: str = "{:.2f}") -> None:
-        """Add a row with one value for each contender."""
+        """Add a row of one value for each contender."""
         texts = {name: form.format(value) for name, value in values.items()}
         others = " · ".join(f"{name} {text}" for name, text in texts.items() if name != OURS)
         self.rows.append(Row(what, texts[OURS], others))
@@ -41,10 +41,9 @@ class Figure:
 def calls(site: Site) -> Figure:
     number, stub, http = 25, 300, 100
     figure = Figure(
-        "One authorized call",
-        f"GET with a session that has been used before; requests with a fixed header = 1, less is better. {number} "
-        f"rounds of {stub} calls each without a network, and of {http} on kept connections to a server in another "
-        "process.",
+        "One authorised call",
+        f"GET by a session that is already in use; requests with a fixed header = 1, lower is better. {number} rounds "
+        f"of {stub} calls without a network, and of {http} calls over open connections to a server in another process.",
     )
     figure.scale = "time, requests = 1"
     for transport, batch, what in (("stub", stub, "Time, no network"), ("http", http, "Time, local HTTP")):
@@ -54,7 +53,7 @@ def calls(site: Site) -> Figure:
         queries = max(each.pop("queries") for each in rounds)
         figure.add(what, ratios(rounds, REQUESTS))
         figure.bars = figure.bars or ratios(rounds, REQUESTS)
-    figure.rows.append(Row("Database queries", str(queries)))
+    figure.rows.append(Row("Database statements", str(queries)))
     return figure
 
 
@@ -62,10 +61,10 @@ def renewal(site: Site) -> Figure:
     number, few = "3000", "100"
     figure = Figure(
         "Renewing 3,000 tokens, AIRisk 20 ms away",
-        "Tokens per second, django-esi = 1, more is better; 3 rounds. Ours and the threads: 32 workers, two requests "
-        "per token. django-esi: its bulk refresh of 100 tokens, one after the other, one request per token, without "
-        "its check of signatures. The threads store nothing: with http.client they are the upper bound, with requests "
-        "they show what its own cost leaves of that.",
+        "Tokens per second; django-esi = 1, higher is better; 3 rounds. Ours and the threads use 32 workers and two "
+        "requests per token. django-esi does its bulk refresh of 100 tokens, one after the other, with one request per "
+        "token and without its check of signatures. The threads save nothing: with http.client they are the upper "
+        "bound, and with requests they show what its own cost leaves of that.",
     )
     figure.scale = "tokens per second, django-esi = 1"
     site.airisk.delay(0.02)
@@ -83,7 +82,7 @@ def renewal(site: Site) -> Figure:
     for kind in (POSTGRESQL, SQLITE):
         _on_one_database(figure, rounds, kind)
     seen = {f"{measured['least']} to {measured['most']}" for each in rounds for measured in each.values()}
-    figure.rows.append(Row("Renewals of each token in a round, counted by AIRisk", ", ".join(sorted(seen))))
+    figure.rows.append(Row("Renewals per token that AIRisk saw in a round", ", ".join(sorted(seen))))
     return figure
 
 
@@ -97,15 +96,15 @@ def _on_one_database(figure: Figure, rounds: Rounds, kind: str) -> None:
     figure.add(f"Rate, {kind}", ratios(rates, ESI), "{:.1f}")
     figure.bars = figure.bars or ratios(rates, ESI)
     figure.add(f"Tokens per second, {kind}", medians(rates), "{:.0f}")
-    figure.add(f"Queries per token, {kind}", {name: queries[name] for name in (OURS, ESI)}, "{:.3f}")
+    figure.add(f"Statements per token, {kind}", {name: queries[name] for name in (OURS, ESI)}, "{:.3f}")
 
 
 def size(site: Site, many: int) -> Figure:
     figure = Figure(
-        f"Renewing {many:,} tokens instead of {FEW:,}",
-        f"Ours only, {FEW:,} tokens = 1; AIRisk answers at once, so that the cost is our own. Each sweep is the first "
-        f"of a new process, on a database that another one filled; {FEW:,} tokens are swept before and after, and the "
-        "mean of both is used. Memory is the growth of the process's peak.",
+        f"Renewing {many:,} tokens compared with {FEW:,}",
+        f"Ours only; {FEW:,} tokens = 1. AIRisk answers at once, so the cost is our own. Each sweep is the first in a "
+        f"fresh process, on a database that another process has filled. {FEW:,} tokens are swept before and after, and "
+        "the mean is taken. Memory is how much the process's peak has grown.",
     )
     site.airisk.delay(0)
     for kind in (POSTGRESQL, SQLITE):
@@ -132,13 +131,14 @@ def _first_sweep(site: Site, url: str, number: int) -> Mapping[str, Any]:
 def herd(site: Site) -> Figure:
     callers, latency = 20, 1
     figure = Figure(
-        f"{callers} callers of one token, PostgreSQL",
-        f"{callers} threads, each with a session made from the same stored token, call at the same time; 3 rounds. "
-        f"AIRisk's OAuth endpoints answer after {latency} s, which is part of the waits: our renewal takes two such "
-        "requests, a refresh token one. Soon to expire: in 50 s, which requests-oauthlib does not check.",
+        f"{callers} callers sharing one token, PostgreSQL",
+        f"{callers} threads call at the same moment, each with a session of its own, all with the same stored token; 3 "
+        f"rounds. AIRisk's OAuth endpoints answer after {latency} s, and waits are multiples of that. Our renewal "
+        "takes two such requests; with a refresh token, it takes one. A token that expires soon does so in 50 s, which "
+        "requests-oauthlib does not check.",
     )
     figure.scale = "renewals of an expired token"
-    for window, words in ((-60, "expired"), (50, "soon to expire")):
+    for window, words in ((-60, "expired"), (50, "expires soon")):
         with site.contender("herd", str(callers), str(latency), str(window), kind=POSTGRESQL) as contender:
             contender.wait_until_ready()
             rounds = [contender.measure() for _ in range(3)]
@@ -156,11 +156,12 @@ def startup(_site: Site) -> Figure:
     heavy = rounds[0][OURS]["heavy"]
     figure = Figure(
         "django.setup()",
-        f"A plain project with the admin, in new processes; plain Django = 1, less is better; {number} rounds. Also "
-        "without the garbage collector, because it is chance whether a full collection falls into so short a time.",
+        f"A plain project with the admin, in fresh processes; plain Django = 1, lower is better; {number} rounds. One "
+        "row is without the garbage collector, because it is chance whether a full collection falls into so short a "
+        "time.",
     )
     figure.scale = "time, plain Django = 1"
-    for key, what in ((fresh.WITHOUT_GC, "Time, without collections"), (fresh.WITH_GC, "Time")):
+    for key, what in ((fresh.WITHOUT_GC, "Time, no garbage collection"), (fresh.WITH_GC, "Time")):
         figure.add(what, ratios(pick(rounds, key), fresh.PLAIN))
         figure.bars = figure.bars or ratios(pick(rounds, key), fresh.PLAIN)
     figure.rows.append(Row("requests or cryptography imported", ", ".join(heavy) or "neither"))
@@ -186,7 +187,7 @@ def admin(site: Site) -> Figure:
             visits: Rounds = [{name: measured[page] for name, measured in each.items()} for each in rounds]
             ratio = ratios(pick(visits, "seconds"), f"{kind} {few}")[f"{kind} {many}"]
             seconds, queries = (medians(pick(visits, key))[f"{kind} {many}"] for key in ("seconds", "queries"))
-            text = f"{ratio:.2f} ({1000 * seconds:.0f} ms, {queries:.0f} queries)"
+            text = f"{ratio:.2f} ({1000 * seconds:.0f} ms, {queries:.0f} statements)"
             figure.rows.append(Row(f"Time, {page}, {kind}", text))
     return figure
 

@@ -16,8 +16,8 @@ from matplotlib.figure import Figure as Canvas
 from .contenders import Databases
 from .figures import OURS, Figure
 
-BEGIN: Final = "<!-- From here on `make bench-docs` writes. -->"
-END: Final = "<!-- To here. -->"
+BEGIN: Final = "<!-- `make bench-docs` writes everything from here -->"
+END: Final = "<!-- to here. -->"
 PEERS: Final = ("requests", "google-auth", "requests-oauthlib", "Authlib", "django-esi", "social-auth-app-django")
 COLOURS: Final = {True: "#0b6e99", False: "#b8c0c8"}
 

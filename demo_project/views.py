@@ -12,13 +12,11 @@ from django.utils.translation import ngettext
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
-from airisk_oauth import AIRiskSession, conf
+from airisk_oauth import AIRiskSession
+from airisk_oauth.connecting.pages import connection_status
 from airisk_oauth.decorators import airisk_required
 from airisk_oauth.exceptions import AIRiskError, AIRiskUnavailable, ConnectionRequired
-from airisk_oauth.models import AIRiskToken
 from airisk_oauth.oauth.deployment import Deployment
-from airisk_oauth.tokens.renewal import TokenKeeper
-from airisk_oauth.userids import userid_of
 
 from .conversations import read_conversations
 from .models import Event
@@ -42,27 +40,15 @@ class Request(HttpRequest):
 def home(request: HttpRequest) -> HttpResponse:
     if not request.user.is_authenticated:
         return render(request, "demo/welcome.html")
-    deployment = conf.deployment()
-    token = AIRiskToken.objects.filter(user=request.user, deployment=deployment.alias).first()
+    connection = connection_status(request.user, request=request)
+    token, deployment = connection.token, connection.deployment
     context = {
-        "deployment": deployment,
-        "userid": userid_of(deployment, request.user),
-        "token": token,
-        "is_connected": token is not None and _is_usable(token, deployment, request.user),
+        **connection._asdict(),
         "trials": TRIALS,
         "events": Event.objects.filter(user=request.user).order_by("-pk")[:EVENTS],
         **(_life(token, deployment) if token and token.expires_at else {}),
     }
     return render(request, "demo/home.html", context)
-
-
-def _is_usable(token: AIRiskToken, deployment: Deployment, user: Any) -> bool:
-    try:
-        TokenKeeper(deployment, user).check()
-    except ConnectionRequired:
-        return False
-    # Until it ends, the token may serve; the next one has to be asked for in any case.
-    return not token.needs_person
 
 
 def _life(token: Any, deployment: Deployment) -> dict[str, Any]:

@@ -59,7 +59,7 @@ def read(response: Any) -> str:
 
 
 def act(browser: Client, action: str, *chosen: AIRiskToken) -> list[str]:
-    """Do something to token_page in the list, say yes to the question, and return what is said about it."""
+    """Do something to tokens in the list, say yes to the question, and return what is said about it."""
     response = ask_for(browser, action, *chosen)
     return [str(message) for message in confirm(browser, response).context["messages"]]
 
@@ -69,7 +69,7 @@ def said(browser: Client) -> list[str]:
 
 
 def listed(response: Any) -> list[Any]:
-    """The rows_of_flows_and_tokens that a list shows."""
+    """The rows that a list shows."""
     assert response.status_code == 200
     return list(response.context["cl"].result_list)
 
@@ -482,7 +482,7 @@ def test_more_than_a_request_can_wait_for_is_not_begun(
     chosen = [give_token(person(name)) for name in ("mia", "tom")]
     for action, words in (
         ("renew_now", "Choose 1 tokens at the most; for more there is the command refresh_airisk_tokens."),
-        ("delete_selected", "Choose 1 token_page at the most."),
+        ("delete_selected", "Choose 1 tokens at the most."),
     ):
         assert ask_for(admin_client, action, *chosen, post="yes").status_code == 302
         assert said(admin_client) == [words]
@@ -654,7 +654,7 @@ def test_who_may_not_obtain_it_any_more_gets_nothing(
         User.objects.filter(pk=staff.pk).update(is_active=False)
     response = desk.get(back)
     assert response.status_code == (302 if lost == "permission" else 403)
-    words = ": the user may not obtain the application's token any more\n"
+    words = ": not permitted\n"
     assert (words in caplog.text) is (lost == "permission")
     assert "You are connected" not in desk.get(reverse("airisk_oauth:connection")).content.decode()
     assert len(token_requests(airisk)) == 0

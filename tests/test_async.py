@@ -8,7 +8,8 @@ import pickle
 import re
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine
+import types
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any
@@ -25,15 +26,18 @@ from django.test.utils import CaptureQueriesContext
 from airisk_oauth import AIRiskSession, AsyncAIRiskClient
 from airisk_oauth.exceptions import AIRiskInvalidResponse, AIRiskUnavailable
 from airisk_oauth.models import AIRiskToken
+from airisk_oauth.oauth.deployment import Deployment
+from airisk_oauth.oauth.messages import TokenGrant
 from airisk_oauth.sandbox.world import World
-from airisk_oauth.tokens.effects import Came, Obtain
+from airisk_oauth.tokens.renewal import Renewal
+from airisk_oauth.tokens.waiting import Blocking
 from tests.support import pages
 from tests.support.browsing import at_each_request
 from tests.support.chat import FIRST_LINE, QUESTION
 from tests.support.clock import wait_until
 from tests.support.database import committing
 from tests.support.options import set_option
-from tests.support.people import api_statuses, give_token, keeper, live_token, stored, token_requests
+from tests.support.people import api_statuses, give_token, live_token, stored, stored_token, token_requests
 from tests.support.threads import attempt
 from tests.support.tracebacks import shown_variables
 
@@ -151,13 +155,24 @@ def test_a_call_cancelled_while_the_database_works_leaves_no_lease_and_loses_no_
     assert len(token_requests(airisk)) == (during == "the save")
 
 
-def test_steps_that_nobody_takes_to_their_end_leave_a_lease_to_lapse(mia: User) -> None:
+@types.coroutine
+def suspend() -> Iterator[None]:
+    yield
+
+
+class Suspended(Blocking):
+    """Waits for AIRisk and is never resumed, as when an event loop is closed."""
+
+    async def obtain(self, deployment: Deployment, userid: str | None) -> TokenGrant:
+        await suspend()
+        raise AssertionError
+
+
+def test_abandoned_rule_leaves_its_lease_to_expire(mia: User) -> None:
     give_token(mia, ends_in=-60)
-    steps = keeper(mia)._renew_or_wait(None)
-    effect = next(steps)
-    while not isinstance(effect, Obtain):
-        effect = steps.send(Came(effect.do()))
-    steps.close()
+    rule = Renewal(stored_token(mia), Suspended()).credential()
+    rule.send(None)
+    rule.close()
     assert stored(mia).lease_until is not None
 
 
@@ -332,7 +347,6 @@ def test_calls_have_the_deployments_timeout(airisk: World, mia: User, settings: 
     with at_each_request("/api/Chat/ListAgents", given_up.wait), pytest.raises(AIRiskUnavailable) as caught:
         using(mia, lambda client: client.get("/api/Chat/ListAgents"))
     given_up.set()
-    assert caught.value.__suppress_context__
     assert caught.value.__context__ is None
     assert AsyncAIRiskClient.for_user(mia).timeout == httpx2.Timeout(0.1, connect=5)
     wait_until(lambda: airisk.journal)
@@ -367,10 +381,10 @@ def test_one_is_not_pickled(mia: User) -> None:
 
 def test_without_httpx2_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "httpx2", None)
-    for module in ("airisk_oauth.async_environment", "airisk_oauth.async_transport"):
+    for module in ("airisk_oauth.wire.async_environment", "airisk_oauth.oauth.async_transport"):
         monkeypatch.delitem(sys.modules, module)
     with pytest.raises(ImportError, match=re.escape("pip install 'django-airisk-oauth[async]'")):
-        importlib.import_module("airisk_oauth.async_transport")
+        importlib.import_module("airisk_oauth.oauth.async_transport")
 
 
 # The page

@@ -63,7 +63,7 @@ def test_one_click_connects_and_one_disconnects(page: Page, site: str, mia: User
     assert_said(page, "You are user_42 on AIRisk.")
     assert AIRiskToken.objects.get().user == mia
     click(page, "Disconnect")
-    assert_said(page, "this site has forgotten the token. AIRisk cannot revoke it")
+    assert_said(page, "this site has deleted the token. AIRisk cannot revoke it")
     assert not AIRiskToken.objects.exists()
 
 
@@ -147,7 +147,7 @@ def test_strict_session_cookie_connects_nobody(
         tab.get_by_role("button").click()
         assert_said(tab, "You are not signed in here")
         assert not token_requests(airisk)
-        tab.get_by_role("link", name="To your AIRisk connection").click()
+        tab.get_by_role("link", name="Go to your AIRisk connection").click()
         assert_said(tab, "Not connected")
 
 

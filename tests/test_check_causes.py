@@ -61,8 +61,8 @@ def test_unknown_userid_does_not_blame_the_client(
     refuse_by(other_airisk, shape)
     other_airisk.users, other_airisk.unknown_user = ("user_7",), unknown_user
     found, remedy = fault(user="mia")
-    assert found.startswith("authorization: AIRisk refuses the userid user_42, and answers without one. AIRisk refused")
-    assert remedy.startswith(f"{STAFF} correct the user's AIRisk identity")
+    assert found.startswith("authorization: AIRisk refuses the userid user_42, but not the same request")
+    assert remedy.startswith(f"{STAFF} Correct the user's AIRisk identity")
     assert ADMINISTRATOR in remedy
 
 
@@ -75,7 +75,7 @@ def test_unknown_client_is_blamed_on_client_id(
     other_airisk.client_id = "another"
     found, remedy = fault(**options)
     assert found.startswith("authorization: AIRisk does not know CLIENT_ID client-1.")
-    assert remedy.startswith(f"{SITE} set CLIENT_ID")
+    assert remedy.startswith(f"{SITE} Set CLIENT_ID")
 
 
 @in_each_shape
@@ -85,8 +85,8 @@ def test_unregistered_address_blames_redirect_uri(other_airisk: SecondAIRisk, sh
     other_airisk.refuses_all_alike, other_airisk.redirect_uris = all_alike, ("https://app.example.com/",)
     found, remedy = fault()
     assert found.startswith(f"authorization: AIRisk does not know REDIRECT_URI {CALLBACK}.")
-    assert remedy.startswith(f"{ADMINISTRATOR} if that is this site's address, add exactly this")
-    assert f"{SITE} if it is misspelt, correct it." in remedy
+    assert remedy.startswith(f"{ADMINISTRATOR} If that is this site's address, add exactly this")
+    assert f"{SITE} If it is misspelled, correct it." in remedy
 
 
 @pytest.mark.parametrize("unknown_user", [lambda: problem(400, "Bad Request"), lambda: answer_text("Invalid userid")])
@@ -98,8 +98,9 @@ def test_userid_is_blamed_if_clients_need_one(
     other_airisk.users, other_airisk.unknown_user = ("user_7",), unknown_user
     other_airisk.answers[AUTHORIZE] = lambda given: usual(given) if "userid" in given else problem(403, "Forbidden")
     found, remedy = fault(user="mia")
-    assert found.startswith("authorization: AIRisk refuses the userid user_42. AIRisk refused the request with")
-    assert remedy.startswith(f"{STAFF} correct the user's AIRisk identity")
+    assert found.startswith("authorization: AIRisk refuses the userid user_42. Its answer: ")
+    assert "HTTP 400" in found
+    assert remedy.startswith(f"{STAFF} Correct the user's AIRisk identity")
 
 
 @pytest.mark.parametrize("reason", ["Invalid client_id", "Invalid redirect_uri"])
@@ -114,7 +115,7 @@ def test_misspelt_redirect_uri_is_to_be_corrected(other_airisk: SecondAIRisk, se
     status, said = check()
     assert (status, said.count("FAULT")) == (1, 2)
     assert f"FAULT callback: REDIRECT_URI {NOT_THIS_SITES} is not this deployment's callback" in said
-    assert f"{SITE} first correct REDIRECT_URI" in said
+    assert f"{SITE} First correct REDIRECT_URI" in said
     assert ADMINISTRATOR not in said
 
 
@@ -126,8 +127,8 @@ def test_two_possible_causes_are_both_named(other_airisk: SecondAIRisk, at_token
     other_airisk.answers[AUTHORIZE] = lambda given: problem()
     other_airisk.answers[TOKEN] = lambda given: at_token_endpoint
     found, remedy = fault()
-    assert "does not know CLIENT_ID client-1, or not REDIRECT_URI https://app" in found
-    assert remedy.startswith(f"{ADMINISTRATOR} compare both")
+    assert "does not know CLIENT_ID client-1, or does not know REDIRECT_URI https://app" in found
+    assert remedy.startswith(f"{ADMINISTRATOR} Compare both")
 
 
 def _refuse_us(given: dict[str, str]) -> Answer:
@@ -165,8 +166,8 @@ def test_other_refusals_blame_no_option(
 ) -> None:
     other_airisk.answers[AUTHORIZE] = refuse
     found, remedy = fault(**options)
-    assert found.startswith("authorization: AIRisk refused the request ")
-    assert remedy == f"{ADMINISTRATOR} look up why the APIUser client-1 is refused."
+    assert found.startswith("authorization: AIRisk refused")
+    assert remedy == f"{ADMINISTRATOR} Find out why the APIUser client-1 is refused."
 
 
 def test_refusal_of_this_client_blames_client_id(other_airisk: SecondAIRisk) -> None:
@@ -198,15 +199,15 @@ def test_wrong_secret_after_code_check_is_blamed(other_airisk: SecondAIRisk) -> 
     other_airisk.client_secret = "another"
     other_airisk.answers[TOKEN] = lambda given: _code_first(other_airisk, given)
     found, remedy = fault()
-    assert found.startswith("token: AIRisk refused the request with status 401: Unauthorized (traceId 00-")
-    assert found.endswith("), which AIRisk documents for a client that it does not know.")
-    assert (remedy.startswith(f"{SITE} set CLIENT_SECRET"), ADMINISTRATOR in remedy) == (True, True)
+    assert found.startswith("token: AIRisk refused: Unauthorized (HTTP 401, traceId 00-")
+    assert found.endswith("). AIRisk documents this status for a client that it does not know.")
+    assert (remedy.startswith(f"{SITE} Set CLIENT_SECRET"), ADMINISTRATOR in remedy) == (True, True)
 
 
 def test_wrong_client_after_code_check_is_blamed(other_airisk: SecondAIRisk) -> None:
     other_airisk.client_id = "another"
     other_airisk.answers[TOKEN] = lambda given: _code_first(other_airisk, given)
-    assert "AIRisk does not know CLIENT_ID client-1, or not REDIRECT_URI" in fault()[0]
+    assert "AIRisk does not know CLIENT_ID client-1, or does not know REDIRECT_URI" in fault()[0]
 
 
 def test_refused_code_does_not_blame_the_secret(other_airisk: SecondAIRisk) -> None:
@@ -216,31 +217,33 @@ def test_refused_code_does_not_blame_the_secret(other_airisk: SecondAIRisk) -> N
 
     other_airisk.answers[TOKEN] = trade
     found, remedy = fault()
-    assert found.startswith("token: AIRisk refused the request with status 401: Unauthorized")
-    assert remedy.startswith(f"{ADMINISTRATOR} look up why")
+    assert found.startswith("token: AIRisk refused: Unauthorized (HTTP 401")
+    assert remedy.startswith(f"{ADMINISTRATOR} Find out why")
     other_airisk.answers[TOKEN] = lambda given: answer_text("Invalid Code")
-    assert fault()[1].startswith(f"{ADMINISTRATOR} look up why")
+    assert fault()[1].startswith(f"{ADMINISTRATOR} Find out why")
 
 
 def test_userid_refused_with_the_code_is_blamed(other_airisk: SecondAIRisk, mia: User) -> None:
     usual = other_airisk.trade
     other_airisk.answers[TOKEN] = lambda given: problem() if "userid" in given else usual(given)
     found, remedy = fault(user="mia")
-    assert found.startswith("token: AIRisk refuses a token for the userid user_42, and gives one without.")
-    assert remedy.startswith(f"{STAFF} correct the user's AIRisk identity")
+    assert found.startswith("token: AIRisk refuses to issue a token for the userid user_42, but issues one without")
+    assert remedy.startswith(f"{STAFF} Correct the user's AIRisk identity")
 
 
 @pytest.mark.parametrize("status", [401, 403])
 def test_page_instead_of_token_blames_no_option(other_airisk: SecondAIRisk, status: int) -> None:
     other_airisk.answers[TOKEN] = lambda given: page(status=status)
     found, remedy = fault()
-    assert found.startswith(f"token: AIRisk refused the request with status {status}, without a reason")
-    assert remedy.startswith(f"{NETWORK} if a proxy answers")
+    assert found.startswith(f"token: AIRisk refused: HTTP {status}. The answer gives no reason")
+    assert remedy.startswith(f"{NETWORK} If a proxy answers")
 
 
 @pytest.mark.parametrize("status", [404, 405])
 def test_missing_endpoints_are_reported(other_airisk: SecondAIRisk, status: int) -> None:
     other_airisk.answers[TOKEN] = lambda given: problem(status, "Not Found")
-    assert fault()[0].startswith(f"token: There is no token endpoint at {other_airisk.url}/api/oauth2/Token.")
+    assert fault()[0].startswith(f"token: There is no token endpoint at {other_airisk.url}/api/oauth2/Token: ")
     other_airisk.answers[AUTHORIZE] = lambda given: (status, {}, b"")
-    assert fault()[0].startswith(f"authorization: There is no authorization endpoint at {other_airisk.url}/api/oauth2.")
+    assert fault()[0].startswith(
+        f"authorization: There is no authorization endpoint at {other_airisk.url}/api/oauth2: HTTP {status}."
+    )

@@ -38,10 +38,10 @@ def test_healthy_deployment_passes_every_step(airisk: World, mia: User) -> None:
     give_token(mia)
     status, said = check()
     assert (status, steps_of(said)) == (0, STEPS)
-    assert "GET /api/Chat/ListAgents was answered with status 403; which calls are for the application's own" in said
+    assert "GET /api/Chat/ListAgents was answered with status 403; AIRisk does not document which calls" in said
     status, said = check(user="mia")
     assert (status, steps_of(said)) == (0, [*STEPS[:2], "user", *STEPS[2:]])
-    assert "the token ends in 60 minutes" in said
+    assert "the token expires in 60 minutes" in said
     assert "mia is user_42 on AIRisk" in said
     assert "GET /api/Chat/ListAgents was answered with status 200: user_42 has 3 agents" in said
 
@@ -97,19 +97,23 @@ def _switch(name: str, value: Any = True) -> Callable[[World, Any], None]:
     [
         (_unknown_client, "authorization: AIRisk does not know CLIENT_ID client-1.", SITE),
         (_unknown_redirect_uri, "authorization: AIRisk does not know REDIRECT_URI https://app.", ADMINISTRATOR),
-        (_wrong_path, "authorization: There is no authorization endpoint at http://127", f"{SITE} correct BASE_URL"),
-        (_wrong_secret, "token: AIRisk does not accept CLIENT_SECRET.", f"{SITE} set CLIENT_SECRET"),
-        (_unknown_userid, "authorization: AIRisk refuses the userid unknown_9, and answers", f"{STAFF} correct"),
-        (_no_identity, "user: This site knows no AIRisk user for mia", f"{STAFF} add"),
+        (_wrong_path, "authorization: There is no authorization endpoint at http://127", f"{SITE} Correct BASE_URL"),
+        (_wrong_secret, "token: AIRisk does not accept CLIENT_SECRET.", f"{SITE} Set CLIENT_SECRET"),
+        (_unknown_userid, "authorization: AIRisk refuses the userid unknown_9, but not the same", f"{STAFF} Correct"),
+        (_no_identity, "user: This site has no AIRisk userid for mia", f"{STAFF} Add"),
         (_switch("refuse"), "authorization: AIRisk refused", ADMINISTRATOR),
-        (_switch("login_page"), "authorization: A page came", f"{SITE} if Connect leads to a page"),
+        (
+            _switch("login_page"),
+            "authorization: The authorization endpoint showed a page",
+            f"{SITE} If Connect leads to a page",
+        ),
         (_switch("outage"), "authorization: AIRisk answered with status 503", SUPPORT),
         (
             _switch("state_missing"),
-            "authorization: AIRisk's redirect carries no state",
-            f"{SUPPORT} have the deployment",
+            "authorization: AIRisk's redirect has no state",
+            f"{SUPPORT} Ask them to make the deployment",
         ),
-        (_switch("malformed"), "token: AIRisk's answer is not the JSON", f"{NETWORK} if a proxy answers"),
+        (_switch("malformed"), "token: AIRisk's answer is not the JSON", f"{NETWORK} If a proxy answers"),
     ],
 )
 def test_each_fault_names_who_can_fix_it(
@@ -124,26 +128,30 @@ def test_each_fault_names_who_can_fix_it(
 @pytest.mark.parametrize(
     ("answers", "said", "remedy"),
     [
-        ([{"status": 200}], "A page came where AIRisk redirects at once.", f"{SITE} if Connect leads to a page"),
+        (
+            [{"status": 200}],
+            "The authorization endpoint showed a page instead of redirecting at once.",
+            f"{SITE} If Connect leads to a page",
+        ),
         (
             [{"status": 302, "headers": {"Location": "http://login.corp/?back=code-canary"}}],
-            "A redirect to login.corp came",
-            f"{SITE} if Connect leads to a page",
+            "The authorization endpoint redirects to login.corp instead",
+            f"{SITE} If Connect leads to a page",
         ),
         (
             [{"status": 302, "headers": {"Location": "https://app.example.com/airisk/callback?code=code-canary"}}],
-            "AIRisk redirects to 'https://app.example.com/airisk/callback', and REDIRECT_URI is 'https://app.example.",
-            f"{SITE} make REDIRECT_URI the same",
+            "AIRisk redirects to 'https://app.example.com/airisk/callback', but REDIRECT_URI is 'https://app.example.",
+            f"{SITE} Make REDIRECT_URI the same",
         ),
-        ([{"status": 200}, {"body": requests.ConnectTimeout()}], "A page came", SITE),
+        ([{"status": 200}, {"body": requests.ConnectTimeout()}], "The authorization endpoint showed a page", SITE),
         (
             [{"status": 403, "body": "<p>", "content_type": "text/html"}],
-            "AIRisk refused the request with status 403, without a reason",
+            "AIRisk refused: HTTP 403. The answer gives no reason",
             NETWORK,
         ),
         (
             [{"status": 401, "body": "<p>", "content_type": "text/html"}],
-            "AIRisk refused the request with status 401, without a reason",
+            "AIRisk refused: HTTP 401. The answer gives no reason",
             NETWORK,
         ),
     ],
@@ -165,8 +173,8 @@ def _no_answer(user: Any, deployment: str) -> str:
 def test_failing_userid_function_is_reported(settings: Any, mia: User) -> None:
     set_option(settings, USERID=f"{__name__}._no_answer")
     found, remedy = fault(user="mia")
-    assert found == f"user: {__name__}._no_answer fails for mia (KeyError)."
-    assert remedy.startswith(f"{SITE} correct USERID")
+    assert found == f"user: {__name__}._no_answer raised KeyError for mia."
+    assert remedy.startswith(f"{SITE} Correct USERID")
 
 
 def _no_userid(user: Any, deployment: str) -> str:
@@ -184,9 +192,9 @@ def _unknown(user: Any, deployment: str) -> str:
 @pytest.mark.parametrize(
     ("function", "said", "remedy"),
     [
-        (_no_userid, "returned something that is no userid", "correct USERID, or fix the function"),
-        (_nobody, "This site knows no AIRisk user for mia", "correct what {} returns"),
-        (_unknown, "AIRisk refuses the userid user_9", "correct what {} returns"),
+        (_no_userid, "returned something that is no userid", "Correct USERID, or fix the function"),
+        (_nobody, "This site has no AIRisk userid for mia", "Correct what {} returns"),
+        (_unknown, "AIRisk refuses the userid user_9", "Correct what {} returns"),
     ],
 )
 def test_wrong_userid_function_is_the_sites_fault(
@@ -205,11 +213,11 @@ def test_page_is_fine_without_silent_renewal(airisk: World, settings: Any) -> No
     status, said = check()
     assert (status, said.splitlines()[-1].split(";")[0]) == (
         0,
-        "  ok    authorization: AIRisk shows a page, as SILENT_RENEWAL = False says",
+        "  ok    authorization: AIRisk shows a page, as expected with SILENT_RENEWAL = False",
     )
     assert "CODE_FROM" not in said
     set_option(settings, CODE_FROM="server")
-    assert 'by the browser\'s code: CODE_FROM = "server" cannot help where there is a page' in check()[1]
+    assert 'CODE_FROM = "server" has no effect here: where a page is shown, only the browser gets a code' in check()[1]
 
 
 @pytest.mark.parametrize(("seconds", "way"), [(60, "ahead of"), (-60, "behind")])
@@ -219,7 +227,7 @@ def test_wrong_clock_is_reported_and_steps_go_on(
     set_clock(monkeypatch, seconds)
     status, said = check()
     assert status == 1
-    assert f"s {way} AIRisk's.\n        Whoever runs this server: set its clock" in said
+    assert f"s {way} AIRisk's.\n        Server administrator: Set the clock" in said
     assert "  ok    call: " in said
 
 
@@ -227,7 +235,7 @@ def test_short_token_lifetime_is_reported(airisk: World) -> None:
     airisk.switches.token_life = 60
     assert fault()[1].startswith(ADMINISTRATOR)
     airisk.switches.token_life = None
-    assert "AIRisk names no end" in check()[1]
+    assert "AIRisk named no expiry" in check()[1]
 
 
 # Unreachable hosts
@@ -236,8 +244,8 @@ def test_short_token_lifetime_is_reported(airisk: World) -> None:
 @pytest.mark.parametrize(
     ("url", "said", "remedy"),
     [
-        ("http://127.0.0.1:9", "127.0.0.1:9 cannot be reached", f"{NETWORK} let this server reach 127.0.0.1:9"),
-        ("https://nowhere.invalid", "There is no host nowhere.invalid", f"{SITE} correct BASE_URL"),
+        ("http://127.0.0.1:9", "127.0.0.1:9 cannot be reached", f"{NETWORK} Let this server connect to 127.0.0.1:9"),
+        ("https://nowhere.invalid", "There is no host nowhere.invalid", f"{SITE} Correct BASE_URL"),
     ],
 )
 def test_unreachable_address_is_reported(settings: Any, url: str, said: str, remedy: str) -> None:
@@ -257,7 +265,7 @@ def test_unverified_host_is_reported(
     url = serve(saying(http()), certificate("127.0.0.1")[0]).url if speaks_tls else airisk_url
     set_option(settings, BASE_URL=url.replace("http:", "https:"))
     found, remedy = fault()
-    assert found.endswith("self-signed certificate." if speaks_tls else "it speaks no TLS.")
+    assert found.endswith("self-signed certificate." if speaks_tls else "it does not use TLS.")
     assert remedy.startswith(NETWORK)
     assert "REQUESTS_CA_BUNDLE" in remedy
 
@@ -265,7 +273,7 @@ def test_unverified_host_is_reported(
 @pytest.mark.parametrize(
     ("variable", "value", "said"),
     [
-        ("https_proxy", "http://127.0.0.1:9", "The proxy does not lead to demo.aicrisk.com"),
+        ("https_proxy", "http://127.0.0.1:9", "demo.aicrisk.com cannot be reached through the proxy"),
         ("REQUESTS_CA_BUNDLE", "/nowhere/bundle.pem", "the CA certificate bundle that REQUESTS_CA_BUNDLE"),
     ],
 )
@@ -291,17 +299,17 @@ def set_answers(airisk: SecondAIRisk, call: tuple[str, str], *answers: Any) -> N
 @pytest.mark.parametrize(
     ("answer", "said", "remedy"),
     [
-        (problem(), "AIRisk refuses the token that it has just given", SUPPORT),
+        (problem(), "AIRisk refuses the token that it has just issued", SUPPORT),
         (
             problem(403, "Forbidden"),
-            "with status 403: user_42 lacks a permission",
-            f"{ADMINISTRATOR} look at this user",
+            "with status 403: user_42 has no permission",
+            f"{ADMINISTRATOR} Check this user",
         ),
-        (problem(404, "Not Found"), "was answered with status 404", f"{SUPPORT} ask whether this deployment has"),
+        (problem(404, "Not Found"), "was answered with status 404", f"{SUPPORT} Ask them whether this deployment has"),
         (redirect("/login"), "was answered with status 302", SUPPORT),
-        ((502, {}, b""), "was answered with status 502", f"{SUPPORT} ask why, or try later"),
-        ((429, {}, b""), "was answered with status 429", f"{SUPPORT} ask why, or try later"),
-        (page(), "was answered with a page and status 200", NETWORK),
+        ((502, {}, b""), "was answered with status 502", f"{SUPPORT} Ask them why, or try again later"),
+        ((429, {}, b""), "was answered with status 429", f"{SUPPORT} Ask them why, or try again later"),
+        (page(), "was answered with status 200 and a page", NETWORK),
     ],
 )
 def test_failing_call_of_a_user_is_reported(
@@ -318,13 +326,13 @@ def test_application_call_claims_nothing_unknown(other_airisk: SecondAIRisk, sta
     set_answers(other_airisk, AGENTS, problem(status))
     code, said = check()
     assert code == 0
-    assert f"with status {status}; which calls are for the application's own token is not known" in said
+    assert f"with status {status}; AIRisk does not document which calls the application's own token can make" in said
 
 
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
-        (answer_json([]), "user_42 has no agents, and so nobody to chat with"),
+        (answer_json([]), "user_42 has no agents to chat with"),
         (answer_json([{}, {}]), "user_42 has 2 agents"),
         (answer_json({"agents": []}), "with status 200\n"),
         ((200, {}, b"["), "with status 200\n"),
@@ -357,7 +365,7 @@ def test_call_without_answer_is_reported(failure: OSError, said: str) -> None:
         wire.get(f"{BASE_URL}/api/Chat/ListAgents", body=failure)
         status, words = check()
     assert (status, said in words) == (1, True)
-    assert "AIRisk does not tell its time" in words
+    assert "no valid date" in words
 
 
 def test_dripping_call_is_reported_as_slow(settings: Any) -> None:
@@ -366,14 +374,14 @@ def test_dripping_call_is_reported_as_slow(settings: Any) -> None:
         wire.get(BASE_URL)
         silent_flow(wire, {"json": {"access_token": "token-canary"}})
         wire.get(f"{BASE_URL}/api/Chat/ListAgents", body="[" * 5000)
-        assert "GET /api/Chat/ListAgents got no answer (within 1e-09 s: AIRisk is slow" in check()[1]
+        assert "GET /api/Chat/ListAgents got no answer within 1e-09 s: AIRisk is slow" in check()[1]
 
 
 def test_other_tls_error_is_named() -> None:
     with responses.RequestsMock() as wire:
         wire.get(BASE_URL, body=requests.exceptions.SSLError("[SSL: TLSV1_ALERT_PROTOCOL_VERSION] tlsv1 alert"))
         found, remedy = fault()
-    assert found == "connection: No TLS connection to demo.aicrisk.com comes about (TLSV1_ALERT_PROTOCOL_VERSION)."
+    assert found == "connection: No TLS connection to demo.aicrisk.com could be made (TLSV1_ALERT_PROTOCOL_VERSION)."
     assert remedy.startswith(SUPPORT)
 
 

@@ -40,7 +40,7 @@ def test_registered_wrong_callback_is_a_fault(
     set_default(settings, REDIRECT_URI=redirect_uri)
     found, remedy = fault()
     assert found == f"callback: REDIRECT_URI {redirect_uri} is not this deployment's {said}"
-    assert remedy.startswith(f"{SITE} set REDIRECT_URI to {CALLBACK}, and have the same registered")
+    assert remedy.startswith(f"{SITE} Set REDIRECT_URI to {CALLBACK}, and have the same address registered")
 
 
 @pytest.mark.parametrize(
@@ -79,14 +79,14 @@ def test_shared_session_cookie_joins_the_hosts(other_airisk: SecondAIRisk, setti
 def test_host_that_django_refuses_is_a_fault(other_airisk: SecondAIRisk, settings: Any) -> None:
     settings.ALLOWED_HOSTS = ["www.example.com"]
     found, remedy = fault()
-    assert found.startswith("callback: REDIRECT_URI leads to app.example.com, for which this site does not answer")
-    assert remedy == f"{SITE} correct REDIRECT_URI, or add app.example.com to ALLOWED_HOSTS."
+    assert found.startswith("callback: REDIRECT_URI leads to app.example.com, but this site does not answer there")
+    assert remedy == f"{SITE} Correct REDIRECT_URI, or add app.example.com to ALLOWED_HOSTS."
 
 
 @pytest.mark.urls(__name__)
 def test_site_without_our_pages_is_healthy(other_airisk: SecondAIRisk) -> None:
     status, said = check()
-    assert (status, "does not include airisk_oauth.urls: nobody can connect in a browser" in said) == (0, True)
+    assert (status, "does not include airisk_oauth.urls, so nobody can connect in a browser" in said) == (0, True)
 
 
 @pytest.mark.parametrize("options", [{}, {"user": "mia"}])
@@ -98,7 +98,7 @@ def test_missing_table_stops_the_diagnosis(
         cursor.execute(f"ALTER TABLE {table} RENAME TO elsewhere")
     found, remedy = fault(**options)
     assert found == f"database: The database 'default' has no table {table}."
-    assert remedy == f"{SERVER} run manage.py migrate."
+    assert remedy == f"{SERVER} Run manage.py migrate."
     assert other_airisk.requests == []
 
 
@@ -107,8 +107,8 @@ def test_table_of_another_version_is_reported(other_airisk: SecondAIRisk) -> Non
     with connection.cursor() as cursor:
         cursor.execute("ALTER TABLE airisk_oauth_airiskidentity RENAME COLUMN userid TO other")
     found, remedy = fault()
-    assert found.startswith("database: The table airisk_oauth_airiskidentity is not as this version needs it (")
-    assert remedy == f"{SERVER} run manage.py migrate."
+    assert found.startswith("database: The table airisk_oauth_airiskidentity does not match this version of the")
+    assert remedy == f"{SERVER} Run manage.py migrate."
 
 
 @contextmanager
@@ -129,7 +129,7 @@ def test_unavailable_database_is_reported(other_airisk: SecondAIRisk, mia: User)
     with failing(listing):
         found, remedy = fault()
     assert found == "database: The database 'default' cannot be read (OperationalError)."
-    assert remedy.startswith(f"{SERVER} see that it runs")
+    assert remedy.startswith(f"{SERVER} Make sure that it is running")
     with failing("auth_user"):
         status, said = check(user="mia")
     assert (status, said.startswith("The users cannot be read (OperationalError).")) == (1, True)

@@ -263,9 +263,10 @@ def test_localhost_is_redirected_to_the_site(site: str) -> None:
         ("de-CH", "Ihre AIRisk-Verbindung", "AIRisk-Demo"),
         ("es-MX", "Su conexión con AIRisk", "Demo AIRisk"),
         ("fr", "Votre connexion à AIRisk", "Démo AIRisk"),
-        ("it", "Your AIRisk connection", "AIRisk demo"),
         ("ja", "AIRisk との接続", "AIRisk デモ"),
         ("zh-CN", "您的 AIRisk 连接", "AIRisk 演示"),
+        # Klingon: a language that nobody will add.
+        ("tlh", "Your AIRisk connection", "AIRisk demo"),
     ],
 )
 def test_pages_are_in_the_browsers_language(

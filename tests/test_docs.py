@@ -27,11 +27,12 @@ from airisk_oauth.database.failures import COOL_DOWN, MAX_COOL_DOWN
 from airisk_oauth.models import AIRiskIdentity, AIRiskToken
 from airisk_oauth.oauth.deployment import Deployment
 from airisk_oauth.sandbox.world import Caller, World
-from airisk_oauth.tokens import leases, renewal, sweep
+from airisk_oauth.tokens import leases, sweep
+from airisk_oauth.tokens import stored as stored_tokens
 from tests.support import pages
 from tests.support.commands import refresh_json
 from tests.support.pages import DOCS, PAGES, ROOT, spans
-from tests.support.people import give_token, keeper
+from tests.support.people import credential, give_token
 
 PACKAGE = ROOT / "airisk_oauth"
 SOURCE = "".join(path.read_text(encoding="utf-8") for path in sorted(PACKAGE.rglob("*.py")))
@@ -165,16 +166,16 @@ def test_the_numbers_that_the_pages_name_are_those_of_the_code() -> None:
     said = {
         "docs/how-it-works.md": [
             f"claim the token: a lease of {lease:.0f} s",
-            f"both of `TIMEOUT`'s numbers and {leases.LEASE_MARGIN:.0f} s more: {lease:.0f} s by default",
-            f"it is longer: {in_a_sweep:.0f} s",
-            f"or ends within {SKEW.total_seconds():.0f} s",
-            f"Who comes within {renewal.REPEAT_ERROR_FOR.total_seconds():.0f} s of a",
-            f"looks at the row again after {renewal.RECHECK_AFTER.total_seconds():.0f} s",
-            f"while a renewal is due after {renewal.RECHECK_AFTER_WHILE_DUE.total_seconds():.0f} s",
+            f"both numbers of `TIMEOUT` plus {leases.LEASE_MARGIN:.0f} s: {lease:.0f} s by default",
+            f"so its leases are longer: {in_a_sweep:.0f} s",
+            f"or expires within {SKEW.total_seconds():.0f} s",
+            f"For {stored_tokens.REPEAT_ERROR_FOR.total_seconds():.0f} s after a failed renewal",
+            f"looks at the row again after {stored_tokens.RECHECK_AFTER.total_seconds():.0f} s",
+            f"or after {stored_tokens.RECHECK_AFTER_WHILE_DUE.total_seconds():.0f} s while a renewal is due",
         ],
         "docs/operating.md": [
-            f"after {sweep.PATIENCE:.0f} s the sweep ends with 1",
-            f"up to `TIMEOUT`'s second number ({deployment.timeout[1]} s)",
+            f"after {sweep.PATIENCE:.0f} s the sweep gives up and exits with 1",
+            f"up to the second number of `TIMEOUT` ({deployment.timeout[1]} s)",
         ],
     }
     missing = [each for page, words in said.items() for each in words if each not in pages.text_of(page)]
@@ -183,7 +184,7 @@ def test_the_numbers_that_the_pages_name_are_those_of_the_code() -> None:
         flow.LIFETIME: timedelta(minutes=10),
         COOL_DOWN: timedelta(seconds=30),
         MAX_COOL_DOWN: timedelta(hours=1),
-        renewal.REJECTED_NEW_TOKEN_PAUSE: timedelta(minutes=1),
+        stored_tokens.REJECTED_NEW_TOKEN_PAUSE: timedelta(minutes=1),
     }
     assert list(in_words) == list(in_words.values())
     assert (models.MAX_PENDING, sweep.GIVE_UP_AFTER) == (10, 5)
@@ -243,7 +244,7 @@ def test_tokens_of_another_client_are_taken_over_and_go_on_living(airisk: World,
     later = timezone.now() + timedelta(hours=1)
     rows = [(mia, "user_42", old, later), (ben, "user_7", "ended", datetime(2020, 1, 1, tzinfo=UTC))]
     given["take_over"](rows)
-    assert keeper(mia).access().token == old
+    assert credential(mia).token == old
     status, report = refresh_json()
     assert (status, report["renewed"]) == (0, 1)
     renewed = AIRiskToken.objects.get(user=ben)
@@ -266,7 +267,7 @@ def test_while_the_key_is_changed_every_host_opens_what_any_host_seals(settings:
             settings.AIRISK_OAUTH_ENCRYPTION_KEYS = sealing_with
             sealed, _key_id = sealing.seal("token", owner)
             settings.AIRISK_OAUTH_ENCRYPTION_KEYS = opening_with
-            assert sealing.unseal(sealed, owner, derived_open=lambda: False) == "token"
+            assert sealing.unseal(sealed, owner, derived_keys_accepted=lambda: False) == "token"
 
 
 @pytest.mark.django_db

@@ -17,7 +17,7 @@ FAILURES = {
     "no identity": [403, "You have no AIRisk identity yet"],
     "refused": [403, "AIRisk refused the connection"],
     "down": [502, "AIRisk could not be reached"],
-    "no permission": [403, "You may not do this any more"],
+    "no permission": [403, "You no longer have permission to do this"],
 }
 
 

@@ -40,7 +40,7 @@ from tests.support.browsing import authorize, connect, start
 from tests.support.commands import refresh, refresh_json
 from tests.support.database import committing, database_away
 from tests.support.options import set_option, trouble
-from tests.support.people import connected_users, give_token, keeper
+from tests.support.people import connected_users, credential, give_token, renew_token
 from tests.support.threads import attempt
 
 snippet = partial(pages.snippet, "docs/monitoring.md")
@@ -62,24 +62,24 @@ def come_back_in_vain(browser: Client, mia: User, airisk: World, settings: Any) 
 
 
 def renew(browser: Client, mia: User, airisk: World, settings: Any) -> None:
-    keeper().access()
+    credential()
     give_token(mia, ends_in=-60)
-    keeper(mia).access()
+    credential(mia)
 
 
 def renew_in_vain(browser: Client, mia: User, airisk: World, settings: Any) -> None:
     give_token(None, ends_in=200)
     trouble(airisk, settings, "unknown client")
-    keeper().access()
+    credential()
     set_option(settings, BASE_URL=NOBODY)
     give_token(mia, ends_in=-60)
-    assert isinstance(attempt(keeper(mia).access), AIRiskUnavailable)
+    assert isinstance(attempt(partial(credential, mia)), AIRiskUnavailable)
 
 
 def lose_the_key(browser: Client, mia: User, airisk: World, settings: Any) -> None:
     give_token(mia)
     settings.SECRET_KEY = Fernet.generate_key().decode()
-    assert isinstance(attempt(keeper(mia).access), AIRiskError)
+    assert isinstance(attempt(partial(credential, mia)), AIRiskError)
 
 
 def sweep(browser: Client, mia: User, airisk: World, settings: Any) -> None:
@@ -99,7 +99,7 @@ def sweep(browser: Client, mia: User, airisk: World, settings: Any) -> None:
 def write_in_vain(browser: Client, mia: User, airisk: World, settings: Any) -> None:
     give_token(mia, ends_in=-60)
     with database_away("UPDATE", 1):
-        keeper(mia).access()
+        credential(mia)
 
 
 FLOWS = (connect_and_disconnect, come_back_in_vain, renew, renew_in_vain, lose_the_key, write_in_vain, sweep)
@@ -201,7 +201,7 @@ def test_what_a_record_carries_is_plain(mia: User, airisk: World, settings: Any,
     """AIRisk's words come as strings that hide themselves; a service that keeps the log would be shown nothing."""
     give_token(mia, ends_in=-60)
     trouble(airisk, settings, "unknown client")
-    attempt(keeper(mia).access)
+    attempt(partial(credential, mia))
     [record] = [record for record in caplog.records if record.name.startswith("airisk_oauth")]
     assert repr(record.airisk_reason) == "'Unauthorized'"
     assert record.airisk_trace_id.startswith("00-")
@@ -218,9 +218,9 @@ def test_the_counter_counts_what_became_of_tokens(mia: User, airisk: World, sett
     exec(snippet("EVENTS = Counter"), given)  # noqa: S102 - the page's own
     try:
         give_token(mia, ends_in=-60)
-        keeper(mia).access()
+        credential(mia)
         trouble(airisk, settings, "refuse")
-        assert isinstance(attempt(keeper(mia).renew), AIRiskError)
+        assert isinstance(attempt(partial(renew_token, mia)), AIRiskError)
     finally:
         REGISTRY.unregister(given["EVENTS"])
         for signal in given["NAMES"]:
@@ -318,7 +318,7 @@ def test_traces_show_calls_and_no_secret(
     with AIRiskSession.for_user(mia) as session, pytest.raises(AIRiskUnavailable):
         session.get("/api/GetConversations")
     AIRiskToken.objects.update(expires_at=timezone.now())
-    assert isinstance(attempt(keeper(mia).access), AIRiskUnavailable)
+    assert isinstance(attempt(partial(credential, mia)), AIRiskUnavailable)
     attributes: list[dict[str, Any]] = [dict(span.attributes or {}) for span in spans.get_finished_spans()]
     # What OpenTelemetry calls them is changing.
     assert [each.get("http.response.status_code", each.get("http.status_code")) for each in attributes] == statuses
@@ -364,11 +364,12 @@ hooks = sentry_sdk.get_client().options
 kept = {name: hooks[name] for name in ("before_breadcrumb", "before_send", "before_send_transaction")}
 sentry_sdk.init(dsn="http://key@localhost/1", transport=Printing, traces_sample_rate=1.0, **kept)
 application = get_wsgi_application()
-from airisk_oauth import conf, flow
-from airisk_oauth.transport import OAuthClient
+from airisk_oauth import conf
+from airisk_oauth.oauth.code_flow import obtain_silently
+from airisk_oauth.oauth.transport import OAuthClient
 
 with sentry_sdk.start_transaction(name="a renewal"), OAuthClient(conf.deployment()) as client:
-    client.run(flow.obtain_silently(conf.deployment(), "user_42"))
+    client.run(obtain_silently, conf.deployment(), "user_42")
 sentry_sdk.capture_message("What came before?")
 settings.AIRISK_OAUTH = None
 crash = application(RequestFactory().get("/airisk/callback/?code=x&state=y").environ, lambda *answer: None)
@@ -406,5 +407,5 @@ def test_a_field_that_a_site_puts_on_every_record_is_in_nobodys_way(
         logging.setLogRecordFactory(make)
     [record] = [record for record in caplog.records if record.name == "airisk_oauth.renewal"]
     assert (vars(record)["event"], vars(record)["user_id"]) == ("token.renewed", mia.pk)
-    assert record.funcName == "_tell"
+    assert record.funcName == "announce"
     assert record.getMessage() == f"AIRisk token {token.pk} of deployment default was renewed"

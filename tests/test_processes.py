@@ -21,7 +21,15 @@ from airisk_oauth.sandbox.world import Caller, World
 from airisk_oauth.tokens import leases
 from tests.support.clock import set_clock, wait_until
 from tests.support.database import on_postgresql_only
-from tests.support.people import connected_users, give_token, keeper, live_token, renewed_of, token_requests
+from tests.support.people import (
+    connected_users,
+    credential,
+    give_token,
+    live_token,
+    renew_token,
+    renewed_of,
+    token_requests,
+)
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -128,9 +136,9 @@ def test_a_worker_killed_half_way_holds_its_token_for_the_lease_and_no_longer(
     airisk.switches.latency = 0
     row = AIRiskToken.objects.get()
     assert (row.sealed, row.failure_count) == (token.sealed, 0)
-    assert keeper(mia).renew() is False
+    assert renew_token(mia) is False
     set_clock(monkeypatch, leases.lease_seconds(conf.deployment()) + 1)
-    assert airisk.caller_of(keeper(mia).access().token) == Caller("client-1", "user_42")
+    assert airisk.caller_of(credential(mia).token) == Caller("client-1", "user_42")
 
 
 def test_a_sweep_killed_half_way_leaves_every_token_whole_for_the_next_one(

@@ -24,6 +24,7 @@ from airisk_oauth.oauth.authorization import (
     read_authorization,
     read_callback,
 )
+from airisk_oauth.oauth.calls import response_of
 from airisk_oauth.oauth.deployment import Deployment, origin_of
 from airisk_oauth.oauth.messages import MAX_BODY, MAX_TOKEN, OAuthRequest, OAuthResponse, Secret, TokenGrant
 from airisk_oauth.oauth.refusals import MAX_DEPTH, MAX_RETRY_AFTER
@@ -154,7 +155,7 @@ def test_of_a_response_is_taken_what_counts() -> None:
 
 def test_a_body_that_is_too_long_to_read_is_no_token() -> None:
     with pytest.raises(AIRiskInvalidResponse) as raised:
-        OAuthResponse.of(200, {"location": CODE}, None)
+        response_of(200, {"location": CODE}, None, now=NOW)
     assert str(raised.value) == "AIRisk's answer is longer than any token."
     assert_silent(raised.value)
 
@@ -298,8 +299,8 @@ def test_a_page_or_a_redirect_elsewhere_asks_for_a_person(reply: OAuthResponse) 
 
 
 UNREADABLE = "AIRisk's redirect cannot be read."
-NO_STATE = "AIRisk's redirect carries no state, though one was sent."
-ANOTHER_STATE = "AIRisk's redirect carries another state than the one that was sent."
+NO_STATE = "AIRisk's redirect has no state, although one was sent."
+ANOTHER_STATE = "AIRisk's redirect has another state than the one that was sent."
 
 
 @pytest.mark.parametrize(
@@ -640,7 +641,7 @@ def test_a_token_is_opaque(token: str) -> None:
 def test_what_is_no_bearer_token_is_refused(token: object) -> None:
     with pytest.raises(AIRiskInvalidResponse) as raised:
         parse_token_response(answer(access_token=token), now=NOW)
-    assert str(raised.value) == "AIRisk's answer holds no usable access_token."
+    assert str(raised.value) == "AIRisk's answer has no usable access_token."
     assert_silent(raised.value)
 
 
@@ -670,7 +671,7 @@ def test_what_is_no_bearer_token_is_refused(token: object) -> None:
 def test_anything_but_one_plain_json_object_is_refused(body: bytes) -> None:
     with pytest.raises(AIRiskInvalidResponse) as raised:
         parse_token_response(OAuthResponse(200, body, content_type="application/json"), now=NOW)
-    said = {b"{}": "AIRisk's answer holds no usable access_token."}
+    said = {b"{}": "AIRisk's answer has no usable access_token."}
     assert str(raised.value) == said.get(body, "AIRisk's answer is not the JSON that its documentation shows.")
     assert_silent(raised.value)
 
@@ -792,7 +793,7 @@ NO_LIFE: list[object] = [
 def test_an_end_that_is_malformed_past_or_too_far_away_is_refused(values: Any, said: str) -> None:
     with pytest.raises(AIRiskInvalidResponse) as raised:
         parse_token_response(answer(**values), now=NOW)
-    assert str(raised.value) == f"AIRisk's answer names an end of the token that {said}."
+    assert str(raised.value) == f"AIRisk's answer has an expiry that {said}."
     assert_silent(raised.value)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from airisk_oauth.sandbox.world import World
-from tests.support import pages
+from tests.support import pages, quickstart
 from tests.support.quickstart import PYTHON, Site
 
 snippet = partial(pages.snippet, "README.md")
@@ -77,6 +77,6 @@ def test_the_two_commands_are_targets_of_the_makefile() -> None:
 
 
 def test_every_snippet_of_the_readme_is_run_here() -> None:
-    source = Path(__file__).read_text(encoding="utf-8")
+    source = "".join(Path(str(file)).read_text(encoding="utf-8") for file in (__file__, quickstart.__file__))
     used = {snippet(words) for words in re.findall(r'snippet\("([^"]*)"\)', source)}
     assert used == {text for _language, text in pages.snippets_of("README.md")}

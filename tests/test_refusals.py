@@ -33,14 +33,14 @@ from tests.support.second_airisk import AUTHORIZE, SecondAIRisk, answer_json, an
 def obtain() -> TokenGrant:
     deployment = conf.deployment()
     with OAuthClient(deployment) as client:
-        return client.run(obtain_silently(deployment, "user_42"))
+        return client.run(obtain_silently, deployment, "user_42")
 
 
 @async_to_sync
 async def obtain_async() -> TokenGrant:
     deployment = conf.deployment()
     async with AsyncOAuthClient(deployment) as client:
-        return await client.run(obtain_silently(deployment, "user_42"))
+        return await client.run(obtain_silently, deployment, "user_42")
 
 
 both = pytest.mark.parametrize("obtain", [obtain, obtain_async])

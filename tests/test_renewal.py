@@ -7,6 +7,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 from datetime import timedelta
+from functools import partial
 from typing import Any, TypeVar
 from uuid import uuid4
 
@@ -32,17 +33,19 @@ from airisk_oauth.exceptions import (
     ConnectionRequired,
 )
 from airisk_oauth.models import AIRiskIdentity, AIRiskToken
+from airisk_oauth.oauth.calls import run
 from airisk_oauth.oauth.messages import Secret, TokenGrant
 from airisk_oauth.sandbox.world import World
 from airisk_oauth.signals import token_renewed
 from airisk_oauth.tokens import leases, unwritten
-from airisk_oauth.tokens.effects import run
 from airisk_oauth.tokens.outcomes import store
-from airisk_oauth.tokens.renewal import APPLICATION, TokenKeeper
+from airisk_oauth.tokens.renewal import Renewal
+from airisk_oauth.tokens.stored import APPLICATION, StoredToken
+from airisk_oauth.tokens.waiting import BLOCKING
 from tests.support.clock import set_clock
 from tests.support.database import committing, on_postgresql_only
 from tests.support.options import set_option, trouble
-from tests.support.people import give_token, keeper, stored, token_requests
+from tests.support.people import credential, give_token, renew_token, stored, stored_token, token_requests
 from tests.support.signals import renewals_sent
 from tests.support.threads import attempt, attempt_here, in_threads
 from tests.support.wire import BASE_URL, silent_flow
@@ -78,7 +81,7 @@ def test_a_token_is_renewed_early_or_must_be(
     give_token(mia, ends_in=ends_in, renewed_at=born)
     with transaction.atomic():
         # What can wait waits for the end of the transaction.
-        renewed_at_once = keeper(mia).access().token != "stored-token"
+        renewed_at_once = credential(mia).token != "stored-token"
     renewed = stored(mia).access_token != "stored-token"
     assert (renewed_at_once, renewed) == {
         "lives": (False, False),
@@ -92,16 +95,16 @@ def test_a_token_is_renewed_early_or_must_be(
 def test_renew_before_decides_how_early(airisk: World, settings: Any, mia: User) -> None:
     give_token(mia, ends_in=290)
     set_option(settings, RENEW_BEFORE=280)
-    assert keeper(mia).access().token == "stored-token"
+    assert credential(mia).token == "stored-token"
     set_option(settings, RENEW_BEFORE=295)
-    assert keeper(mia).access().token == stored(mia).access_token != "stored-token"
+    assert credential(mia).token == stored(mia).access_token != "stored-token"
 
 
 @committing
 def test_soon_to_end_one_renews_and_the_others_do_not_wait(airisk: World, mia: User) -> None:
     give_token(mia, ends_in=200)
     airisk.switches.latency = 0.3
-    tokens = Counter(str(access.token) for access in in_threads(8, keeper(mia).access))  # type: ignore[union-attr]
+    tokens = Counter(str(access.token) for access in in_threads(8, partial(credential, mia)))  # type: ignore[union-attr]
     assert tokens == {"stored-token": 7, str(stored(mia).access_token): 1}
     assert len(token_requests(airisk)) == 1
 
@@ -111,7 +114,7 @@ def test_soon_to_end_one_renews_and_the_others_do_not_wait(airisk: World, mia: U
 def test_ended_one_renews_and_the_others_use_what_it_brought(airisk: World, mia: User, ends_in: float) -> None:
     give_token(mia, ends_in=ends_in)
     airisk.switches.latency = 0.1
-    tokens = {access.token for access in in_threads(20, keeper(mia).access)}  # type: ignore[union-attr]
+    tokens = {access.token for access in in_threads(20, partial(credential, mia))}  # type: ignore[union-attr]
     assert tokens == {stored(mia).access_token} != {"stored-token"}
     assert len(token_requests(airisk)) == 1
 
@@ -120,26 +123,26 @@ def test_ended_one_renews_and_the_others_use_what_it_brought(airisk: World, mia:
 def test_ended_and_failing_all_get_the_error_of_one_call(airisk: World, mia: User) -> None:
     give_token(mia, ends_in=-60)
     airisk.switches.latency, airisk.switches.outage = 0.1, True
-    assert {type(answer) for answer in in_threads(20, keeper(mia).access)} == {AIRiskUnavailable}
+    assert {type(answer) for answer in in_threads(20, partial(credential, mia))} == {AIRiskUnavailable}
     assert len(airisk.journal) == 1
 
 
 def test_refused_by_a_401_it_is_renewed_whatever_its_end(airisk: World, mia: User) -> None:
     give_token(mia)
-    token = keeper(mia).access(refused="stored-token").token
+    token = credential(mia, rejected="stored-token").token
     assert token == stored(mia).access_token != "stored-token"
     # The answer to somebody who is late with the old one.
-    assert keeper(mia).access(refused="stored-token").token == token
+    assert credential(mia, rejected="stored-token").token == token
     assert len(token_requests(airisk)) == 1
 
 
 def test_a_token_without_an_end_is_used_until_a_401(airisk: World, mia: User, monkeypatch: pytest.MonkeyPatch) -> None:
     give_token(mia, ends_in=None)
     set_clock(monkeypatch, 10 * 365 * 86400)
-    assert keeper(mia).access().token == "stored-token"
+    assert credential(mia).token == "stored-token"
     assert not airisk.journal
     airisk.switches.token_life = None
-    assert keeper(mia).access(refused="stored-token").token != "stored-token"
+    assert credential(mia, rejected="stored-token").token != "stored-token"
     assert stored(mia).expires_at is None
 
 
@@ -153,7 +156,7 @@ def test_a_token_is_not_trusted_for_long_nor_beyond_what_is_known_of_it(
     """A minute, or until it is due; a few seconds while it is, or until shortly before its end."""
     before = timezone.now()
     give_token(mia, ends_in=ends_in, retry_at=before + timedelta(hours=1) if is_cooling else None)
-    trusted_until = keeper(mia).access().good_until
+    trusted_until = credential(mia).trusted_until
     assert before <= trusted_until - timedelta(seconds=seconds) <= timezone.now()
 
 
@@ -164,8 +167,8 @@ def test_without_silent_renewal_a_token_is_used_to_its_end(
     set_option(settings, SILENT_RENEWAL=False)
     give_token(mia, ends_in=60 if alive else -1)
     if alive:
-        assert keeper(mia).access().token == "stored-token"
-    for work in (keeper(mia).renew, lambda: keeper(mia).access(refused="stored-token")):
+        assert credential(mia).token == "stored-token"
+    for work in (partial(renew_token, mia), lambda: credential(mia, rejected="stored-token")):
         with pytest.raises(ConnectionRequired):
             work()
     assert not airisk.journal
@@ -202,7 +205,7 @@ def test_a_failure_is_noted_the_token_kept_and_the_error_repeated_for_5_s(
     for calls in (1, 1, 2):
         began = timezone.now()
         with pytest.raises(AIRiskError) as caught:
-            keeper(user).access()
+            credential(user)
         error, row = caught.value, stored(user)
         assert type(error) is expected
         assert row.access_token == "stored-token"
@@ -239,7 +242,7 @@ def test_after_a_failed_early_renewal_nobody_tries_for_a_while_then_longer(
         # Just before it may be tried again, and then.
         for now in (since, seconds):
             set_clock(monkeypatch, now)
-            assert keeper(mia).access().token == "stored-token"
+            assert credential(mia).token == "stored-token"
         row = stored(mia)
         assert row.retry_at is not None
         assert row.failed_at is not None
@@ -254,7 +257,7 @@ def test_the_pause_that_airisk_asks_for_is_kept(airisk: World, mia: User, monkey
     airisk.switches.outage, airisk.switches.retry_after = True, 60
     for seconds, calls in ((0, 1), (58, 1), (62, 2)):
         set_clock(monkeypatch, seconds)
-        assert keeper(mia).access().token == "stored-token"
+        assert credential(mia).token == "stored-token"
         assert len(airisk.journal) == calls
 
 
@@ -263,13 +266,13 @@ def test_a_new_token_forgets_what_failed(airisk: World, mia: User, monkeypatch: 
     give_token(mia, ends_in=-60)
     airisk.switches.outage = True
     with pytest.raises(AIRiskUnavailable):
-        keeper(mia).access()
+        credential(mia)
     airisk.switches.outage = False
     if how == "reconnect":
         store(mia.pk, "default", "user_42", TokenGrant(Secret("fresh"), None))
     else:
         set_clock(monkeypatch, 6)
-    assert keeper(mia).access().token == stored(mia).access_token != "stored-token"
+    assert credential(mia).token == stored(mia).access_token != "stored-token"
     blank = AIRiskToken()
     assert all(getattr(stored(mia), name) == getattr(blank, name) for name in NO_FAILURE)
 
@@ -284,9 +287,9 @@ def test_a_held_lease_is_waited_for_as_long_as_a_flow_takes(airisk: World, setti
     held = leases.lease_seconds(conf.deployment()) - 1
     give_token(mia, ends_in=-60, lease=uuid4(), lease_until=timezone.now() + timedelta(seconds=held))
     began = time.monotonic()
-    assert keeper(mia).renew() is False
+    assert renew_token(mia) is False
     assert not airisk.journal
-    token = keeper(mia).access().token
+    token = credential(mia).token
     assert time.monotonic() - began >= 1
     assert token == stored(mia).access_token != "stored-token"
 
@@ -297,7 +300,7 @@ def test_a_lease_no_renewal_can_have_holds_nobody(airisk: World, settings: Any, 
     set_option(settings, TIMEOUT=(5, 60))
     give_token(mia, ends_in=-60, lease=uuid4(), lease_until=timezone.now() + timedelta(seconds=seconds))
     began = time.monotonic()
-    assert keeper(mia).access().token == stored(mia).access_token != "stored-token"
+    assert credential(mia).token == stored(mia).access_token != "stored-token"
     assert time.monotonic() - began < 60
 
 
@@ -309,8 +312,8 @@ def test_a_time_8_hours_ahead_keeps_nobody_waiting(airisk: World, mia: User, wha
     AIRiskToken.objects.update(**{what: timezone.now() + timedelta(hours=8)})
     bearer = BearerPolicy(conf.deployment(), mia)
     if ends_in > 0:
-        run(bearer.replacing(run(bearer.accessing()).token))
-    token = run(bearer.accessing()).token
+        run(bearer.replacement(run(bearer.credential(BLOCKING)).token, BLOCKING))
+    token = run(bearer.credential(BLOCKING)).token
     assert token == stored(mia).access_token != "stored-token"
     assert is_recent(stored(mia).renewed_at, timezone.now(), timedelta(minutes=1))
 
@@ -322,7 +325,7 @@ def test_a_short_lived_token_is_renewed_early_too(airisk: World, mia: User, life
     born = timezone.now() - timedelta(seconds=life * 0.8)
     give_token(mia, ends_in=life * 0.2, renewed_at=born)
     airisk.switches.outage = True
-    assert keeper(mia).access().token == "stored-token"
+    assert credential(mia).token == "stored-token"
     assert stored(mia).failure_count == 1
 
 
@@ -338,7 +341,7 @@ def test_a_late_finisher_overwrites_nothing_newer_and_revives_nothing(airisk: Wo
 
     request_started.connect(note)
     with ThreadPoolExecutor(1) as pool, renewals_sent() as told:
-        late = pool.submit(attempt, keeper(mia).access)
+        late = pool.submit(attempt, partial(credential, mia))
         assert asked.wait(60)
         if meanwhile == "disconnected":
             flow.disconnect(stored(mia))
@@ -346,7 +349,7 @@ def test_a_late_finisher_overwrites_nothing_newer_and_revives_nothing(airisk: Wo
             store(mia.pk, "default", "user_42", TokenGrant(Secret("fresh"), None))
         else:
             AIRiskToken.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
-            keeper(mia).access()
+            credential(mia)
         newer = AIRiskToken.objects.first()
         answer = late.result()
     assert len(token_requests(airisk)) == (2 if meanwhile.startswith("lapsed") else 1)
@@ -370,7 +373,7 @@ def test_a_crash_gives_the_lease_up_and_keeps_the_token(mia: User, crash: type[B
     with responses.RequestsMock() as wire:
         wire.add_callback(responses.GET, f"{BASE_URL}/api/oauth2", crashing)
         with pytest.raises(crash):
-            keeper(mia).access()
+            credential(mia)
     row = stored(mia)
     assert (row.lease, row.lease_until, row.failure_count) == (None, None, 0)
     assert row.access_token == "stored-token"
@@ -388,14 +391,14 @@ def test_a_renewal_that_somebody_else_has_just_finished_is_not_repeated_and_leav
         return execute(sql, *args)
 
     with connection.execute_wrapper(execute):
-        assert keeper(mia).renew() is False
+        assert renew_token(mia) is False
     assert not faster
     assert stored(mia).lease is None
     assert not airisk.journal
 
 
 def test_the_applications_first_token_is_the_deployments_own(airisk: World) -> None:
-    token = TokenKeeper(conf.deployment("second"), APPLICATION).access().token
+    token = run(Renewal(StoredToken(conf.deployment("second"), APPLICATION)).credential()).token
     assert (AIRiskToken.objects.get().deployment, AIRiskToken.objects.get().access_token) == ("second", token)
 
 
@@ -406,7 +409,7 @@ def test_a_host_with_a_wrong_key_replaces_nothing(airisk: World, settings: Any, 
     settings.AIRISK_OAUTH_ENCRYPTION_KEYS = right
     give_token(mia, ends_in=ends_in)
     settings.AIRISK_OAUTH_ENCRYPTION_KEYS = wrong
-    for work in (keeper(mia).access, keeper(mia).check, keeper(mia).renew):
+    for work in (partial(credential, mia), stored_token(mia).check, partial(renew_token, mia)):
         with pytest.raises(ConnectionRequired) as caught:
             work()
         assert caught.value.connect_url == "/airisk/connect/"
@@ -427,11 +430,11 @@ class Undo(Exception):
 def test_an_early_renewal_waits_for_the_commit_and_happens_once(airisk: World, mia: User) -> None:
     give_token(mia, ends_in=200)
     with suppress(Undo), transaction.atomic():
-        keeper(mia).access()
+        credential(mia)
         raise Undo
     assert not airisk.journal
     with transaction.atomic():
-        assert [keeper(mia).access().token for _ in range(2)] == ["stored-token"] * 2
+        assert [credential(mia).token for _ in range(2)] == ["stored-token"] * 2
         assert not airisk.journal
     assert stored(mia).access_token != "stored-token"
     assert len(token_requests(airisk)) == 1
@@ -447,7 +450,7 @@ def test_a_transaction_uses_what_it_does_not_write(airisk: World, mia: User, is_
     with transaction.atomic():
         before = stored(user)
         with pytest.raises(AIRiskError) if fails else nullcontext():
-            assert keeper(user).access().token != "stored-token"
+            assert credential(user).token != "stored-token"
         inside = stored(user)
     after = stored(user)
     assert (inside.sealed, inside.failure_count, inside.lease) == (before.sealed, 0, None)
@@ -457,8 +460,8 @@ def test_a_transaction_uses_what_it_does_not_write(airisk: World, mia: User, is_
 @committing
 def test_the_first_application_token_needs_no_row(airisk: World) -> None:
     with transaction.atomic():
-        token = keeper().access().token
-        assert keeper().access().token == token
+        token = credential().token
+        assert credential().token == token
         assert not AIRiskToken.objects.exists()
     assert stored().access_token == token
     assert len(token_requests(airisk)) == 1
@@ -472,11 +475,11 @@ def test_what_a_rollback_undoes_is_not_asked_again(airisk: World, mia: User, fai
     answers = []
     for _call in range(3):
         with suppress(Undo), transaction.atomic():
-            answers.append(attempt_here(keeper(mia).access))
+            answers.append(attempt_here(partial(credential, mia)))
             raise Undo
     assert len([seen for seen in airisk.journal if seen.endpoint == "/api/oauth2"]) == 1
     assert stored(mia).failure_count == 0
-    answers.append(attempt_here(keeper(mia).access))
+    answers.append(attempt_here(partial(credential, mia)))
     assert len({str(getattr(answer, "token", answer)) for answer in answers}) == 1
     assert (stored(mia).access_token == "stored-token", stored(mia).failure_count) == (fails, fails)
 
@@ -487,10 +490,10 @@ def test_a_rollback_loses_no_note_of_a_useless_renewal(airisk: World, mia: User)
     for _call in range(10):
         with suppress(Undo), transaction.atomic():
             bearer = BearerPolicy(conf.deployment(), mia)
-            refused = run(bearer.accessing())
-            another = run(bearer.replacing(refused.token))
+            refused = run(bearer.credential(BLOCKING))
+            another = run(bearer.replacement(refused.token, BLOCKING))
             if another is not None:
-                run(bearer.noting(401, another))
+                run(bearer.note_replay(401, another, BLOCKING))
             raise Undo
         unwritten.write()
     assert len(token_requests(airisk)) == 1
@@ -504,7 +507,7 @@ def test_the_same_token_again_is_not_asked_for_anew(mia: User) -> None:
         silent_flow(wire, {"json": {"access_token": "stored-token"}})
         for _call in range(3):
             bearer = BearerPolicy(conf.deployment(), mia)
-            assert run(bearer.replacing(run(bearer.accessing()).token)) is None
+            assert run(bearer.replacement(run(bearer.credential(BLOCKING)).token, BLOCKING)) is None
         assert [call.request.method for call in wire.calls] == ["GET", "POST"]
 
 
@@ -515,7 +518,7 @@ def test_transactions_at_once_share_a_renewal(airisk: World, mia: User) -> None:
 
     def call() -> str:
         with transaction.atomic():
-            return str(keeper(mia).access().token)
+            return str(credential(mia).token)
 
     assert set(in_threads(8, call)) == {str(stored(mia).access_token)}
     assert len(token_requests(airisk)) == 1
@@ -524,7 +527,7 @@ def test_transactions_at_once_share_a_renewal(airisk: World, mia: User) -> None:
 @committing
 @on_postgresql_only
 def test_transactions_that_want_each_others_token(airisk: World, mia: User) -> None:
-    """Neither waits for what the other one holds wait_until its end."""
+    """Neither waits for what the other one holds until its end."""
     leo = User.objects.create_user("leo")
     AIRiskIdentity.objects.create(user=leo, userid="user_7")
     give_token(mia, ends_in=-60)
@@ -534,9 +537,9 @@ def test_transactions_that_want_each_others_token(airisk: World, mia: User) -> N
     def call() -> list[Secret]:
         first, second = next(turns)
         with transaction.atomic():
-            tokens = [keeper(first).access().token]
+            tokens = [credential(first).token]
             both_at_it.wait(10)
-            return [*tokens, keeper(second).access().token]
+            return [*tokens, credential(second).token]
 
     began = time.monotonic()
     answers = in_threads(2, call)
@@ -549,7 +552,7 @@ def test_transactions_that_want_each_others_token(airisk: World, mia: User) -> N
 def test_a_transaction_asks_for_no_second_connection(airisk: World, mia: User) -> None:
     give_token(mia, ends_in=-60)
     with transaction.atomic(), connection.cursor() as cursor:
-        keeper(mia).access()
+        credential(mia)
         cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()")
         assert cursor.fetchone() == (1,)
 
@@ -567,7 +570,7 @@ def test_receivers_run_after_the_callers_commit(airisk: World, mia: User) -> Non
     token_renewed.connect(receiver)
     with transaction.atomic():
         User.objects.filter(pk=mia.pk).update(last_name="view")
-        token = keeper(mia).access().token
+        token = credential(mia).token
         assert not seen
     assert token_renewed.disconnect(receiver)
     assert seen == [(False, str(token), threading.get_ident())]
@@ -577,9 +580,9 @@ def test_receivers_run_after_the_callers_commit(airisk: World, mia: User) -> Non
 def test_where_no_other_connection_sees_the_row_the_callers_is_used(airisk: World, mia: User, is_user: bool) -> None:
     user = mia if is_user else None
     give_token(user, ends_in=-60)
-    token = keeper(user).access().token
+    token = credential(user).token
     assert token == stored(user).access_token != "stored-token"
-    assert keeper(user).renew() is True
+    assert renew_token(user) is True
     assert stored(user).access_token != token
 
 
@@ -589,7 +592,7 @@ def test_somebody_elses_lock_on_the_row_makes_nobody_wait(airisk: World, mia: Us
     give_token(mia, ends_in=200)
     with ThreadPoolExecutor(1) as pool, transaction.atomic():
         AIRiskToken.objects.select_for_update().get()
-        access = pool.submit(attempt, keeper(mia).access).result(timeout=5)
+        access = pool.submit(attempt, partial(credential, mia)).result(timeout=5)
     assert not isinstance(access, AIRiskError)
     assert access.token == "stored-token"
     assert not airisk.journal
@@ -608,7 +611,7 @@ def test_a_database_error_while_claiming_early_is_logged_and_the_live_token_used
         return execute(sql, *args)
 
     with connection.execute_wrapper(read_only):
-        assert keeper(mia).access().token == "stored-token"
+        assert credential(mia).token == "stored-token"
     assert "the disk is full" in caplog.text
     assert not airisk.journal
 
@@ -627,11 +630,11 @@ def test_a_database_that_cannot_write_costs_no_call(airisk: World, mia: User, st
         return execute(sql, *args)
 
     with connection.execute_wrapper(locked):
-        tokens = {str(keeper(mia).access().token) for _call in range(3)}
+        tokens = {str(credential(mia).token) for _call in range(3)}
     assert len(token_requests(airisk)) == 1
     assert stored(mia).access_token == "stored-token"
     # Written by the next call that can.
-    assert tokens == {str(keeper(mia).access().token)} == {str(stored(mia).access_token)}
+    assert tokens == {str(credential(mia).token)} == {str(stored(mia).access_token)}
 
 
 @committing
@@ -642,7 +645,7 @@ def test_a_closed_connection_is_opened_anew_by_itself(airisk: World, mia: User) 
     def call_once_closed() -> Secret:
         with connection.cursor() as cursor, suppress(OperationalError):
             cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
-        return keeper(mia).access().token
+        return credential(mia).token
 
     assert call_once_closed() == "stored-token"
     # A transaction is lost with its connection.
@@ -659,13 +662,13 @@ def test_use_is_noted_once_an_hour_at_most(airisk: World, mia: User, monkeypatch
     noted = [stored(mia).last_used_at]
     for minutes in (59, 61, 119, 123):
         set_clock(monkeypatch, minutes * 60)
-        keeper(mia).access()
+        credential(mia)
         noted.append(stored(mia).last_used_at)
     assert noted[0] == noted[1] < noted[2] == noted[3] < noted[4]
     set_clock(monkeypatch, 5 * 3600)
     with transaction.atomic():
         # Not before the end: the row is not locked for as long as the caller's transaction lasts.
-        keeper(mia).access()
+        credential(mia)
         assert stored(mia).last_used_at == noted[4]
     assert stored(mia).last_used_at > noted[4]
 
@@ -676,11 +679,11 @@ def test_signals_and_the_log_tell_what_became_of_a_token(
 ) -> None:
     users = give_token(mia, ends_in=-60)
     with renewals_sent() as told, caplog.at_level(logging.INFO, "airisk_oauth.renewal"):
-        keeper().access()
-        keeper(mia).access()
+        credential()
+        credential(mia)
         airisk.switches.refuse = True
         set_clock(monkeypatch, 3500)
-        keeper(mia).access()
+        credential(mia)
     [(_name, failed)] = [each for each in told if each[0] == "failed"]
     error = failed.pop("error")
     assert isinstance(error, AIRiskRefused)
@@ -689,12 +692,13 @@ def test_signals_and_the_log_tell_what_became_of_a_token(
         ("renewed", {"sender": AIRiskToken, "user_id": mia.pk, "deployment": "default"}),
         ("failed", {"sender": AIRiskToken, "user_id": mia.pk, "deployment": "default"}),
     ]
-    lived_on = f"AIRisk token {users.pk} lives on without its early renewal: The stored token could not be renewed."
+    failed_early = f"AIRisk token {users.pk} stays in use, because its early renewal failed: The stored token "
+    failed_early += "could not be renewed."
     assert [(record.event, record.getMessage()) for record in caplog.records] == [  # type: ignore[attr-defined]
         ("token.obtained", f"AIRisk token {stored().pk} of deployment default was renewed"),
         ("token.renewed", f"AIRisk token {users.pk} of deployment default was renewed"),
         ("token.renewal_failed", f"AIRisk token {users.pk} of deployment default was not renewed: {error}"),
-        ("token.early_renewal_failed", f"{lived_on} {error}"),
+        ("token.early_renewal_failed", f"{failed_early} {error}"),
     ]
 
 
@@ -705,7 +709,7 @@ def test_a_receiver_that_raises_undoes_nothing(airisk: World, mia: User, caplog:
     token_renewed.connect(raising)
     try:
         give_token(mia, ends_in=-60)
-        assert keeper(mia).access().token == stored(mia).access_token != "stored-token"
+        assert credential(mia).token == stored(mia).access_token != "stored-token"
     finally:
         token_renewed.disconnect(raising)
     assert "of the receiver" in caplog.text
@@ -731,8 +735,8 @@ def test_no_log_record_holds_a_token_a_code_a_state_or_a_secret(
     give_token(mia, ends_in=-60)
     with responses.RequestsMock() as wire:
         states = silent_flow(wire, answer)
-        keeper().access()
-        attempt(keeper(mia).access)
+        credential()
+        attempt(partial(credential, mia))
     assert len(states) == 2
     ours = [record for record in caplog.records if record.name.startswith("airisk_oauth")]
     assert ours
@@ -766,9 +770,9 @@ def test_check_tells_without_a_call_whether_a_person_has_to_connect(
     if values is not None:
         give_token(mia, **values)
     if is_connected:
-        assert keeper(mia).check() == stored(mia)
+        assert stored_token(mia).check() == stored(mia)
     else:
         with pytest.raises(ConnectionRequired) as caught:
-            keeper(mia).check()
+            stored_token(mia).check()
         assert caught.value.connect_url == "/airisk/connect/"
     assert not airisk.journal

@@ -23,7 +23,7 @@ from airisk_oauth.tokens import status
 from airisk_oauth.tokens.status import Status
 from tests.support.clock import wait_until
 from tests.support.database import committing, on_postgresql_only
-from tests.support.people import connected_users, give_token, keeper
+from tests.support.people import connected_users, credential, give_token
 from tests.support.threads import attempt
 
 pytestmark = pytest.mark.django_db
@@ -75,7 +75,7 @@ def test_every_token_is_sealed_with_the_newest_key_and_the_older_ones_can_go(
     settings.SECRET_KEY = "quite another one, and long enough for Django's own check"
     AIRiskToken.objects.filter(sealed="").delete()
     assert opened() == ["stored-token"] * 6
-    assert set(AIRiskToken.objects.values_list("key_id", flat=True)) == {sealing.key_id(NEW)}
+    assert set(AIRiskToken.objects.values_list("key_id", flat=True)) == {sealing.key_id(sealing.FORMATS[0], NEW)}
     assert Status.UNREADABLE not in seen_states()
 
 
@@ -99,15 +99,15 @@ def test_derived_keys_open_until_they_are_dropped_and_then_no_more(settings: Any
         return seen_states()
 
     assert states_after_bringing_back(token) == {Status.LIVE}
-    assert keeper(mia).access().token == "stored-token"
+    assert credential(mia).token == "stored-token"
     assert reseal("--drop-derived") == (0, "1 resealed, 0 cannot be opened.\n")
     assert str(SealingPolicy.objects.get()).startswith("derived keys dropped at ")
     assert reseal(drop_derived=True) == (0, "0 resealed, 0 cannot be opened.\n")
     assert states_after_bringing_back(resealed) == {Status.LIVE}
-    assert keeper(mia).access().token == "stored-token"
+    assert credential(mia).token == "stored-token"
     assert states_after_bringing_back(token) == {Status.UNREADABLE}
     with pytest.raises(ConnectionRequired):
-        keeper(mia).access()
+        credential(mia)
     # Nor does resealing bring it back; and it is kept.
     assert reseal() == (1, reseal()[1])
     assert sealed() == [token.sealed]

@@ -364,7 +364,7 @@ def test_a_transport_failure_is_unavailable_and_shows_no_bearer(settings: Any, m
             session.post("/api/Echo", json={"text": "hello"})
     error = caught.value
     assert error.__cause__ is None
-    assert error.__suppress_context__
+    assert error.__context__ is None
     assert "stored-token" not in shown_variables(error)
 
 
@@ -373,7 +373,7 @@ def test_redirects_without_end_are_an_invalid_response(session: AIRiskSession) -
     to = "/sandbox/api/Answer?status=302&to=/sandbox/api/Answer%3Fstatus=302%26to=/sandbox/api/Chat/ListAgents"
     with pytest.raises(AIRiskInvalidResponse) as caught:
         session.get("/api/Answer", params={"status": "302", "to": to})
-    assert caught.value.__suppress_context__
+    assert caught.value.__context__ is None
 
 
 # The environment

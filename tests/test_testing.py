@@ -267,7 +267,7 @@ def test_refused_tokens_get_401_but_not_new_ones(airisk: FakeAIRisk, session: AI
     [
         (FakeAIRisk.refuse, AIRiskRefused(302, "access_denied")),
         (lambda airisk: airisk.refuse("unauthorized_client"), AIRiskRefused(302, "unauthorized_client")),
-        (FakeAIRisk.show_page, ConnectionRequired("AIRisk asks for a person, in a browser.")),
+        (FakeAIRisk.show_page, ConnectionRequired("AIRisk requires a sign-in in a browser.")),
         (FakeAIRisk.go_down, AIRiskUnavailable("AIRisk answered with status 503.")),
         (
             lambda airisk: airisk.go_down(unreachable=True),

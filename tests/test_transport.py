@@ -13,7 +13,7 @@ import threading
 import time
 import traceback
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import timedelta
@@ -33,10 +33,10 @@ from airisk_oauth.exceptions import AIRiskError, AIRiskInvalidResponse, AIRiskRe
 from airisk_oauth.oauth import code_flow
 from airisk_oauth.oauth.async_transport import AsyncOAuthClient
 from airisk_oauth.oauth.authorization import PageShown
-from airisk_oauth.oauth.calls import USER_AGENT
+from airisk_oauth.oauth.calls import USER_AGENT, Send
 from airisk_oauth.oauth.code_flow import obtain_silently
 from airisk_oauth.oauth.deployment import Deployment
-from airisk_oauth.oauth.messages import Calls, Result, Secret
+from airisk_oauth.oauth.messages import Secret
 from airisk_oauth.oauth.transport import OAuthClient
 from airisk_oauth.wire.environment import obstacle
 from tests.support.options import set_option
@@ -76,8 +76,8 @@ class Blocking(ExitStack):
         self.loop = self.enter_context(asyncio.Runner())
         self.callback(lambda: self.loop.run(self.client.__aexit__()))
 
-    def run(self, calls: Calls[Result]) -> Result:
-        return self.loop.run(self.client.run(calls))
+    def run(self, flow: Callable[..., Coroutine[Any, Any, Any]], *args: Any, **options: Any) -> Any:
+        return self.loop.run(self.client.run(flow, *args, **options))
 
 
 AnyClient = OAuthClient | Blocking
@@ -106,11 +106,11 @@ ClientOf = Callable[..., AnyClient]
 
 
 def exchange(client: AnyClient, userid: str | None = "user_42") -> Any:
-    return client.run(code_flow.exchange(client.deployment, CODE, userid=userid))
+    return client.run(code_flow.exchange, client.deployment, CODE, userid=userid)
 
 
 def authorize(client: AnyClient) -> Any:
-    return client.run(code_flow.authorize(client.deployment, state=STATE, userid="user_42"))
+    return client.run(code_flow.authorize, client.deployment, state=STATE, userid="user_42")
 
 
 both = pytest.mark.parametrize("call", [exchange, authorize])
@@ -568,11 +568,11 @@ def test_a_flow_has_one_deadline_for_all_its_calls_and_the_next_one_has_its_own(
         sock.sendall(http(GRANT))
 
     def exchange_twice(client: AnyClient) -> Any:
-        def calls() -> Calls[Any]:
-            yield from code_flow.exchange(client.deployment, CODE, userid=None)
-            yield from code_flow.exchange(client.deployment, CODE, userid=None)
+        async def flow(send: Send) -> None:
+            for _again in range(2):
+                await code_flow.exchange(send, client.deployment, CODE, userid=None)
 
-        return client.run(calls())
+        return client.run(flow)
 
     server = serve(script)
     airisk = client(server.url, TIMEOUT=(1, 1))
@@ -651,7 +651,7 @@ class Gateway:
 
 
 def obtain(client: AnyClient) -> Any:
-    return client.run(obtain_silently(client.deployment, "user_42"))
+    return client.run(obtain_silently, client.deployment, "user_42")
 
 
 def when_used_again(method: bytes, failing: Script) -> Callable[[bytes, int], Script | None]:
@@ -869,16 +869,16 @@ sys.modules["socks"] = sys.modules["socksio"] = None
 from types import SimpleNamespace
 from django.conf import settings
 settings.configure(USE_TZ=True)
-from airisk_oauth.async_transport import AsyncOAuthClient
-from airisk_oauth.protocol import Call
-from airisk_oauth.transport import OAuthClient
+from airisk_oauth.oauth.async_transport import AsyncOAuthClient
+from airisk_oauth.oauth.messages import OAuthRequest
+from airisk_oauth.oauth.transport import OAuthClient
 airisk = SimpleNamespace(alias="default", base_url="https://127.0.0.1:9", timeout=(1, 1))
-def flow():
-    yield Call("GET", airisk.base_url)
+async def flow(send):
+    await send(OAuthRequest("GET", airisk.base_url))
 async def run():
     async with AsyncOAuthClient(airisk) as client:
-        await client.run(flow())
-for call in (lambda: OAuthClient(airisk).run(flow()), lambda: asyncio.run(run())):
+        await client.run(flow)
+for call in (lambda: OAuthClient(airisk).run(flow), lambda: asyncio.run(run())):
     try:
         call()
     except Exception as error:

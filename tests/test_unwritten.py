@@ -18,9 +18,11 @@ from airisk_oauth.models import AIRiskToken
 from airisk_oauth.sandbox.world import World
 from airisk_oauth.signals import token_renewed
 from airisk_oauth.tokens import unwritten
-from airisk_oauth.tokens.effects import arun
-from airisk_oauth.tokens.renewal import APPLICATION, TokenKeeper
-from tests.support.people import give_token, stored, token_requests
+from airisk_oauth.tokens.renewal import Renewal
+from airisk_oauth.tokens.stored import APPLICATION
+from airisk_oauth.tokens.turns import turn
+from airisk_oauth.tokens.waiting import NON_BLOCKING
+from tests.support.people import credential, give_token, stored, stored_token, token_requests
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -84,7 +86,7 @@ def test_who_read_the_row_just_before_finds_what_is_on_it(airisk: World, mia: Us
     give_token(mia, ends_in=-60)
     before = stored(mia)
     with transaction.atomic():
-        token = TokenKeeper(conf.deployment(), mia).access().token
+        token = credential(mia).token
     assert unwritten.applied(before, conf.deployment(), "default").access_token == token
     assert not unwritten.anything()
 
@@ -92,7 +94,7 @@ def test_who_read_the_row_just_before_finds_what_is_on_it(airisk: World, mia: Us
 def test_what_is_disconnected_meanwhile_is_not_revived(airisk: World, mia: User) -> None:
     give_token(mia, ends_in=-60)
     with transaction.atomic():
-        TokenKeeper(conf.deployment(), mia).access()
+        credential(mia)
         flow.disconnect(stored(mia))
     assert not AIRiskToken.objects.exists()
     assert not unwritten.anything()
@@ -101,7 +103,7 @@ def test_what_is_disconnected_meanwhile_is_not_revived(airisk: World, mia: User)
 def test_asynchronous_code_in_a_transaction_renews_too(airisk: World, mia: User) -> None:
     give_token(mia, ends_in=-60)
     with transaction.atomic():
-        access = async_to_sync(arun)(TokenKeeper(conf.deployment(), mia).accessing())
+        access = async_to_sync(Renewal(stored_token(mia), NON_BLOCKING).credential)()
         assert stored(mia).access_token == "stored-token"
     assert stored(mia).access_token == access.token != "stored-token"
 
@@ -126,7 +128,7 @@ def refused_for_lack_of_an_answer(airisk: World) -> None:
     test = transaction.atomic()
     test._from_testcase = True  # type: ignore[attr-defined]
     with test, pytest.raises(AIRiskUnavailable), transaction.atomic():
-        TokenKeeper(conf.deployment(), APPLICATION).access()
+        credential()
     airisk.switches.outage = False
 
 
@@ -134,11 +136,11 @@ def test_one_test_of_a_site_leaves_nothing_to_the_next(airisk: World) -> None:
     refused_for_lack_of_an_answer(airisk)
     unwritten.write()
     assert not unwritten.anything()
-    assert TokenKeeper(conf.deployment(), APPLICATION).access().token
+    assert credential().token
     AIRiskToken.objects.all().delete()
     refused_for_lack_of_an_answer(airisk)
     with transaction.atomic():
-        assert TokenKeeper(conf.deployment(), APPLICATION).access().token
+        assert credential().token
 
 
 def test_each_renewal_is_told_of_once(airisk: World, mia: User) -> None:
@@ -148,13 +150,13 @@ def test_each_renewal_is_told_of_once(airisk: World, mia: User) -> None:
     def note(**given: Any) -> None:
         told.append(given["user_id"])
         # As a receiver that calls AIRisk by itself.
-        TokenKeeper(conf.deployment(), mia).access()
+        credential(mia)
         unwritten.write()
 
     token_renewed.connect(note)
     with transaction.atomic():
         for _call in range(3):
-            TokenKeeper(conf.deployment(), mia).access()
+            credential(mia)
     assert token_renewed.disconnect(note)
     assert told == [mia.pk]
     assert len(token_requests(airisk)) == 1
@@ -203,10 +205,10 @@ def test_no_row_is_made_in_another_tenants_schema(airisk: World) -> None:
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("CREATE SCHEMA IF NOT EXISTS acme")
         cursor.execute("SET LOCAL search_path TO acme, public")
-        acmes = TokenKeeper(conf.deployment(), APPLICATION).access().token
-        assert TokenKeeper(conf.deployment(), APPLICATION).access().token == acmes
+        acmes = credential().token
+        assert credential().token == acmes
     assert not AIRiskToken.objects.exists()
-    assert TokenKeeper(conf.deployment(), APPLICATION).access().token == stored().access_token != acmes
+    assert credential().token == stored().access_token != acmes
 
 
 def test_a_site_that_commits_by_itself_is_in_a_transaction(airisk: World, mia: User) -> None:
@@ -214,12 +216,12 @@ def test_a_site_that_commits_by_itself_is_in_a_transaction(airisk: World, mia: U
     give_token(None, ends_in=100)
     transaction.set_autocommit(False)
     try:
-        tokens = {str(TokenKeeper(conf.deployment(), mia).access().token) for _call in range(2)}
-        assert TokenKeeper(conf.deployment(), APPLICATION).access().token == "stored-token"
+        tokens = {str(credential(mia).token) for _call in range(2)}
+        assert credential().token == "stored-token"
         transaction.rollback()
     finally:
         transaction.set_autocommit(True)
-    assert tokens == {str(TokenKeeper(conf.deployment(), mia).access().token)} == {str(stored(mia).access_token)}
+    assert tokens == {str(credential(mia).token)} == {str(stored(mia).access_token)}
 
 
 def test_early_renewal_of_what_the_view_deleted_is_quiet(
@@ -227,7 +229,7 @@ def test_early_renewal_of_what_the_view_deleted_is_quiet(
 ) -> None:
     give_token(mia, ends_in=100)
     with transaction.atomic():
-        TokenKeeper(conf.deployment(), mia).access()
+        credential(mia)
         flow.disconnect(stored(mia))
     assert [record.name for record in caplog.records if record.levelname == "ERROR"] == []
     assert not airisk.journal
@@ -237,14 +239,14 @@ def test_turns_are_waited_for_so_long_and_no_longer() -> None:
     inside, done = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with unwritten.turn("key", 10):
+        with turn("key", 10):
             inside.set()
             done.wait(10)
 
     holder = threading.Thread(target=hold)
     holder.start()
     assert inside.wait(10)
-    with unwritten.turn("key", 0.01):
+    with turn("key", 0.01):
         done.set()
     holder.join()
 

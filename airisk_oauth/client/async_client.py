@@ -1,43 +1,41 @@
-"""``httpx2``, with the bearer on it: :class:`AsyncAIRiskClient` calls one deployment without blocking the event loop.
-
-What :mod:`airisk_oauth.sessions` is to ``requests``, by the same rules.
-"""
+"""An ``httpx2.AsyncClient`` for one deployment (extra ``async``). The rules are those of :mod:`.sessions`."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable
-from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, TypeVar
 
 from .. import conf
 from ..exceptions import AIRiskInvalidResponse, AIRiskUnavailable
 from ..oauth.calls import USER_AGENT
 from ..oauth.deployment import Deployment
-from ..oauth.messages import Secret
-from ..tokens.effects import arun
+from ..tokens.waiting import NON_BLOCKING
 from ..wire.async_environment import EnvironmentTransport, httpx2, leave
-from ..wire.environment import described, interruption
+from ..wire.failures import CallFailure
 from . import bearer
 from .bearer import BearerPolicy, BearerSource
 
-Came = TypeVar("Came")
+Result = TypeVar("Result")
+
+_NO_ANSWER: Final = (OSError, UnicodeError, httpx2.TransportError, httpx2.DecodingError)
 
 if TYPE_CHECKING:
     from httpx2 import AsyncClient
 else:
-    # As httpx2 defines it: a caching one in its place would give one user's answer to another.
+    # As httpx2 defines it: a caching client in its place would give one user's response to another.
     AsyncClient = next(each for each in httpx2.AsyncClient.__mro__ if each.__module__.split(".")[0] == "httpx2")
 
 
 class AsyncAIRiskClient(AsyncClient):
-    """An ``httpx2.AsyncClient`` that calls one deployment: paths are joined to ``BASE_URL``, ``API_TIMEOUT`` holds.
+    """An ``httpx2.AsyncClient`` that calls one deployment. Paths are joined to ``BASE_URL``; ``API_TIMEOUT`` applies.
 
-    Every HTTP status comes back as a response. After a 401 the token is renewed and the request sent once more (not if
-    its body is a stream); what then comes is handed back. With ``follow_redirects`` (``httpx2`` follows none unless it
-    is told to) a redirect to another origin is handed back, not followed.
+    Every HTTP status is returned as a response. After a 401 the token is renewed and the request is sent once more,
+    unless its body is a stream; the second response is returned whatever it is. With ``follow_redirects``, which
+    ``httpx2`` leaves off by default, a redirect to another origin is returned, not followed.
 
-    Calls raise what :meth:`~airisk_oauth.renewal.TokenKeeper.accessing` raises; ``AIRiskUnavailable`` where the
-    transport failed; ``httpx2.InvalidURL``, before connecting, for another origin than the deployment's.
+    Calls raise what :meth:`~airisk_oauth.tokens.renewal.Renewal.credential` raises; ``AIRiskUnavailable`` if no
+    response arrives; ``httpx2.InvalidURL``, before connecting, for an origin that is not the deployment's.
 
-    :param source: whose token to send, asked for each request.
+    :param source: whose token to send; called for each request.
     :param keep_alive: whether connections are kept until the client is closed.
     """
 
@@ -71,7 +69,7 @@ class AsyncAIRiskClient(AsyncClient):
         return cls(options, bearer.of_application(options), keep_alive=keep_alive)
 
     async def wind_down(self) -> None:
-        """Close what is idle, and keep no connection from now on: what streams is read to its end, and closed then."""
+        """Close idle connections, and keep none from now on. A response that is streaming can be read to its end."""
         await self._environment_transport.wind_down()
 
     def build_request(self, method: str, url: httpx2.URL | str, **options: Any) -> httpx2.Request:
@@ -80,11 +78,11 @@ class AsyncAIRiskClient(AsyncClient):
         if joined is None:
             raise httpx2.InvalidURL(bearer.NO_PATH)
         if options.get("timeout", self.timeout) is None:
-            # As an AIRiskSession has it. httpx2.Timeout(None) is without a limit.
+            # As in AIRiskSession. No limit at all is httpx2.Timeout(None).
             options["timeout"] = httpx2.USE_CLIENT_DEFAULT
         signer = self._source()
         if self._signer not in (None, signer):
-            # Cookies that AIRisk set for one user are not another's.
+            # AIRisk set these cookies for another user.
             self.cookies.clear()
         self._signer = signer
         return super().build_request(method, joined, **options)
@@ -97,7 +95,7 @@ class AsyncAIRiskClient(AsyncClient):
         auth: Any = httpx2.USE_CLIENT_DEFAULT,
         follow_redirects: Any = httpx2.USE_CLIENT_DEFAULT,
     ) -> httpx2.Response:
-        """Send, and follow redirects within the deployment's origin only, each signed and answered for by itself."""
+        """Send, and follow redirects within the deployment's origin only; each hop gets its own ``Authorization``."""
         follows = self.follow_redirects if follow_redirects is httpx2.USE_CLIENT_DEFAULT else follow_redirects
         history: list[httpx2.Response] = []
         while True:
@@ -131,34 +129,26 @@ class _BearerAuth(httpx2.Auth):
 
     async def async_auth_flow(self, request: httpx2.Request) -> AsyncGenerator[httpx2.Request, httpx2.Response]:
         signer = self._source()
-        access = await arun(signer.accessing())
-        request.headers["Authorization"] = access.header
+        credential = await signer.credential(NON_BLOCKING)
+        request.headers["Authorization"] = credential.header
         response = yield request
         if response.status_code != 401:
             return
-        another = await arun(signer.replacing(Secret(access.token)))
+        another = await signer.replacement(credential.token, NON_BLOCKING)
         if another is None or not _can_be_sent_again(request):
             return
         await leave(response)
         request.headers["Authorization"] = another.header
         response = yield request
-        await arun(signer.noting(response.status_code, another))
+        await signer.note_replay(response.status_code, another, NON_BLOCKING)
 
 
-async def _answered(work: Awaitable[Came]) -> Came:
-    """Await what a call brings; where the transport fails, that is ``AIRiskUnavailable``."""
-    try:
+async def _answered(work: Awaitable[Result]) -> Result:
+    """Await a call; if no answer comes, that is ``AIRiskUnavailable``."""
+    failure = CallFailure(*_NO_ANSWER, hidden=(asyncio.CancelledError,))
+    with failure:
         return await work
-    except (OSError, UnicodeError, httpx2.TransportError, httpx2.DecodingError) as error:
-        own = interruption(error)
-        if own is not None:
-            raise own.with_traceback(None) from None
-        cause = described(error)
-    except asyncio.CancelledError as error:
-        # Crash reports show frames, and those of the call hold the bearer.
-        raise error.with_traceback(None) from None
-    # Here, where the caught exception and the request that it carries are gone, not only hidden.
-    raise AIRiskUnavailable(f"AIRisk could not be reached ({cause}).") from None
+    raise AIRiskUnavailable(f"AIRisk could not be reached ({failure.cause}).")
 
 
 async def _read(response: httpx2.Response) -> httpx2.Response:
@@ -171,7 +161,7 @@ async def _read(response: httpx2.Response) -> httpx2.Response:
 
 
 def _can_be_sent_again(request: httpx2.Request) -> bool:
-    """Tell whether a body is at hand, or made of files that ``httpx2`` reads from their start each time."""
+    """Tell whether a body is in memory, or made of files that ``httpx2`` reads from the start each time."""
     stream: Any = request.stream
     if hasattr(stream, "boundary"):
         return all(_can_be_read_again(getattr(field, "file", b"")) for field in stream.fields)
@@ -182,12 +172,12 @@ def _can_be_read_again(file: Any) -> bool:
     try:
         return isinstance(file, str | bytes) or bool(file.seekable())
     except (AttributeError, ValueError):
-        # Not a file, or closed.
+        # No file, or a closed one.
         return False
 
 
 def _address(request: httpx2.Request) -> str:
-    """Return what will be connected to, by the parts that ``httpx2`` goes by, not by the URL as it is written."""
+    """Return the origin that ``httpx2`` will connect to, made of the parts that it uses, not of the URL as written."""
     url = request.url
     host = url.raw_host.decode("ascii")
     return "".join(

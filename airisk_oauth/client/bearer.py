@@ -1,7 +1,7 @@
-"""The rules of calling the API with a bearer (RFC 6750, section 2.1). They decide; whoever asks them sends.
+"""The rules of calling the API with a bearer token (RFC 6750, section 2.1); the clients send.
 
-The bearer goes to the deployment's own origin only. After a 401 the token is renewed and the request sent once more;
-what then comes is handed back.
+The token goes to the deployment's own origin only. After a 401 it is renewed and the request is sent once more; the
+second response is returned whatever it is.
 """
 
 import re
@@ -13,8 +13,9 @@ from django.utils import timezone
 
 from ..oauth.deployment import Deployment, origin_of
 from ..oauth.messages import Secret
-from ..tokens.effects import Steps
-from ..tokens.renewal import APPLICATION, RECHECK_AFTER, Credential, TokenKeeper
+from ..tokens.renewal import Credential, Renewal
+from ..tokens.stored import APPLICATION, RECHECK_AFTER, StoredToken
+from ..tokens.waiting import Waiting
 
 _PATH: Final = r"/(?![/\\])[^\\]*"
 
@@ -27,38 +28,39 @@ NO_PICKLES: Final = "What calls AIRisk in somebody's name cannot be pickled; mak
 class BearerPolicy:
     """Which token goes on a call of this owner, and what follows from a 401.
 
-    :param owner: a user, who may be lazy, or :data:`~airisk_oauth.renewal.APPLICATION`.
+    :param owner: a user, who may be lazy, or :data:`~airisk_oauth.tokens.stored.APPLICATION`.
     """
 
     def __init__(self, deployment: Deployment, owner: Any) -> None:
         self.owner = owner
-        self._keeper = TokenKeeper(deployment, owner)
-        self._access: Credential | None = None
+        self._stored = StoredToken(deployment, owner)
+        self._credential: Credential | None = None
 
-    def accessing(self) -> Steps[Credential]:
-        """Come to a token for a call; the row is not looked at for each. Errors: :meth:`TokenKeeper.accessing`."""
-        access, now = self._access, timezone.now()
-        if access is None or not now < access.good_until <= now + RECHECK_AFTER:
-            access = self._access = yield from self._keeper.accessing()
-        return access
+    async def credential(self, waiting: Waiting) -> Credential:
+        """Return a token for a call; its row is not read for each call. Errors: see :meth:`.Renewal.credential`."""
+        credential, now = self._credential, timezone.now()
+        if credential is None or not now < credential.trusted_until <= now + RECHECK_AFTER:
+            credential = self._credential = await Renewal(self._stored, waiting).credential()
+        return credential
 
-    def replacing(self, refused: Secret) -> Steps[Credential | None]:
-        """Come to another token than the one that AIRisk answered with 401, or ``None`` where that would not help."""
-        access = self._access = yield from self._keeper.accessing(refused)
-        if access.token != refused:
-            return access
-        if access.is_new:
-            # AIRisk gave the same token again.
-            yield from self._keeper.noting_refused_anew()
+    async def replacement(self, rejected: Secret, waiting: Waiting) -> Credential | None:
+        """Return another token than the one that AIRisk answered with 401, or ``None`` where that would not help."""
+        renewal = Renewal(self._stored, waiting)
+        credential = self._credential = await renewal.credential(rejected)
+        if credential.token != rejected:
+            return credential
+        if credential.just_renewed:
+            # AIRisk issued the same token again.
+            await renewal.note_rejected_new_token()
         return None
 
-    def noting(self, status: int, access: Credential) -> Steps[None]:
-        """Take note of how the replay with a token from :meth:`replacing` was answered."""
-        if status == 401 and access.is_new:
-            yield from self._keeper.noting_refused_anew()
+    async def note_replay(self, status: int, credential: Credential, waiting: Waiting) -> None:
+        """Take note of the HTTP status that a replay with a :meth:`replacement` got."""
+        if status == 401 and credential.just_renewed:
+            await Renewal(self._stored, waiting).note_rejected_new_token()
 
 
-#: Returns the bearer that a call is to be made with.
+#: Returns the policy of the owner that the next call is made for.
 BearerSource = Callable[[], BearerPolicy]
 
 

@@ -33,6 +33,11 @@ class FailureModel(models.Model):
         UNAVAILABLE = "unavailable", _("AIRisk unavailable")
         INVALID = "invalid", _("unusable answer")
 
+        @classmethod
+        def of(cls, error: AIRiskError) -> "FailureModel.Failure":
+            """Return the kind of failure that an error is recorded as."""
+            return _KINDS.get(type(error), cls.INVALID)
+
     #: Failures that only a person can fix.
     NEEDS_PERSON: ClassVar[tuple[str, ...]] = (Failure.REFUSED, Failure.PERSON)
 
@@ -66,7 +71,7 @@ class FailureModel(models.Model):
 
         The token is kept. Until ``retry_at`` nobody renews it before it expires.
         """
-        kind = _KINDS.get(type(error), self.Failure.INVALID)
+        kind = self.Failure.of(error)
         longest = MAX_COOL_DOWN_FOR_PERSON if kind in self.NEEDS_PERSON else MAX_COOL_DOWN
         pause = min(COOL_DOWN * 2 ** min(self.failure_count, 20), longest)
         asked = timedelta(seconds=getattr(error, "retry_after", None) or 0)
@@ -98,7 +103,7 @@ class FailureModel(models.Model):
 #: The columns of a failure with the values that mean there has been none since the token was issued.
 NO_FAILURE: Final[dict[str, Any]] = {field.name: field.get_default() for field in FailureModel._meta.local_fields}
 
-_KINDS: Final[dict[type[AIRiskError], str]] = {
+_KINDS: Final[dict[type[AIRiskError], FailureModel.Failure]] = {
     AIRiskRefused: FailureModel.Failure.REFUSED,
     ConnectionRequired: FailureModel.Failure.PERSON,
     AIRiskUnavailable: FailureModel.Failure.UNAVAILABLE,

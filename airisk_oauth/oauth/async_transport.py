@@ -1,26 +1,29 @@
-"""As :mod:`airisk_oauth.transport`, without ever blocking the event loop; on ``httpx2``, the extra ``async``."""
+"""Calls AIRisk's two OAuth endpoints with ``httpx2``, without blocking the event loop (extra ``async``).
+
+The rules are those of :mod:`.transport`.
+"""
 
 import asyncio
 import time
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Concatenate, Final
 
 from django.utils import timezone
 
 from ..exceptions import AIRiskUnavailable
 from ..wire.async_environment import Course, EnvironmentTransport, httpx2
-from ..wire.environment import described, interruption, suppress_tracing
-from .calls import HEADERS, log_call, unanswered
-from .messages import MAX_BODY, ConnectionLost, OAuthResponse
+from ..wire.environment import suppress_tracing
+from ..wire.failures import CallFailure
+from .calls import HEADERS, Arguments, Result, Send, log_call, response_of, unanswered
+from .messages import MAX_BODY, ConnectionLost, OAuthRequest, OAuthResponse
 
 if TYPE_CHECKING:
     from .deployment import Deployment
-    from .messages import Calls, OAuthRequest, Result
 
 
-__all__ = ["AsyncOAuthClient", "EnvironmentTransport", "httpx2"]
+_NO_ANSWER: Final = (OSError, ValueError, zlib.error, httpx2.HTTPError, httpx2.InvalidURL)
 
 
 class AsyncOAuthClient(AbstractAsyncContextManager["AsyncOAuthClient"]):
@@ -35,62 +38,45 @@ class AsyncOAuthClient(AbstractAsyncContextManager["AsyncOAuthClient"]):
     async def __aexit__(self, *exc: object) -> None:
         await self._transport.aclose()
 
-    async def run(self, calls: "Calls[Result]") -> "Result":
-        """Send these calls, and return what they come to, within ``TIMEOUT``'s read seconds for all of them together.
-
-        :raises AIRiskError: AIRisk could not be reached, or what the calls themselves make of a reply.
-        """
+    async def run(
+        self,
+        flow: Callable[Concatenate[Send, Arguments], Coroutine[Any, Any, Result]],
+        *args: Arguments.args,
+        **kwargs: Arguments.kwargs,
+    ) -> Result:
+        """As :meth:`.transport.OAuthClient.run`, without blocking the event loop."""
         ends = asyncio.get_running_loop().time() + self.deployment.timeout[1]
-        lost = ""
+
+        async def send(request: OAuthRequest) -> OAuthResponse:
+            return await self._send(request, ends)
+
         try:
-            call = next(calls)
-            while True:
-                try:
-                    reply = await self._send(call, ends)
-                except ConnectionLost as error:
-                    lost = str(error)
-                else:
-                    call = calls.send(reply)
-                    continue
-                # Whoever closes connections without a word would do so again.
-                self._keeps_connections = False
-                call = calls.throw(ConnectionLost(lost))
-        except StopIteration as end:
-            result: Result = end.value
-            return result
+            return await flow(send, *args, **kwargs)
         except ConnectionLost as error:
             lost = str(error)
-        raise AIRiskUnavailable(lost) from None
+        raise AIRiskUnavailable(lost)
 
-    async def _send(self, call: "OAuthRequest", ends: float) -> OAuthResponse:
+    async def _send(self, request: OAuthRequest, ends: float) -> OAuthResponse:
         began = time.monotonic()
-        failure = cause = ""
         course = Course()
-        try:
+        failure = CallFailure(*_NO_ANSWER, hidden=(BaseException,))
+        with failure:
             async with asyncio.timeout_at(ends), self._connections() as transport:
                 with suppress_tracing():
-                    response = await transport.handle_async_request(self._request(call, course))
+                    reply = await transport.handle_async_request(self._request(request, course))
                 try:
-                    body = await _limited_body(response)
+                    body = await _limited_body(reply)
                 finally:
-                    await response.aclose()
-        except (OSError, ValueError, zlib.error, httpx2.HTTPError, httpx2.InvalidURL) as error:
-            own = interruption(error)
-            if own is not None:
-                raise own.with_traceback(None) from None
-            failure, cause = type(error).__name__, described(error)
-            is_late = isinstance(error, TimeoutError | httpx2.TimeoutException)
-        except BaseException as error:  # noqa: BLE001 - it is raised again
-            # A cancelled task, say. Crash reports show frames, and those of the call hold the client secret.
-            raise error.with_traceback(None) from None
-        if failure:
-            log_call(self.deployment, call, began, failure)
-            # Here, where the caught exception and the request that it carries are gone, not only hidden.
-            if course.has_lost_connection and not is_late:
-                raise ConnectionLost(str(unanswered(cause))) from None
-            raise unanswered(cause) from None
-        log_call(self.deployment, call, began, response.status_code)
-        return OAuthResponse.of(response.status_code, response.headers, body, now=timezone.now())
+                    await reply.aclose()
+        if failure.cause:
+            log_call(self.deployment, request, began, failure.name)
+            if course.has_lost_connection and not failure.is_a(TimeoutError, httpx2.TimeoutException):
+                # Whatever closes connections without notice would do so again.
+                self._keeps_connections = False
+                raise ConnectionLost(str(unanswered(failure.cause)))
+            raise unanswered(failure.cause)
+        log_call(self.deployment, request, began, reply.status_code)
+        return response_of(reply.status_code, reply.headers, body, now=timezone.now())
 
     @asynccontextmanager
     async def _connections(self) -> AsyncIterator["EnvironmentTransport"]:
@@ -101,10 +87,10 @@ class AsyncOAuthClient(AbstractAsyncContextManager["AsyncOAuthClient"]):
         async with EnvironmentTransport(self.deployment.base_url) as transport:
             yield transport
 
-    def _request(self, call: "OAuthRequest", course: Course) -> httpx2.Request:
+    def _request(self, request: OAuthRequest, course: Course) -> httpx2.Request:
         timeout = httpx2.Timeout(self.deployment.timeout[1], connect=min(self.deployment.timeout))
         extensions = {"timeout": timeout.as_dict(), "trace": course}
-        return httpx2.Request(call.method, call.url, headers=HEADERS, data=call.form, extensions=extensions)
+        return httpx2.Request(request.method, request.url, headers=HEADERS, data=request.form, extensions=extensions)
 
 
 async def _limited_body(response: httpx2.Response) -> bytes | None:

@@ -14,19 +14,17 @@ from .refusals import TRACE_ID, harmless, refusal, refusal_reason, refused_by_re
 
 MAX_QUERY: Final = 16 * 1024
 
-#: What is said of a code that comes without the state that was sent: the doctor knows it again by that.
-STATE_MISSING: Final = "AIRisk's redirect carries no state, though one was sent."
+#: The error for a code without the state that was sent; ``check_airisk`` recognizes it by these words.
+STATE_MISSING: Final = "AIRisk's redirect has no state, although one was sent."
 
-
-# Patterns are strings, here and elsewhere: re compiles and keeps each when it is first used, not when a site starts.
 _VSCHAR: Final = r"[\x21-\x7e]+"
 
 
 class Callback(NamedTuple):
-    """What came back to the redirect URI.
+    """The query that AIRisk sent to the redirect URI.
 
     :ivar answer: the code, or AIRisk's refusal.
-    :ivar iss: who says so (RFC 9207); AIRisk itself sends none.
+    :ivar iss: the issuer (RFC 9207); AIRisk itself sends none.
     """
 
     state: Secret
@@ -39,7 +37,7 @@ class MalformedCallback(Exception):
 
 
 class PageShown(Exception):
-    """The authorization endpoint wants a person: it showed a page or led elsewhere."""
+    """The authorization endpoint requires a person: it showed a page, or redirected elsewhere than to us."""
 
 
 def authorization_url(deployment: Deployment, *, state: str, userid: str | None) -> Secret:
@@ -82,10 +80,10 @@ def read_authorization(reply: OAuthResponse, *, endpoint: str, redirect_uri: str
     """Return the code from the authorization endpoint's answer to our own server (AIRisk: "302 at once").
 
     :param endpoint: the URL of the authorization endpoint.
-    :raises PageShown: a person has to go through what AIRisk shows.
-    :raises AIRiskRefused: AIRisk said no: by status, by error parameters, or with JSON.
+    :raises PageShown: AIRisk requires a person.
+    :raises AIRiskRefused: AIRisk refused, by status, by error parameters, or with JSON.
     :raises AIRiskUnavailable: 5xx or 429.
-    :raises AIRiskInvalidResponse: a redirect to us with another state or none, or one that cannot be read.
+    :raises AIRiskInvalidResponse: a redirect to us with a wrong state or none, or one that cannot be read.
     """
     if reply.status >= 400:
         raise refusal(reply, secrets=(state,))
@@ -99,7 +97,7 @@ def read_authorization(reply: OAuthResponse, *, endpoint: str, redirect_uri: str
         raise PageShown
     callback = _callback_for(query)
     if callback.state != state:
-        raise AIRiskInvalidResponse("AIRisk's redirect carries another state than the one that was sent.")
+        raise AIRiskInvalidResponse("AIRisk's redirect has another state than the one that was sent.")
     if isinstance(callback.answer, AIRiskRefused):
         raise callback.answer
     return callback.answer
@@ -113,16 +111,16 @@ def _callback_for(query: str) -> Callback:
     if "state" not in names and ("code" in names) != ("error" in names):
         if "code" in names:
             raise AIRiskInvalidResponse(STATE_MISSING)
-        # It answers our own request, so that it can be believed without a state, as no code can.
+        # This answers our own request, so that an error can be believed without a state; a code cannot.
         raise refused_by_redirect(names["error"])
     raise AIRiskInvalidResponse("AIRisk's redirect cannot be read.")
 
 
 def own_page(reply: OAuthResponse, *, endpoint: str, redirect_uri: str) -> Secret | None:
-    """Return where on AIRisk itself the authorization endpoint leads, if only a look there can tell what it means.
+    """Return the page on AIRisk that the authorization endpoint redirects to, if only that page tells what is meant.
 
-    That may be a page for a person, or JSON: AIRisk "may redirect to a json response". ``None`` for every answer that
-    says enough by itself, and for one with a code in its address, which belongs nowhere else.
+    It may be a page for a person, or JSON: AIRisk "may redirect to a json response". ``None`` for every answer that is
+    clear by itself, and for an address with a code in it, which must not be sent anywhere else.
     """
     location = reply.location
     if not 300 <= reply.status < 400 or not location or location.partition("?")[0] == redirect_uri:
@@ -133,13 +131,13 @@ def own_page(reply: OAuthResponse, *, endpoint: str, redirect_uri: str) -> Secre
     names = _query_of(parts.query)
     if names.get("error") or "code" in names or parts.path == own.path:
         return None
-    # Of the address nothing counts but path and query, and of those only what a URL can hold.
+    # Only path and query count, and of those only characters that a URL can contain.
     address = urlunsplit((own.scheme, own.netloc, parts.path, parts.query, ""))
     return Secret(address) if len(address) <= MAX_QUERY and re.fullmatch(_VSCHAR, address) else None
 
 
 def check_not_refused(reply: OAuthResponse, *, secrets: tuple[str, ...]) -> None:
-    """Let a page for a person pass, where AIRisk's authorization endpoint answers or has led to.
+    """Raise the refusal that the authorization endpoint, or the page it redirects to, answers; let other pages pass.
 
     :raises AIRiskRefused: JSON, whatever its status, or an error status in plain text.
     :raises AIRiskUnavailable: 5xx or 429.
@@ -159,7 +157,7 @@ def _is_within(endpoint: str, location: str) -> bool:
 
 
 def _query_of(query: str) -> dict[str, str]:
-    """Return the parameters of a query that have a value; none where it is too long, or has too many."""
+    """Return the parameters of a query that have a value; none if it is too long or has too many."""
     try:
         pairs = parse_qsl(query, max_num_fields=50) if len(query) <= MAX_QUERY else []
     except ValueError:
@@ -168,7 +166,7 @@ def _query_of(query: str) -> dict[str, str]:
 
 
 def _check_error(query: str, *, secrets: tuple[str, ...]) -> None:
-    """Raise the refusal that a query's error parameters are, if there are any."""
+    """Raise the refusal that a query's error parameters describe, if there are any."""
     values = _query_of(query)
     if values.get("error"):
         reason = refusal_reason(None, values["error"], values.get("error_description"), secrets)

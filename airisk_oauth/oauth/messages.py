@@ -1,24 +1,18 @@
-"""The messages of OAuth 2 between this server and AIRisk. A reader returns a valid value or raises an ``AIRiskError``.
-
-No error repeats anything of what was read, so that it can be shown and logged as it is.
-"""
+"""The messages of OAuth 2 between this server and AIRisk."""
 
 import re
-from collections.abc import Generator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Final, NamedTuple, Self, TypeVar
+from typing import Final, NamedTuple, Self
 
-from ..exceptions import AIRiskInvalidResponse
-
-Result = TypeVar("Result")
-
+#: In bytes: no answer of an OAuth endpoint is longer.
 MAX_BODY: Final = 64 * 1024
-
 MAX_TOKEN: Final = 16 * 1024
 
+# Patterns are strings, here and elsewhere: re compiles and keeps each when it is first used, not when a site starts.
 _B64TOKEN: Final = r"[A-Za-z0-9._~+/-]+=*"
-
+#: Words of AIRisk that can be shown.
 READABLE: Final = r"[\x20-\x7e]{1,120}"
 
 
@@ -45,8 +39,8 @@ class TokenGrant(NamedTuple):
     """A token as AIRisk granted it.
 
     :ivar access_token: opaque; see :func:`is_access_token`.
-    :ivar expires_at: when it ends (aware, UTC), or ``None`` where AIRisk named no end.
-    :ivar origin: scheme, host and port of who issued it, or an empty string.
+    :ivar expires_at: when it expires (aware, UTC), or ``None`` where AIRisk named no expiry.
+    :ivar origin: scheme, host and port that issued it, or an empty string.
     """
 
     access_token: Secret
@@ -62,7 +56,7 @@ class OAuthRequest(NamedTuple):
     form: Mapping[str, str] | None = None
 
     def __repr__(self) -> str:
-        return f"<Call {self.method}>"
+        return f"<OAuthRequest {self.method}>"
 
 
 class OAuthResponse(NamedTuple):
@@ -76,29 +70,23 @@ class OAuthResponse(NamedTuple):
     answered_at: datetime | None = None
 
     def __repr__(self) -> str:
-        return f"<Reply {self.status}>"
+        return f"<OAuthResponse {self.status}>"
 
     @classmethod
-    def of(cls, status: int, headers: Mapping[str, str], body: bytes | None, *, now: datetime | None = None) -> Self:
-        """Take from a response what counts; ``headers`` has to find names whatever their case.
+    def of(cls, status: int, headers: Mapping[str, str], body: bytes, *, now: datetime | None = None) -> Self:
+        """Take from an HTTP response what counts.
 
-        :param body: ``None`` for one of more than 64 KiB.
-        :param now: when it came (aware). AIRisk's own ``Date`` goes first: ``Retry-After`` is by the same clock.
-        :raises AIRiskInvalidResponse: the body is longer than any token.
+        :param headers: looked up by lower-case names; the mapping has to ignore case.
+        :param now: when the response came (aware). AIRisk's own ``Date`` goes first, because
+            ``Retry-After`` uses the same clock.
         """
-        if body is None:
-            raise AIRiskInvalidResponse("AIRisk's answer is longer than any token.")
         location, retry_after = headers.get("location"), headers.get("retry-after", "")
         answered_at = http_date(headers.get("date", "")) or now
         return cls(status, body, location, headers.get("content-type", "").lower(), retry_after, answered_at)
 
 
-#: What a flow asks to send, call after call, each resumed with its reply; and what it comes to.
-Calls = Generator[OAuthRequest, OAuthResponse, Result]
-
-
 class ConnectionLost(Exception):
-    """A connection that was used again died before a byte of an answer. Only the flow itself sees this one."""
+    """A reused connection was closed before a byte of an answer came. Only a flow sees this exception."""
 
 
 def is_access_token(value: object) -> bool:

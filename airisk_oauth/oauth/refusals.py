@@ -1,4 +1,4 @@
-"""How AIRisk refuses: by status, in JSON or in plain text; and what of its words is safe to show."""
+"""AIRisk's refusals: by status, in JSON or in plain text; and which of its words are safe to show."""
 
 import json
 import re
@@ -7,14 +7,14 @@ from typing import Any, Final
 from ..exceptions import AIRiskError, AIRiskRefused, AIRiskUnavailable
 from .messages import READABLE, OAuthResponse, Secret, http_date
 
+#: In seconds.
 MAX_RETRY_AFTER: Final = 60.0
-
-#: Objects and lists within one another in a body that is read as JSON; AIRisk's answers need two.
+#: How deep objects and lists may be nested in a JSON body; AIRisk's answers need two levels.
 MAX_DEPTH: Final = 16
 
 TRACE_ID: Final = r"[0-9A-Za-z:._|-]{1,128}"
 
-# RFC 6749, section 4.1.2.1: the only words of an error redirect that are worth repeating.
+# RFC 6749, section 4.1.2.1: the only error codes of a redirect that are repeated.
 _ERROR_CODES = frozenset(
     {
         "access_denied",
@@ -29,11 +29,15 @@ _ERROR_CODES = frozenset(
 
 
 def refused_by_redirect(error: str) -> AIRiskRefused:
+    """Return the refusal for a redirect's ``error`` parameter, which anybody may have written."""
     return AIRiskRefused(302, error if error in _ERROR_CODES else "")
 
 
 def refusal(reply: OAuthResponse, *, secrets: tuple[str, ...]) -> AIRiskError:
-    """Turn an error status into the error that says what to do about it."""
+    """Return the error for a response that is one.
+
+    :param secrets: what was sent, and must not be repeated in the error.
+    """
     if reply.status == 429 or reply.status >= 500:
         return AIRiskUnavailable(f"AIRisk answered with status {reply.status}.", retry_after=_retry_after(reply))
     reason, trace_id, status = _words(reply, secrets)
@@ -41,7 +45,7 @@ def refusal(reply: OAuthResponse, *, secrets: tuple[str, ...]) -> AIRiskError:
 
 
 def _words(reply: OAuthResponse, secrets: tuple[str, ...]) -> tuple[str, str, int]:
-    """Return a refusal's reason, its traceId, and its status: JSON can name one that its HTTP status does not."""
+    """Return a refusal's reason, its traceId and its status, which JSON may name where the HTTP status does not."""
     if "json" in reply.content_type:
         found = json_fields(reply, "title", "error", "error_description", "traceId", "status")
         title, error, description, trace_id, status = found or [None] * 5
@@ -54,14 +58,14 @@ def _words(reply: OAuthResponse, secrets: tuple[str, ...]) -> tuple[str, str, in
 
 
 def refusal_reason(title: object, error: object, description: object, secrets: tuple[str, ...]) -> str:
-    """Return what JSON or an error redirect gives for a reason: problem details (RFC 9457) or RFC 6749, section 5.2."""
+    """Return the reason in JSON or an error redirect: problem details (RFC 9457), or RFC 6749, section 5.2."""
     name, more = harmless(title, READABLE, secrets), harmless(description, READABLE, secrets)
     name = name or harmless(error, READABLE, secrets)
     return ": ".join(filter(None, (name, more)))
 
 
 def harmless(value: object, pattern: str, secrets: tuple[str, ...]) -> str:
-    """Return AIRisk's words where they are plain and repeat nothing secret, else an empty string."""
+    """Return a value if it matches this pattern and contains no secret, else an empty string."""
     if isinstance(value, str) and re.fullmatch(pattern, value) and not any(s and s in value for s in secrets):
         return str(value)
     return ""
@@ -78,9 +82,9 @@ def _retry_after(reply: OAuthResponse) -> float | None:
 
 
 def json_fields(reply: OAuthResponse, *names: str) -> list[object] | None:
-    """Return these fields of the JSON object that the body is, or ``None`` where it is none.
+    """Return these fields of the JSON object in the body, or ``None`` if it contains none.
 
-    No error is raised where the whole body is at hand: a traceback shows local variables.
+    No error is raised here, where the whole body is a local variable that a traceback would show.
     """
     if _depth(reply.body) > MAX_DEPTH:
         return None
@@ -94,7 +98,7 @@ def json_fields(reply: OAuthResponse, *names: str) -> list[object] | None:
 
 
 def _depth(body: bytes) -> int:
-    """Return how deep lists and objects are within one another; Python's own limit is another in each version."""
+    """Return how deep lists and objects are nested; Python's own limit differs between versions."""
     depth = deepest = 0
     for mark in re.findall(rb'"(?:[^"\\]|\\.)*\\?(?:"|\Z)|[\[\]{}]', body, re.DOTALL):
         depth += (mark in b"[{") - (mark in b"]}")
@@ -103,7 +107,7 @@ def _depth(body: bytes) -> int:
 
 
 def _scalar(value: object) -> object:
-    """Return a value whose ``repr`` can be seen: a list or object, never valid here, might hold a token."""
+    """Return a value whose ``repr`` is safe to show: a list or object, never valid here, might contain a token."""
     if isinstance(value, list | dict):
         return ()
     return Secret(value) if isinstance(value, str) else value

@@ -1,36 +1,29 @@
-"""The only caller of AIRisk's two OAuth endpoints, and the only place that sends the client secret.
+"""Calls AIRisk's two OAuth endpoints with ``requests``; only the transports send the client secret.
 
-Nothing is followed, nothing is kept between calls but the connection, and no request is sent twice: an authorization
-code must not be. Every failure to get an answer is ``AIRiskUnavailable``, raised ``from None``, for an exception of
-``requests`` carries the whole request.
+No redirect is followed, nothing but the connection is kept between calls, and no request is sent twice, because an
+authorization code must not be.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from http.cookiejar import DefaultCookiePolicy
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Concatenate
 
 import requests
 from django.utils import timezone
-from requests.sessions import SessionRedirectMixin
 from urllib3.exceptions import HTTPError
 
 from ..exceptions import AIRiskUnavailable
-from ..wire.adapter import TimedAdapter
-from ..wire.environment import described, interruption, proxies_and_ca_bundle, suppress_tracing
+from ..wire.adapter import Session, TimedAdapter
+from ..wire.environment import proxies_and_ca_bundle, suppress_tracing
+from ..wire.failures import CallFailure
 from ..wire.limits import CallTimeout
-from .calls import HEADERS, log_call, unanswered
-from .messages import MAX_BODY, ConnectionLost, OAuthResponse
+from .calls import HEADERS, Arguments, Result, Send, log_call, response_of, run, unanswered
+from .messages import MAX_BODY, ConnectionLost, OAuthRequest, OAuthResponse
 
 if TYPE_CHECKING:
-    from requests import Session
-
     from .deployment import Deployment
-    from .messages import Calls, OAuthRequest, Result
-else:
-    # As requests defines it: a site may have put one in its place that keeps answers on disk.
-    Session = next(each for each in SessionRedirectMixin.__subclasses__() if each.__module__ == "requests.sessions")
 
 
 class OAuthClient(AbstractContextManager["OAuthClient"]):
@@ -45,63 +38,55 @@ class OAuthClient(AbstractContextManager["OAuthClient"]):
     def __exit__(self, *exc: object) -> None:
         self._session.close()
 
-    def run(self, calls: "Calls[Result]") -> "Result":
-        """Send these calls, and return what they come to, within ``TIMEOUT``'s read seconds for all of them together.
+    def run(
+        self,
+        flow: Callable[Concatenate[Send, Arguments], Coroutine[Any, Any, Result]],
+        *args: Arguments.args,
+        **kwargs: Arguments.kwargs,
+    ) -> Result:
+        """Run a flow of :mod:`.code_flow` with these arguments, and return its result.
 
-        :raises AIRiskError: AIRisk could not be reached, or what the calls themselves make of a reply.
+        All of its calls together get ``TIMEOUT``'s second number of seconds.
+
+        :raises AIRiskError: AIRisk could not be reached, or what the flow raises.
         """
         ends = time.monotonic() + self.deployment.timeout[1]
-        lost = ""
+
+        async def send(request: OAuthRequest) -> OAuthResponse:
+            return self._send(request, ends)
+
         try:
-            call = next(calls)
-            while True:
-                try:
-                    reply = self._send(call, ends)
-                except ConnectionLost as error:
-                    lost = str(error)
-                else:
-                    call = calls.send(reply)
-                    continue
-                # Whoever closes connections without a word would do so again.
-                self._keeps_connections = False
-                call = calls.throw(ConnectionLost(lost))
-        except StopIteration as end:
-            result: Result = end.value
-            return result
+            return run(flow(send, *args, **kwargs))
         except ConnectionLost as error:
             lost = str(error)
-        raise AIRiskUnavailable(lost) from None
+        raise AIRiskUnavailable(lost)
 
-    def _send(self, call: "OAuthRequest", ends: float) -> OAuthResponse:
-        request = requests.PreparedRequest()
-        request.prepare(method=call.method, url=call.url, headers=HEADERS, data=call.form)
+    def _send(self, request: OAuthRequest, ends: float) -> OAuthResponse:
+        prepared = requests.PreparedRequest()
+        prepared.prepare(method=request.method, url=request.url, headers=HEADERS, data=request.form)
         began = time.monotonic()
         timeout = CallTimeout(self.deployment.timeout[0], self.deployment.timeout[1], ends)
-        failure = cause = ""
-        try:
-            with suppress_tracing(), self._connections() as session, session.send(request, timeout=timeout) as response:
-                body = _limited_body(response)
-        except (OSError, ValueError, HTTPError) as error:
-            own = interruption(error)
-            if own is not None:
-                raise own.with_traceback(None) from None
-            failure, cause = type(error).__name__, described(error)
-            is_late = isinstance(error, requests.Timeout)
-        except BaseException as error:  # noqa: BLE001 - it is raised again
-            # A worker's time limit, say. Crash reports show frames, and those of the call hold the client secret.
-            raise error.with_traceback(None) from None
-        if failure:
-            log_call(self.deployment, call, began, failure)
-            # Here, where the caught exception and the request that it carries are gone, not only hidden.
-            if timeout.has_lost_connection and not is_late:
-                raise ConnectionLost(str(unanswered(cause))) from None
-            raise unanswered(cause) from None
-        log_call(self.deployment, call, began, response.status_code)
-        return OAuthResponse.of(response.status_code, response.headers, body, now=timezone.now())
+        failure = CallFailure(OSError, ValueError, HTTPError, hidden=(BaseException,))
+        with (
+            failure,
+            suppress_tracing(),
+            self._connections() as session,
+            session.send(prepared, timeout=timeout) as reply,
+        ):
+            body = _limited_body(reply)
+        if failure.cause:
+            log_call(self.deployment, request, began, failure.name)
+            if timeout.has_lost_connection and not failure.is_a(requests.Timeout):
+                # Whatever closes connections without notice would do so again.
+                self._keeps_connections = False
+                raise ConnectionLost(str(unanswered(failure.cause)))
+            raise unanswered(failure.cause)
+        log_call(self.deployment, request, began, reply.status_code)
+        return response_of(reply.status_code, reply.headers, body, now=timezone.now())
 
     @contextmanager
     def _connections(self) -> Iterator["_PlainSession"]:
-        """Lend the session whose connections are used again, or one for this call only."""
+        """Lend the session that keeps its connections, or a new one for this call only."""
         if self._keeps_connections:
             yield self._session
             return
@@ -110,9 +95,9 @@ class OAuthClient(AbstractContextManager["OAuthClient"]):
 
 
 class _PlainSession(Session):
-    """Sends a request as it is: nothing is followed, and no cookie of one user reaches another's flow.
+    """Sends a request as it is: no redirect is followed, and no cookie of one user reaches another's flow.
 
-    A session and not its adapter alone, for this is where test doubles stand; none of them may be passed by.
+    A session and not only its adapter, because test doubles replace ``Session.send``, and must see every request.
     """
 
     def __init__(self, environment: dict[str, Any]) -> None:
@@ -128,17 +113,17 @@ class _PlainSession(Session):
         return response
 
     def get_redirect_target(self, resp: requests.Response) -> None:
-        """Return none: ``requests`` would read a redirect's whole body to look where it leads."""
+        """Return none: ``requests`` would read a redirect's whole body to find its target."""
 
 
 @contextmanager
 def looking(
     deployment: "Deployment", url: str, headers: dict[str, str], timeout: tuple[float, float]
 ) -> Iterator[requests.Response]:
-    """Lend what a GET of this URL brings, its body unread, by the way that calls and renewals take.
+    """Lend the response to a GET of this URL, its body unread, sent as calls and renewals are.
 
-    :param timeout: seconds for connecting, and for the headers.
-    :raises requests.RequestException: no answer came.
+    :param timeout: seconds to connect, and to read the headers.
+    :raises requests.RequestException: no response arrived.
     """
     with _PlainSession(proxies_and_ca_bundle(deployment.base_url)) as session:
         request = requests.Request("GET", url, headers=headers).prepare()

@@ -1,11 +1,11 @@
 """One renewal at a time per token, across threads, processes and hosts.
 
-Soon to end: one caller renews, all others go on with the token they have. Ended, or refused by AIRisk: one renews,
-the others wait for it and use what it brought. A renewal is claimed by a lease on the token's row, which lapses by
-itself when its holder dies.
+A token that expires soon is renewed by one caller, while all others go on using it. One that has expired, or that
+AIRisk rejected, is renewed by one caller, while the others wait and use the result. A renewal is claimed by a lease on
+the token's row, which expires by itself if its holder dies.
 
-Inside a caller's transaction nothing is claimed, written or waited for: what it brings is used at once, and written
-afterwards; see :mod:`airisk_oauth.unwritten`.
+Inside a caller's transaction nothing is claimed, written or waited for: the result is used at once and written later;
+see :mod:`.unwritten`.
 """
 
 import logging
@@ -18,50 +18,38 @@ from uuid import UUID, uuid4
 from django.db import Error as DatabaseError
 from django.utils import timezone
 
-from .. import conf
-from ..database.expiry import SKEW, is_recent
-from ..database.transactions import after_commit, in_transaction, reconnecting, retrying
+from ..database.expiry import SKEW
+from ..database.transactions import after_commit, in_transaction
 from ..events import log
-from ..exceptions import AIRiskError, AIRiskRefused, ConnectionRequired
+from ..exceptions import AIRiskError
 from ..models import AIRiskToken
+from ..oauth.calls import run
 from ..oauth.deployment import Deployment
 from ..oauth.messages import Secret
-from ..sealing import Unreadable
-from ..userids import userid_of
 from . import unwritten
-from .effects import Steps, obtain, one_at_a_time, pause, query, run
 from .leases import claim, lease_seconds, save_and_release
 from .outcomes import Outcome, announce, apply
+from .stored import StoredToken
+from .turns import Key
+from .waiting import BLOCKING, Waiting
 
 logger = logging.getLogger("airisk_oauth.renewal")
 
-#: How long a token that was read is used before its row is looked at again: a disconnect is noticed within this.
-RECHECK_AFTER: Final = timedelta(seconds=60)
-#: The same while a renewal is due, which somebody else may be at.
-RECHECK_AFTER_WHILE_DUE: Final = timedelta(seconds=5)
-#: After a failed renewal, callers in need get its error for this long without another call.
-REPEAT_ERROR_FOR: Final = timedelta(seconds=5)
-#: A call that AIRisk refuses whatever its token is not worth more than one renewal in this time.
-REJECTED_NEW_TOKEN_PAUSE: Final = timedelta(seconds=60)
-USE_IS_NOTED_EVERY: Final = timedelta(hours=1)
-
-
-class _Application:
-    """The owner of the tokens that are no user's. Never ``None``: a user who is missing must not become this."""
-
-    def __repr__(self) -> str:
-        return "the application"
-
-
-APPLICATION: Final = _Application()
+#: How long a caller pauses before it looks again at a token that another process renews, in seconds: first and longest.
+FIRST_LOOK: Final = 0.05
+LAST_LOOK: Final = 0.25
 
 
 class Credential(NamedTuple):
-    """A token to call with, until when to use it without asking again, and whether asking for it brought it."""
+    """A token for a call.
+
+    :ivar trusted_until: until when to use it without asking for it again (aware).
+    :ivar just_renewed: whether it was renewed for this very caller.
+    """
 
     token: Secret
-    good_until: datetime
-    is_new: bool
+    trusted_until: datetime
+    just_renewed: bool
 
     @property
     def header(self) -> Secret:
@@ -69,230 +57,115 @@ class Credential(NamedTuple):
         return Secret(f"Bearer {self.token}")
 
 
-class _Found(NamedTuple):
-    """A stored token, whether it serves its caller, and whether that caller is inside a transaction."""
+class Renewal:
+    """Keeps one owner's token valid.
 
-    token: AIRiskToken
-    serves: bool
-    is_bound: bool
-
-
-class TokenKeeper:
-    """Keeps one owner's token on one deployment fresh.
-
-    :param owner: a user, or :data:`APPLICATION`.
+    :param waiting: how to wait; its rules are coroutines.
     """
 
-    def __init__(self, deployment: Deployment, owner: Any) -> None:
-        self.deployment = deployment
-        self.owner = owner
+    def __init__(self, stored: StoredToken, waiting: Waiting = BLOCKING) -> None:
+        self.stored = stored
+        self._waiting = waiting
 
-    def access(self, refused: str | None = None) -> Credential:
-        """Return a token to call AIRisk with. For parameters and errors see :meth:`accessing`."""
-        return run(self.accessing(refused))
+    @property
+    def deployment(self) -> Deployment:
+        return self.stored.deployment
 
-    def accessing(self, refused: str | None = None) -> Steps[Credential]:
-        """Come to a token to call AIRisk with, renewed when that is due.
+    async def credential(self, rejected: str | None = None) -> Credential:
+        """Return a token for a call, renewed first if it has expired; if it expires soon, it may be renewed too.
 
-        :param refused: a token that AIRisk has just answered with 401; another one is returned, unless that was of no
-            use a moment ago (:meth:`noting_refused_anew`).
+        :param rejected: a token that AIRisk has just answered with 401. Another one is returned, unless AIRisk has
+            rejected a new one within the last minute, too (:meth:`note_rejected_new_token`).
         :raises ConnectionRequired: a person has to connect.
-        :raises AIRiskError: the token has ended, or was refused, and could not be renewed.
+        :raises AIRiskError: the token has expired or was rejected, and could not be renewed.
         """
-        token, serves, is_bound = yield from query(self._look, refused)
+        token, is_usable, in_transaction = await self._waiting.query(self.stored.look, rejected)
         before = token.sealed
-        if not serves:
-            renew = self._renew_unwritten if is_bound else self._renew_or_wait
-            token = yield from renew(refused)
-        elif self._is_due(token, timezone.now()):
-            token = yield from self._renew_early(token)
-        secret = yield from query(self._take, token)
-        return Credential(secret, self._good_until(token), is_new=token.sealed != before)
+        if not is_usable and in_transaction:
+            token = await self._renew_unwritten(rejected)
+        elif not is_usable:
+            token = await self._renew_or_wait(rejected)
+        elif self.stored.is_due(token):
+            token = await self._renew_early(token)
+        secret = await self._waiting.query(self.stored.take, token)
+        return Credential(secret, self.stored.trusted_until(token), just_renewed=token.sealed != before)
 
-    def noting_refused_anew(self) -> Steps[None]:
-        """Remember that AIRisk refused a call with a token that had just been renewed for it: that does not help."""
-        yield from query(self._note_refused_anew)
+    async def note_rejected_new_token(self) -> None:
+        """Remember that AIRisk rejected a token that had just been renewed: another new one would not help."""
+        await self._waiting.query(self.stored.note_rejected_new_token)
 
-    def check(self) -> AIRiskToken:
-        """Return the stored token, or raise ``ConnectionRequired`` where a call would, as far as the rows tell."""
-        token = self._read()
-        self._open(token)
-        by_hand = not self.deployment.silent_renewal
-        if token.needs_person and (by_hand or token.is_expired):
-            raise self._as_seen_by_caller(token.last_error())
-        if token.is_expired:
-            self._require_silent_renewal()
-        return token
+    async def renew(self) -> bool:
+        """Renew now, however long the token is still valid; false if another process is renewing it.
 
-    def renew(self) -> bool:
-        """Renew now, whatever its end; false where somebody else is at it. Errors: as :meth:`accessing`."""
-        token = self._read()
-        self._require_silent_renewal()
-        return run(self._claim_and_renew(token)) is not None
+        :raises AIRiskError: as :meth:`credential`.
+        """
+        token = await self._waiting.query(self.stored.read)
+        self.stored.require_silent_renewal()
+        return await self._claim_and_renew(token) is not None
 
-    def _look(self, refused: str | None) -> _Found:
-        """Return the stored token, and whether it is good for somebody to whom this one was refused."""
-        token = reconnecting(_database(), self._read)
-        return _Found(token, self._serves(token, refused), in_transaction(_database()))
-
-    def _serves(self, token: AIRiskToken, refused: str | None) -> bool:
-        now = timezone.now()
-        if not token.sealed or token.is_expired_at(now) or not token.is_from(self.deployment):
-            return False
-        return (
-            refused is None
-            or is_recent(token.refused_anew_at, now, REJECTED_NEW_TOKEN_PAUSE)
-            or self._open(token) != refused
-        )
-
-    def _read(self) -> AIRiskToken:
-        if self.owner is APPLICATION:
-            return self._apply_unwritten(self._read_application())
-        userid, using = self._userid(), _database()
-        token = AIRiskToken.objects.using(using).owned_by(self.owner.pk, self.deployment.alias).first()
-        if token is None:
-            raise self._required("This user has not connected to AIRisk.")
-        if token.userid != userid:
-            raise self._required("This user is somebody else on AIRisk now than when they connected.")
-        if not token.is_from(self.deployment):
-            raise self._required("This user connected to another address of AIRisk than BASE_URL's.")
-        return self._apply_unwritten(token)
-
-    def _read_application(self) -> AIRiskToken:
-        """Return the application's row; before its first token an empty one, which is there to be leased."""
-        alias, rows = self.deployment.alias, AIRiskToken.objects.primary()
-        token: AIRiskToken | None = rows.of_application(alias).first()
-        if token is None and not in_transaction(rows.db):
-            token, _created = retrying(rows.db, lambda: rows.get_or_create(user=None, deployment=alias))
-        return token or AIRiskToken(deployment=alias)
-
-    def _apply_unwritten(self, token: AIRiskToken) -> AIRiskToken:
-        return unwritten.applied(token, self.deployment, _database())
-
-    def _userid(self) -> str:
-        # A framework may leave no user at all on a request, and one that was not saved has no key.
-        is_somebody = getattr(self.owner, "is_authenticated", False) and self.owner.pk is not None
-        userid = userid_of(self.deployment, self.owner) if is_somebody else None
-        if userid is None:
-            raise self._required("This user has no identity on AIRisk.")
-        return userid
-
-    def _open(self, token: AIRiskToken) -> Secret:
-        try:
-            return token.access_token
-        except Unreadable as error:
-            message = "AIRisk token %(token_id)s cannot be opened: %(why)s"
-            log(logger, logging.WARNING, "token.unreadable", message, token=token, why=error)
-            raise self._required("The stored token cannot be opened.") from None
-
-    def _is_due(self, token: AIRiskToken, now: datetime) -> bool:
-        renew_at = token.renew_at(self.deployment.renew_before)
-        return self.deployment.silent_renewal and renew_at is not None and renew_at <= now and not token.is_paused(now)
-
-    def _good_until(self, token: AIRiskToken) -> datetime:
-        now = timezone.now()
-        renew_at = token.renew_at(self.deployment.renew_before)
-        if renew_at is None or token.expires_at is None:
-            return now + RECHECK_AFTER
-        if renew_at > now:
-            return min(now + RECHECK_AFTER, renew_at)
-        return min(now + RECHECK_AFTER_WHILE_DUE, token.expires_at - token.skew)
-
-    def _renew_early(self, token: AIRiskToken) -> Steps[AIRiskToken]:
-        """Renew a living token if nobody else is at it; inside a transaction, once that has committed."""
-        postponed = yield from query(self._postpone, token)
-        return token if postponed else (yield from self._try_to_renew(token))
+    async def _renew_early(self, token: AIRiskToken) -> AIRiskToken:
+        """Renew a valid token, unless another process does; inside a transaction, after the commit."""
+        postponed = await self._waiting.query(self._postpone, token)
+        return token if postponed else await self._try_to_renew(token)
 
     def _postpone(self, token: AIRiskToken) -> bool:
-        using = _database()
-        return after_commit(using, lambda: run(self._try_to_renew(token))) or in_transaction(using)
+        # Runs blocking, whichever side the caller is on: Django calls it after the commit.
+        later, using = Renewal(self.stored), self.stored.using
+        return after_commit(using, lambda: run(later._try_to_renew(token))) or in_transaction(using)
 
-    def _try_to_renew(self, token: AIRiskToken) -> Steps[AIRiskToken]:
+    async def _try_to_renew(self, token: AIRiskToken) -> AIRiskToken:
         try:
-            renewed = yield from self._claim_and_renew(token)
-            return renewed or (yield from query(self._read))
+            renewed = await self._claim_and_renew(token)
+            return await self._waiting.query(self.stored.read) if renewed is None else renewed
         except (AIRiskError, DatabaseError) as error:
-            message = "AIRisk token %(token_id)s lives on without its early renewal: %(why)s"
+            message = "AIRisk token %(token_id)s stays in use, because its early renewal failed: %(why)s"
             log(logger, logging.WARNING, "token.early_renewal_failed", message, token=token, why=error)
             return token
 
-    def _renew_unwritten(self, refused: str | None) -> Steps[AIRiskToken]:
-        """Renew without a claim, for a caller who cannot write, or whose transaction may be rolled back."""
-        token = yield from query(self._read)
-        key = unwritten.key_of(token, self.deployment, _database())
-        return (yield from one_at_a_time(self._obtain_unwritten(refused), key, self.deployment.timeout[1]))
+    async def _renew_or_wait(self, rejected: str | None) -> AIRiskToken:
+        """Renew the token, or wait for the process that is renewing it, and return the result.
 
-    def _obtain_unwritten(self, refused: str | None) -> Steps[AIRiskToken]:
-        token, serves, _is_bound = yield from query(self._look, refused)
-        if serves:
-            return token
-        yield from query(self._raise_what_is_known, token)
-        before = unwritten.key_of(token, self.deployment, _database())
-        outcome = yield from self._obtain(token)
-        is_first = not token.sealed
-        values = apply(token, outcome, timezone.now())
-        yield from query(self._keep, before, token, values, outcome, is_first=is_first)
-        if isinstance(outcome, AIRiskError):
-            raise self._as_seen_by_caller(outcome)
-        return token
-
-    def _keep(
-        self, before: unwritten.Key, token: AIRiskToken, values: dict[str, Any], outcome: Outcome, *, is_first: bool
-    ) -> None:
-        unwritten.keep(before, token, values, _database(), lambda row: announce(row, outcome, is_first=is_first))
-        unwritten.write()
-
-    def _renew_or_wait(self, refused: str | None) -> Steps[AIRiskToken]:
-        """Renew the token, or wait for whoever is at it and return what that brought.
-
-        Nobody is waited for longer than a flow may take: AIRisk gives a token to whoever asks.
+        Nobody waits for longer than a flow may take: AIRisk gives a token to everyone who asks.
         """
-        give_up, delay = time.monotonic() + self.deployment.timeout[1], 0.05
+        give_up, pause = time.monotonic() + self.deployment.timeout[1], FIRST_LOOK
         while time.monotonic() < give_up:
-            token, serves, _is_bound = yield from query(self._look, refused)
-            if serves:
+            token, is_usable, _in_transaction = await self._waiting.query(self.stored.look, rejected)
+            if is_usable:
                 return token
-            yield from query(self._raise_what_is_known, token)
+            await self._waiting.query(self.stored.raise_known_error, token)
             try:
-                renewed = (yield from self._claim_and_renew(token)) if self._is_free(token) else None
+                renewed = await self._claim_and_renew(token) if self._is_free(token) else None
             except DatabaseError as error:
-                yield from query(unwritten.log_not_written, token, error)
+                await self._waiting.query(unwritten.log_not_written, token, error)
                 break
             if renewed is not None:
                 return renewed
-            yield from pause(delay)
-            delay = min(delay * 1.5, 0.25)
-        return (yield from self._renew_unwritten(refused))
+            await self._waiting.sleep(pause)
+            pause = min(pause * 1.5, LAST_LOOK)
+        return await self._renew_unwritten(rejected)
 
     def _is_free(self, token: AIRiskToken) -> bool:
-        """Tell whether a claim has a chance; see there of leases that are too long."""
+        """Tell whether claiming has a chance; :func:`.leases.claim` ignores leases that are too long."""
         left = timedelta(0) if token.lease_until is None else token.lease_until - timezone.now()
         return not timedelta(0) < left <= timedelta(seconds=lease_seconds(self.deployment)) + SKEW
 
-    def _raise_what_is_known(self, token: AIRiskToken) -> None:
-        """Raise, without asking AIRisk, where that was of no use a moment ago, or is not to be done."""
-        if not self.deployment.silent_renewal:
-            self._require_silent_renewal(token)
-        if is_recent(token.failed_at, timezone.now(), REPEAT_ERROR_FOR):
-            raise self._as_seen_by_caller(token.last_error())
-
-    def _claim_and_renew(self, token: AIRiskToken) -> Steps[AIRiskToken | None]:
-        """Come to the renewed token, or to ``None`` where somebody else is at it or was faster."""
+    async def _claim_and_renew(self, token: AIRiskToken) -> AIRiskToken | None:
+        """Return the renewed token, or ``None`` if another process is renewing it or has just done so."""
         lease = uuid4()
         try:
-            mine = yield from query(self._claim, token, lease)
+            mine = await self._waiting.query(self._claim, token, lease)
             if mine is None:
                 return None
-            outcome = yield from self._obtain(mine)
-            saved = yield from query(self._save, mine, outcome, lease)
+            outcome = await self._obtain(mine)
+            saved = await self._waiting.query(self._save, mine, outcome, lease)
         except GeneratorExit:
-            # Nobody is left to give the lease back; it lapses by itself.
+            # The event loop is gone, and nobody is left to give the lease up; it expires by itself.
             raise
         except BaseException:
-            yield from query(_release, token, lease)
+            await self._waiting.query(_release, token, lease)
             raise
         if isinstance(outcome, AIRiskError):
-            raise self._as_seen_by_caller(outcome)
+            raise self.stored.for_caller(outcome)
         return mine if saved else None
 
     def _claim(self, token: AIRiskToken, lease: UUID) -> AIRiskToken | None:
@@ -304,80 +177,63 @@ class TokenKeeper:
             save_and_release([mine], lease)
         return None
 
+    async def _obtain(self, token: AIRiskToken) -> Outcome:
+        if token.sealed:
+            # A host with a wrong key must not replace what the others can still decrypt.
+            await self._waiting.query(self.stored.open, token)
+        try:
+            return await self._waiting.obtain(self.deployment, token.requested_userid)
+        except AIRiskError as error:
+            # Returned, to be noted on the row before it is raised.
+            return error
+
     def _save(self, mine: AIRiskToken, outcome: Outcome, lease: UUID) -> bool:
-        before, is_first = unwritten.key_of(mine, self.deployment, _database()), not mine.sealed
+        before, is_first = self.stored.key_of(mine), not mine.sealed
         values = apply(mine, outcome, timezone.now())
         try:
             saved = save_and_release([mine], lease, values)
         except DatabaseError as error:
             # AIRisk has answered, and the caller can go on with that.
             unwritten.log_not_written(mine, error)
-            self._keep(before, mine, values | {"lease": None, "lease_until": None}, outcome, is_first=is_first)
+            values |= {"lease": None, "lease_until": None}
+            self._keep(before, mine, values, outcome, is_first=is_first)
             return True
         if saved:
             announce(mine, outcome, is_first=is_first)
         return bool(saved)
 
-    def _obtain(self, token: AIRiskToken) -> Steps[Outcome]:
-        if token.sealed:
-            # A host with a wrong key must not replace what the others can still open.
-            yield from query(self._open, token)
-        try:
-            return (yield from obtain(self.deployment, token.requested_userid))
-        except AIRiskError as error:
-            # Returned, to be noted on the row before it is raised.
-            return error
+    async def _renew_unwritten(self, rejected: str | None) -> AIRiskToken:
+        """Renew without a lease, for a caller who cannot write, or whose transaction may be rolled back."""
+        token = await self._waiting.query(self.stored.read)
+        key = await self._waiting.query(self.stored.key_of, token)
+        return await self._waiting.in_turn(self._obtain_unwritten(rejected), key, self.deployment.timeout[1])
 
-    def _take(self, token: AIRiskToken) -> Secret:
-        """Open a token that is about to be used, and note once in a while that it is."""
-        if not is_recent(token.last_used_at, timezone.now(), USE_IS_NOTED_EVERY):
-            self._note(token, "last_used_at")
-        return self._open(token)
+    async def _obtain_unwritten(self, rejected: str | None) -> AIRiskToken:
+        token, is_usable, _in_transaction = await self._waiting.query(self.stored.look, rejected)
+        if is_usable:
+            return token
+        await self._waiting.query(self.stored.raise_known_error, token)
+        before, is_first = await self._waiting.query(self.stored.key_of, token), not token.sealed
+        outcome = await self._obtain(token)
+        values = apply(token, outcome, timezone.now())
+        await self._waiting.query(self._keep, before, token, values, outcome, is_first=is_first)
+        if isinstance(outcome, AIRiskError):
+            raise self.stored.for_caller(outcome)
+        return token
 
-    def _note(self, token: AIRiskToken, what: str) -> None:
-        """Write the time of something to the token's row; a failure to write stops nobody."""
-        self._write(token, {what: timezone.now()})
-
-    def _note_refused_anew(self) -> None:
-        # AIRisk's answer is what the caller waits for, whatever has become of the row.
-        with suppress(DatabaseError, ConnectionRequired):
-            self._note(self._read(), "refused_anew_at")
-
-    def _write(self, token: AIRiskToken, values: dict[str, Any]) -> None:
-        unwritten.keep(unwritten.key_of(token, self.deployment, _database()), token, values, _database())
+    def _keep(
+        self, before: Key, token: AIRiskToken, values: dict[str, Any], outcome: Outcome, *, is_first: bool
+    ) -> None:
+        unwritten.keep(before, token, values, self.stored.using, lambda row: announce(row, outcome, is_first=is_first))
         unwritten.write()
-
-    def _require_silent_renewal(self, useless: AIRiskToken | None = None) -> None:
-        if self.deployment.silent_renewal:
-            return
-        required = self._required("The stored token has ended or was refused, and is not renewed silently.")
-        if useless is not None and not useless.needs_person:
-            # On the row, because a token that AIRisk refused may look as if it lived.
-            self._write(useless, useless.record_failure(required, timezone.now()))
-        raise required
-
-    def _required(self, message: str) -> ConnectionRequired:
-        alias = self.deployment.alias
-        url = None if self.owner is APPLICATION else conf.page_url("connect", alias)
-        return ConnectionRequired(message, deployment=alias, connect_url=url)
-
-    def _as_seen_by_caller(self, error: AIRiskError) -> AIRiskError:
-        """Only a person can mend a refusal, by connecting again; the application has no such person."""
-        refused = isinstance(error, AIRiskRefused) and self.owner is not APPLICATION
-        if isinstance(error, ConnectionRequired) or refused:
-            required = self._required(f"The stored token could not be renewed. {error}")
-            required.__cause__ = error
-            return required
-        return error
-
-
-def _database() -> str:
-    """Return the database that the caller's tokens are in; a router may choose another one for each caller."""
-    using: str = AIRiskToken.objects.primary().db
-    return using
 
 
 def _release(token: AIRiskToken, lease: UUID) -> None:
-    """Give a lease up. Where that fails, it lapses by itself, and the error that led here is the one to be seen."""
+    """Give a lease up; if that fails it expires by itself, and the error that led here is the one to report."""
     with suppress(DatabaseError):
         save_and_release([token], lease)
+
+
+def renew_now(deployment: Deployment, owner: Any) -> bool:
+    """Renew this owner's token, blocking. See :meth:`Renewal.renew`."""
+    return run(Renewal(StoredToken(deployment, owner)).renew())

@@ -73,7 +73,7 @@ def with_status(tokens: "QuerySet[AIRiskToken]") -> "QuerySet[AIRiskToken]":
     """Annotate tokens with ``state``, a :class:`State`: of those that apply, the most pressing one."""
     now = timezone.now()
     deployments = [conf.deployment(alias) for alias in conf.aliases()]
-    keys = sealing.key_ids(derived_open=not sealing.has_list() or SealingPolicy.derived_open())
+    keys = sealing.key_ids(derived_keys_accepted=not sealing.has_own_keys() or SealingPolicy.derived_keys_accepted())
     return tokens.annotate(
         state=Case(
             When(~Q(sealed="") & ~Q(key_id__in=keys), then=Value(Status.UNREADABLE)),

@@ -216,7 +216,7 @@ class _Run:
 
     def _ask_for_token(self, userid: str | None) -> Outcome:
         try:
-            return self._client().run(obtain_silently(self.deployment, userid))
+            return self._client().run(obtain_silently, self.deployment, userid)
         except AIRiskError as error:
             return error
 

@@ -1,20 +1,18 @@
-"""What was learned of a token where it could not be written: in a caller's transaction, or while the database failed.
+"""Changes to a token's row that could not be written: inside a caller's transaction, or while the database failed.
 
-A transaction of the caller's may be rolled back, and it may hold what another one waits for; so nothing of ours is
-written, and nobody is waited for, inside of it. What a renewal brought is used at once and kept here, in this process:
-the next look at the same row finds it. It is written when the transaction is committed, when the view has returned, or
-by the next caller that reads the row outside a transaction, whichever comes first. AIRisk gives as many tokens as it
-is asked for, so what is lost all the same costs one more renewal.
+A caller's transaction may be rolled back, and it may hold locks that other transactions need. So nothing of ours is
+written inside it, and nobody waits for it. A renewed token is used at once and kept here, in this process, encrypted;
+every read of the same row in this process gets it. It is written after the commit, when the view has returned, or by
+the next caller who reads the row outside a transaction, whichever comes first. What is lost all the same costs one more
+renewal: AIRisk issues as many tokens as it is asked for.
 
-Entries are found by the sealed text, which is random and bound to its owner: no other row is ever taken for this one,
-whatever tenant, schema or database the process turns to next.
+Entries are found by the encrypted text, which is random and bound to its owner. So no other row is ever taken for this
+one, whichever tenant, schema or database the process works on next.
 """
 
 import logging
-import os
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
@@ -29,27 +27,27 @@ from ..database.transactions import after_commit, in_transaction, retrying, sear
 from ..events import log
 from ..models import AIRiskToken
 from ..oauth.deployment import Deployment
+from .turns import Key
 
 logger = logging.getLogger("airisk_oauth.renewal")
 
-#: For how long it is kept where nothing lets it be written, and for how many rows.
+#: How long an entry is kept that cannot be written, and how many entries are kept.
 KEEP: Final = timedelta(hours=1)
 MOST: Final = 1000
-#: How often a thread tries to write it by itself.
+#: How often a thread tries to write an entry by itself.
 TRIES: Final = 3
 
-#: The sealed text; for the application's first token, which has none yet, where it is to come from and to go.
-Key = str | tuple[str, ...]
-Tell = Callable[[AIRiskToken], object]
+#: Called with the row once it is written.
+Announce = Callable[[AIRiskToken], object]
 
 
 @dataclass(repr=False, eq=False)
 class _Entry:
-    """What is to be on a row.
+    """Values to be written to a row.
 
-    :ivar place: where the row of the application's first token belongs, whose tenant no sealed text tells.
-    :ivar test: the test that this was learned in; another one starts with nothing.
-    :ivar is_written: whoever read the row just before that still finds here what is on it now.
+    :ivar place: the search path that the application's first token belongs to; no encrypted text tells its tenant.
+    :ivar test: the test that made this entry; other tests do not see it.
+    :ivar is_written: kept for callers who read the row just before it was written.
     """
 
     pk: Any
@@ -59,7 +57,7 @@ class _Entry:
     place: str
     test: object
     values: dict[str, Any] = field(default_factory=dict)
-    tell: list[Tell] = field(default_factory=list)
+    announce: list[Announce] = field(default_factory=list)
     version: int = 0
     is_written: bool = False
     tried: int = 0
@@ -67,25 +65,23 @@ class _Entry:
     since: datetime = field(default_factory=lambda: timezone.now())
 
 
-#: By the sealed text that the row has, and by the one that it is to have.
+#: By the encrypted text that is on the row, and by the one that will be.
 _entries: dict[Key, _Entry] = {}
 _to_write: set[_Entry] = set()
 _lock = threading.RLock()
-_turns: dict[Key, threading.Lock] = {}
-# A thread that holds a turn is not there any more in a process that was forked.
-os.register_at_fork(after_in_child=_turns.clear)
 
 
 def key_of(token: AIRiskToken, deployment: Deployment, using: str) -> Key:
+    """Return what identifies a row, whichever tenant it belongs to."""
     return token.sealed or (search_path(using), using, deployment.alias, deployment.base_url, deployment.client_id)
 
 
-def keep(key: Key, token: AIRiskToken, values: dict[str, Any], using: str, tell: Tell | None = None) -> None:
-    """Remember these values for a row.
+def keep(key: Key, token: AIRiskToken, values: dict[str, Any], using: str, announce: Announce | None = None) -> None:
+    """Remember values to be written to a row.
 
-    :param key: of the row as it was read, :func:`key_of`.
+    :param key: of the row as it was read; see :func:`key_of`.
     :param token: the row, which may hold the values already.
-    :param tell: called with the row once the values are written.
+    :param announce: called with the row once the values are written.
     """
     with _lock:
         _forget_old()
@@ -97,15 +93,15 @@ def keep(key: Key, token: AIRiskToken, values: dict[str, Any], using: str, tell:
         entry.values.update(values)
         entry.version += 1
         entry.thread = threading.get_ident()
-        if tell is not None:
-            entry.tell.append(tell)
+        if announce is not None:
+            entry.announce.append(announce)
         _entries[key] = _entries[values.get("sealed") or key] = entry
         _to_write.add(entry)
     after_commit(using, partial(_write, entry))
 
 
 def applied(token: AIRiskToken, deployment: Deployment, using: str) -> AIRiskToken:
-    """Return a row that was just read as it ought to be; outside a transaction that is written now."""
+    """Return a row that was just read with its unwritten values, which are written now if that is possible."""
     entry = _entries.get(key_of(token, deployment, using))
     if entry is None or not _is_current(entry):
         return token
@@ -121,39 +117,26 @@ def applied(token: AIRiskToken, deployment: Deployment, using: str) -> AIRiskTok
 
 
 def anything() -> bool:
-    """Tell whether something waits to be written, by whatever thread."""
+    """Tell whether something waits to be written, by any thread."""
     return bool(_to_write)
 
 
 def write() -> None:
-    """Write what this thread has left unwritten, as far as the database lets it. Raises nothing of the database's."""
+    """Write what this thread has left unwritten, if possible. No database error is raised."""
     here = threading.get_ident()
     for entry in [each for each in tuple(_to_write) if each.thread == here]:
         if entry.using not in connections:
-            # The database of a tenant that has left.
+            # The database of a tenant that was removed.
             _forget(entry)
         elif _is_current(entry):
             _write(entry)
 
 
 def forget_all() -> None:
-    """Forget everything, as a test does for the next one."""
+    """Forget everything; for tests."""
     with _lock:
         _entries.clear()
         _to_write.clear()
-
-
-@contextmanager
-def turn(key: Key, seconds: float) -> Iterator[None]:
-    """Let one thread of this process at a time renew a token; none waits for longer than this."""
-    lock = _turns.setdefault(key, threading.Lock())
-    is_ours = lock.acquire(timeout=seconds)
-    try:
-        yield
-    finally:
-        if is_ours:
-            lock.release()
-        _turns.pop(key, None)
 
 
 def _write(entry: _Entry) -> None:
@@ -162,13 +145,13 @@ def _write(entry: _Entry) -> None:
     with _lock:
         if entry not in _to_write:
             return
-        # Nobody else tells of it while this is on its way.
-        values, tell, entry.tell, version = dict(entry.values), entry.tell, [], entry.version
+        # Taken, so that no other thread announces it meanwhile.
+        values, announce, entry.announce, version = dict(entry.values), entry.announce, [], entry.version
     try:
         written = _update(entry, values)
-    except Exception as error:  # noqa: BLE001 - a database may be gone, too; no page fails for a note of ours
+    except Exception as error:  # noqa: BLE001 - no page may fail because of this write
         with _lock:
-            entry.tell, entry.tried = [*tell, *entry.tell], entry.tried + 1
+            entry.announce, entry.tried = [*announce, *entry.announce], entry.tried + 1
             if entry.tried >= TRIES or not isinstance(error, DatabaseError):
                 _to_write.discard(entry)
         log_not_written(_row_of(entry), error)
@@ -181,21 +164,21 @@ def _write(entry: _Entry) -> None:
         elif written:
             entry.sealed = values.get("sealed", entry.sealed)
         else:
-            # What was written meanwhile stays; who wrote it told of it. Or this tenant's rows cannot be seen now.
+            # Another process has written the row and announced it; or this tenant's rows are not visible now.
             _to_write.discard(entry)
-    for each in tell if written else ():
+    for each in announce if written else ():
         each(_row_of(entry))
 
 
 def _update(entry: _Entry, values: dict[str, Any]) -> int | None:
-    """Return how many rows were written; ``None`` where the row's place is not at hand."""
+    """Return how many rows were written; ``None`` if the connection is at another place than the row's."""
     rows = AIRiskToken.objects.using(entry.using)
     if entry.pk is None:
         if search_path(entry.using) != entry.place:
             return None
         entry.pk = retrying(entry.using, lambda: rows.get_or_create(**entry.owner))[0].pk
     if "sealed" in values:
-        # Who holds a lease is late.
+        # Whoever holds a lease comes too late.
         values |= {"lease": None, "lease_until": None}
     row = rows.filter(pk=entry.pk, sealed=entry.sealed, **entry.owner)
     return retrying(entry.using, lambda: row.update(**values))
@@ -213,7 +196,7 @@ def _is_current(entry: _Entry) -> bool:
 
 
 def log_not_written(token: AIRiskToken, error: Exception) -> None:
-    message = "What was learned of AIRisk token %(token_id)s could not be written: %(why)s"
+    message = "A change of AIRisk token %(token_id)s could not be written: %(why)s"
     log(logger, logging.WARNING, "token.not_written", message, token=token, why=error)
 
 

@@ -7,17 +7,25 @@ from typing import TYPE_CHECKING, Any, Final
 
 import requests
 from requests.adapters import HTTPAdapter
+from requests.sessions import SessionRedirectMixin
 from requests.utils import select_proxy
 from urllib3.exceptions import HTTPError, ProtocolError, SSLError
 
 from .deadline import TimedConnection, timed_connection
-from .environment import interruption, obstacle
+from .environment import obstacle
+from .failures import interruption
 from .limits import REPEATABLE, CallTimeout, TimedSocket
 
 if TYPE_CHECKING:
+    from requests import Session
     from urllib3 import PoolManager
     from urllib3.util import Timeout
+else:
+    # As requests defines it. A site may have replaced it with one that caches, which would give one user's response to
+    # another.
+    Session = next(each for each in SessionRedirectMixin.__subclasses__() if each.__module__ == "requests.sessions")
 
+__all__ = ["Session", "TimedAdapter", "leave"]
 
 _MAX_DRAINED: Final = 64 * 1024
 

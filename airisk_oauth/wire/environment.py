@@ -4,14 +4,10 @@ They apply to ``requests`` and to ``httpx2``, so that what works for one works f
 """
 
 import os
-import signal
 import sys
-import threading
-from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
-from types import CodeType
 from typing import Any, Final
 
 import requests
@@ -86,12 +82,6 @@ def obstacle(proxy: str | None, bundle: str | bool, schemes: dict[str, str] = RE
     return None
 
 
-def described(error: BaseException) -> str:
-    """Return the name of an error's class and, where it is ours, its cause; the words of others may hold secrets."""
-    cause = getattr(error, "cause", "")
-    return f"{type(error).__name__}: {cause}" if cause else type(error).__name__
-
-
 def suppress_tracing() -> AbstractContextManager[Any]:
     """Keep OpenTelemetry from recording a call whose URL contains a state and a userid.
 
@@ -100,38 +90,3 @@ def suppress_tracing() -> AbstractContextManager[Any]:
     opentelemetry = sys.modules.get("opentelemetry.instrumentation.utils")
     suppressed: AbstractContextManager[Any] = getattr(opentelemetry, "suppress_http_instrumentation", nullcontext)()
     return suppressed
-
-
-def interruption(error: BaseException) -> BaseException | None:
-    """Return what a signal handler of the site's raised, if that is what this error comes from, else ``None``.
-
-    A handler for SIGALRM that raises ``TimeoutError`` means the site's own time limit, and not that AIRisk is slow.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        return None
-    handlers = set(_handlers())
-    for each in _chain(error):
-        traceback = each.__traceback__
-        while traceback is not None:
-            if traceback.tb_frame.f_code in handlers:
-                return each
-            traceback = traceback.tb_next
-    return None
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield the errors that led to this one, the first of them first."""
-    if error is not None:
-        yield from _chain(error.__cause__ or error.__context__)
-        yield error
-
-
-def _handlers() -> Iterator[CodeType]:
-    for number in signal.valid_signals():
-        handler: Any = signal.getsignal(number)
-        if callable(handler):
-            function = getattr(handler, "func", handler)
-            function = function if hasattr(function, "__code__") else function.__call__
-            code = getattr(function, "__code__", None)
-            if isinstance(code, CodeType):
-                yield code

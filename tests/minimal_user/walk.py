@@ -104,7 +104,7 @@ def failures(airisk: FakeAIRisk, client: Client, user: Any) -> dict[str, Any]:
         seen[name] = said(client.get(f"{back.path}?{back.query}"))
         airisk.recover()
     request = client.get("/airisk/").wsgi_request
-    value = browsers.binding(request, browsers.value_for(request))
+    value = browsers.binding(request, browsers.cookie_value_or_new(request))
     started = flow.begin(conf.deployment(), user, browser=value, for_application=True)
     _status, headers, _body = airisk.receive("GET", started, {}, b"")
     back = urlsplit(headers["Location"])

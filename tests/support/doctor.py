@@ -8,12 +8,12 @@ from django.core.management import CommandError, call_command
 from airisk_oauth.models import AIRiskToken
 
 SITE, SERVER, STAFF, ADMINISTRATOR, NETWORK, SUPPORT = (
-    "In this site's settings:",
-    "Whoever runs this server:",
-    "Staff of this site:",
-    "An AIRisk administrator:",
-    "Whoever runs this server's network:",
-    "AIRisk's support:",
+    "Site settings:",
+    "Server administrator:",
+    "Site staff:",
+    "AIRisk administrator:",
+    "Network administrator:",
+    "AIRisk support:",
 )
 
 

@@ -8,12 +8,23 @@ from django.utils import timezone
 
 from airisk_oauth import conf
 from airisk_oauth.models import AIRiskIdentity, AIRiskToken
+from airisk_oauth.oauth.calls import run
 from airisk_oauth.sandbox.world import Caller, JournalEntry, World
-from airisk_oauth.tokens.renewal import APPLICATION, TokenKeeper
+from airisk_oauth.tokens.renewal import Credential, Renewal
+from airisk_oauth.tokens.stored import APPLICATION, StoredToken
 
 
-def keeper(user: User | None = None) -> TokenKeeper:
-    return TokenKeeper(conf.deployment(), user or APPLICATION)
+def stored_token(user: User | None = None) -> StoredToken:
+    return StoredToken(conf.deployment(), user or APPLICATION)
+
+
+def credential(user: User | None = None, rejected: str | None = None) -> Credential:
+    """What a call of this user, or of the application, is made with."""
+    return run(Renewal(stored_token(user)).credential(rejected))
+
+
+def renew_token(user: User | None = None) -> bool:
+    return run(Renewal(stored_token(user)).renew())
 
 
 def api_statuses(airisk: World) -> list[int]:

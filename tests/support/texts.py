@@ -30,8 +30,13 @@ class Shown(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         if not self.hidden:
-            sentences = re.split(r"\n|(?<=[.:?!])\s|(?<=[。\uff1a])", data)
-            self.found.update(sentence.strip() for sentence in sentences if has_words(sentence))
+            self.found.update(sentences(data))
+
+
+def sentences(text: str) -> set[str]:
+    """Return a text's lines and sentences, except those that hold only names and signs."""
+    parts = re.split(r"\n|(?<=[.:?!])\s|(?<=[。\uff1a])", text)
+    return {part.strip() for part in parts if has_words(part)}
 
 
 def has_words(text: str) -> bool:

@@ -1,4 +1,4 @@
-"""Tests each deployment with real requests, and tells how to fix each problem, and who can."""
+"""Test each deployment for real, and report how to fix each problem, and who can. A script reads the exit status."""
 
 from typing import Any
 
@@ -7,14 +7,15 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError
 
 from airisk_oauth import conf
+from airisk_oauth.diagnosis.faults import SERVER
 from airisk_oauth.diagnosis.steps import diagnose
 from airisk_oauth.management.users import find_user
 
 
 class Command(BaseCommand):
     help = (
-        "Tests each AIRisk deployment step by step, tells you how to fix each problem and who can, and finds out which "
-        "CODE_FROM to set. Stores no token. Exit status: 0 if all is well, otherwise 1."
+        "Tests each AIRisk deployment step by step, and tells you how to fix each problem, and who can. "
+        "Finds out which CODE_FROM a deployment needs. Stores no token. Exit status: 0 if healthy, 1 if not."
     )
     # This command is for finding wrong settings, so it has to run in spite of them.
     requires_system_checks = ()
@@ -24,8 +25,8 @@ class Command(BaseCommand):
         parser.add_argument(
             "--user",
             metavar="NAME",
-            help="test as this user (by natural key) instead of as the application: the best way to find out which "
-            "CODE_FROM to set",
+            help="test as this user (by natural key) instead of as the application; "
+            "the best way to find out which CODE_FROM to set",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -39,11 +40,11 @@ class Command(BaseCommand):
             raise CommandError("Not healthy.")
 
     def _report(self, alias: str, user: Any) -> int:
-        """Write what was found, and return the number of faults."""
+        """Print the findings for a deployment, and return the number of faults."""
         self.stdout.write(f"{alias}:")
         faults = 0
-        for step, found, remedy in diagnose(alias, user):
-            self.stdout.write(f"  {'FAULT' if remedy else 'ok':<6}{step}: {found}")
+        for step, message, remedy in diagnose(alias, user):
+            self.stdout.write(f"  {'FAULT' if remedy else 'ok':<6}{step}: {message}")
             if remedy:
                 faults += 1
                 self.stdout.write(f"        {remedy}")
@@ -57,6 +58,6 @@ def _user(name: str) -> Any:
         raise CommandError(f"There is no user {name!r}.") from None
     except DatabaseError as error:
         raise CommandError(
-            f"The users cannot be read ({type(error).__name__}). Whoever runs this server: check that the database is "
-            "running, and run manage.py migrate."
+            f"The users cannot be read ({type(error).__name__}). {SERVER} Make sure that the database is running, "
+            "and run manage.py migrate."
         ) from None

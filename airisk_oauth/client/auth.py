@@ -1,0 +1,172 @@
+"""``requests`` authentication with AIRisk's bearer token, for a session of your own."""
+
+import time
+from datetime import timedelta
+from typing import Any, NoReturn, Self
+from urllib.parse import urljoin
+
+import requests
+from requests.auth import AuthBase
+from requests.cookies import extract_cookies_to_jar
+from requests.exceptions import InvalidURL
+from requests.utils import rewind_body
+
+from .. import conf
+from ..oauth.calls import run
+from ..oauth.deployment import Deployment, origin_of
+from ..oauth.messages import Secret
+from ..tokens.renewal import Credential
+from ..tokens.waiting import BLOCKING
+from ..wire.adapter import leave
+from . import bearer
+from .bearer import BearerPolicy, BearerSource
+
+
+class AIRiskAuth(AuthBase):
+    """Adds ``Authorization: Bearer`` to requests to one deployment (RFC 6750, section 2.1), and keeps the token valid.
+
+    After a 401 the token is renewed and the request is sent once more, unless its body is a stream that cannot be
+    rewound; the second response is returned whatever it is. If that is a 401 too, no 401 renews the token for a minute.
+
+    Calls raise what :meth:`~airisk_oauth.tokens.renewal.Renewal.credential` raises, and
+    ``requests.exceptions.InvalidURL``, before connecting, for an origin that is not the deployment's.
+
+    :param source: whose token to send; called for each request.
+    """
+
+    def __init__(self, deployment: Deployment, source: BearerSource) -> None:
+        self.deployment = deployment
+        self.source = source
+        self._hook = _Hook(self)
+
+    @classmethod
+    def for_user(cls, user: Any, deployment: str = conf.DEFAULT_ALIAS) -> Self:
+        """Call as this user. No I/O; errors come with the first call.
+
+        :raises TypeError: ``user`` is ``None``.
+        """
+        options = conf.deployment(deployment)
+        return cls(options, bearer.of_user(options, user))
+
+    @classmethod
+    def for_application(cls, deployment: str = conf.DEFAULT_ALIAS) -> Self:
+        """Call as the application itself, with the generic token. No I/O; errors come with the first call."""
+        options = conf.deployment(deployment)
+        return cls(options, bearer.of_application(options))
+
+    @property
+    def bearer(self) -> BearerPolicy:
+        """The policy of the owner that a call is made for now."""
+        return self.source()
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        if not bearer.is_ours(self.deployment, request.url or ""):
+            raise InvalidURL(bearer.NOT_OURS)
+        signer = self.bearer
+        request.headers["Authorization"] = _Signature.of(run(signer.credential(BLOCKING)), signer, self)
+        if "Cache-Control" not in request.headers:
+            # A session that caches would store one user's response and return it to another.
+            request.headers["Cache-Control"] = "no-store"
+        if self._hook not in request.hooks["response"]:
+            request.hooks["response"].append(self._hook)
+        return request
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(bearer.NO_PICKLES)
+
+    def after(self, response: requests.Response, **kwargs: Any) -> requests.Response:
+        """Handle every response, those of redirects included; a response hook of ``requests``."""
+        request = response.request
+        sent = request.headers.get("Authorization")
+        # Another auth may have signed this request since, and copies of a request share its hooks.
+        if not isinstance(sent, _Signature) or sent.auth is not self:
+            return response
+        if response.status_code == 401 and bearer.is_ours(self.deployment, request.url or ""):
+            response = self._renew_and_replay(response, sent, kwargs)
+        if response.is_redirect and target_origin(response) != self.deployment.origin:
+            # Removed before requests copies the headers to the next hop, which may be anywhere.
+            request.headers.pop("Authorization", None)
+        return response
+
+    def _renew_and_replay(
+        self, response: requests.Response, sent: "_Signature", kwargs: dict[str, Any]
+    ) -> requests.Response:
+        try:
+            credential = run(sent.signer.replacement(sent.token, BLOCKING))
+        except BaseException:
+            # The caller never sees this response, so nobody else would release its connection.
+            response.close()
+            raise
+        if credential is None or not _rewind(response.request):
+            return response
+        replayed = self._replay(response, _Signature.of(credential, sent.signer, self), kwargs)
+        run(sent.signer.note_replay(replayed.status_code, credential, BLOCKING))
+        return replayed
+
+    def _replay(
+        self, response: requests.Response, signature: "_Signature", kwargs: dict[str, Any]
+    ) -> requests.Response:
+        leave(response)
+        # The request itself is signed again, not a copy: a later redirect must not copy the old token.
+        again: Any = response.request
+        extract_cookies_to_jar(again._cookies, again, response.raw)  # type: ignore[no-untyped-call]
+        again.headers.pop("Cookie", None)
+        again.prepare_cookies(again._cookies)
+        again.headers["Authorization"] = signature
+        began = time.perf_counter()
+        replayed: requests.Response = response.connection.send(again, **kwargs)
+        replayed.elapsed = timedelta(seconds=time.perf_counter() - began)
+        replayed.history.append(response)
+        return replayed
+
+
+class _Signature(Secret):
+    """The value of ``Authorization``, which knows the auth that put it on the request."""
+
+    __slots__ = ("auth", "signer", "token")
+
+    auth: AIRiskAuth
+    signer: BearerPolicy
+    token: Secret
+
+    @classmethod
+    def of(cls, credential: Credential, signer: BearerPolicy, auth: AIRiskAuth) -> Self:
+        signature = cls(credential.header)
+        signature.auth, signature.signer, signature.token = auth, signer, credential.token
+        return signature
+
+
+class _Hook:
+    """The hook that :class:`AIRiskAuth` leaves on a request. A copy in another process renews nothing."""
+
+    def __init__(self, auth: AIRiskAuth | None = None) -> None:
+        self._auth = auth
+
+    def __call__(self, response: requests.Response, **kwargs: Any) -> requests.Response:
+        return response if self._auth is None else self._auth.after(response, **kwargs)
+
+    def __deepcopy__(self, _memo: object) -> Self:
+        return self
+
+    def __reduce__(self) -> tuple[type["_Hook"], tuple[()]]:
+        return _Hook, ()
+
+
+def target_origin(response: requests.Response) -> tuple[str, str, int] | None:
+    try:
+        return origin_of(urljoin(response.url, response.headers["Location"]))
+    except ValueError:
+        return None
+
+
+def _rewind(request: requests.PreparedRequest) -> bool:
+    """Make a sent body ready to be sent again; false if that is impossible, as for a generator."""
+    if request.body is None or isinstance(request.body, str | bytes):
+        return True
+    if not isinstance(request._body_position, int):
+        return False
+    try:
+        rewind_body(request)
+    except requests.exceptions.UnrewindableBodyError:
+        return False
+    return True
