@@ -16,5 +16,5 @@ def wait_until(condition: Callable[[], object]) -> None:
 
 
 def set_clock(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
-    """Move Django's clock to so many seconds from the real now; AIRisk's stays."""
+    """Set Django's clock to so many seconds from the real time; AIRisk's stays right."""
     monkeypatch.setattr(timezone, "now", lambda: datetime.now(UTC) + timedelta(seconds=seconds))

@@ -1,4 +1,4 @@
-"""A call that AIRisk does not have, for tests of what arrives: every good token may make it, the application's too."""
+"""A call that the real AIRisk does not have, for tests of what arrives; any valid token may make it."""
 
 import hashlib
 
@@ -11,7 +11,7 @@ from airisk_oauth.sandbox.endpoint import SandboxRequest, endpoint
 
 
 def _said(call: SandboxRequest) -> HttpResponseBase:
-    """Tell what arrived, to the byte: whether a body that was sent twice was the same both times."""
+    """Return the body that arrived with its hash, which shows whether a repeated body was the same."""
     if call.caller is None:
         raise problem(401)
     body = call.request.body
@@ -23,7 +23,7 @@ _answers = {method: endpoint("/api/Echo", method)(_said) for method in ("GET", "
 
 
 def echo(request: HttpRequest) -> HttpResponseBase:
-    # Kept before a form is read from it, which would use it up.
+    # Read before the form is parsed, which would consume it.
     assert request.body is not None
     return _answers[str(request.method)](request)
 

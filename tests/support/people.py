@@ -9,7 +9,7 @@ from django.utils import timezone
 from airisk_oauth import conf
 from airisk_oauth.models import AIRiskIdentity, AIRiskToken
 from airisk_oauth.oauth.calls import run
-from airisk_oauth.sandbox.world import Caller, Seen, World
+from airisk_oauth.sandbox.world import Caller, JournalEntry, World
 from airisk_oauth.tokens.renewal import Credential, Renewal
 from airisk_oauth.tokens.stored import APPLICATION, StoredToken
 
@@ -34,7 +34,7 @@ def api_statuses(airisk: World) -> list[int]:
 def connected_users(
     number: int, alias: str = "default", *, ends_in: float | None = 60, **values: Any
 ) -> list[AIRiskToken]:
-    """So many connected people, whose tokens all end at the same moment."""
+    """Create connected users, whose tokens all expire at the same time."""
     names = [f"{alias}-{User.objects.count() + index}" for index in range(number)]
     users = User.objects.bulk_create(User(username=name) for name in names)
     AIRiskIdentity.objects.bulk_create(
@@ -53,13 +53,13 @@ def connected_users(
 
 
 def renewed_of(tokens: list[AIRiskToken]) -> list[bool]:
-    """Tell of each token whether its row holds another one now."""
+    """Return for each token whether its row contains another one now."""
     rows = {row.userid: row for row in AIRiskToken.objects.all()}
     return [rows[token.userid].access_token != "stored-token" for token in tokens]
 
 
 def give_token(user: User | None, *, ends_in: float | None = 3600, **values: Any) -> AIRiskToken:
-    """Store a token that AIRisk never gave; ``ends_in`` is in seconds, negative for one that has ended."""
+    """Store a token that AIRisk did not issue; ``ends_in`` is in seconds, negative if it has expired."""
     now = timezone.now()
     userid = "" if user is None else "user_42"
     ends = None if ends_in is None else now + timedelta(seconds=ends_in)
@@ -73,11 +73,11 @@ def stored(user: User | None = None) -> AIRiskToken:
     return AIRiskToken.objects.get(user=user, deployment="default")
 
 
-def token_requests(airisk: World) -> list[Seen]:
+def token_requests(airisk: World) -> list[JournalEntry]:
     return [seen for seen in airisk.journal if seen.endpoint == "/api/oauth2/Token"]
 
 
 def live_token(airisk: World, user: User | None = None, client_id: str = "client-1", **values: Any) -> AIRiskToken:
-    """Store a token that AIRisk did give."""
+    """Store a token that AIRisk issued."""
     token, _ends = airisk.new_token(Caller(client_id, None if user is None else "user_42"))
     return give_token(user, access_token=token, **values)

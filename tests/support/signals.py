@@ -1,4 +1,4 @@
-"""The signals that were sent."""
+"""Recording the signals that are sent."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ Heard = list[tuple[Signal, dict[str, Any]]]
 
 @contextmanager
 def signals_sent(*signals: Signal) -> Iterator[Heard]:
-    """The signals that were sent, with all that they carried."""
+    """Record the signals that are sent, with their arguments."""
     heard: Heard = []
 
     def listen(signal: Signal, **carried: Any) -> None:
@@ -28,7 +28,7 @@ def signals_sent(*signals: Signal) -> Iterator[Heard]:
 
 @contextmanager
 def renewals_sent() -> Iterator[list[tuple[str, dict[str, Any]]]]:
-    """Listen to the signals, and note their names and what they carry."""
+    """Record the signals about renewals, by name, with their arguments."""
     told: list[tuple[str, dict[str, Any]]] = []
     receivers = []
     for name, signal in (

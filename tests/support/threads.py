@@ -1,4 +1,4 @@
-"""Several callers at the same moment, each with a connection of its own, as the threads of a server have."""
+"""Several callers at the same time, each with its own database connection, as in the threads of a server."""
 
 import threading
 from collections.abc import Callable
@@ -7,15 +7,13 @@ from typing import TypeVar
 
 from django.db import connections
 
-from airisk_oauth.exceptions import (
-    AIRiskError,
-)
+from airisk_oauth.exceptions import AIRiskError
 
 Result = TypeVar("Result")
 
 
 def at_once(*work: Callable[[], Result]) -> list[Result]:
-    """Do all of this in threads that begin at the same moment, and return the results in order."""
+    """Run these functions in threads that start at the same time, and return the results in order."""
     barrier = threading.Barrier(len(work))
 
     def begin(each: Callable[[], Result]) -> Result:
@@ -30,7 +28,7 @@ def at_once(*work: Callable[[], Result]) -> list[Result]:
 
 
 def attempt_here(work: Callable[[], Result]) -> Result | AIRiskError:
-    """Do this; an error of ours is a result too."""
+    """Run a function, and return its result or our error."""
     try:
         return work()
     except AIRiskError as error:
@@ -38,7 +36,7 @@ def attempt_here(work: Callable[[], Result]) -> Result | AIRiskError:
 
 
 def attempt(work: Callable[[], Result]) -> Result | AIRiskError:
-    """Do this as a thread of its own would."""
+    """Run a function as in a thread of its own, whose database connections are closed afterwards."""
     try:
         return attempt_here(work)
     finally:
@@ -46,7 +44,7 @@ def attempt(work: Callable[[], Result]) -> Result | AIRiskError:
 
 
 def in_threads(number: int, work: Callable[[], Result]) -> list[Result | AIRiskError]:
-    """Do this in so many threads that begin at the same moment."""
+    """Run a function in several threads that start at the same time."""
     barrier = threading.Barrier(number)
 
     def begin(_number: int) -> Result | AIRiskError:

@@ -1,4 +1,4 @@
-"""Servers that do their worst, and the environment that leads to them."""
+"""Misbehaving servers, and the environment variables for reaching them."""
 
 import socket
 import socketserver
@@ -21,7 +21,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-#: Seconds, and none that anybody waits: only a deadline that does not hold makes a test last longer than half of them.
+#: Seconds. No test waits for so long: if a test takes more than half of this, a deadline was not obeyed.
 TOO_LONG = 10.0
 
 Script = Callable[[socket.socket], None]
@@ -33,7 +33,7 @@ def http(body: bytes = b"", status: str = "200 OK", *headers: str) -> bytes:
 
 
 def saying(*parts: bytes) -> Script:
-    """Say this, and close."""
+    """Send these parts, and close."""
 
     def script(sock: socket.socket) -> None:
         for part in parts:
@@ -43,7 +43,7 @@ def saying(*parts: bytes) -> Script:
 
 
 def dripping(start: bytes, drop: bytes) -> Script:
-    """Say this, and then drop after drop, each well within every read timeout."""
+    """Send a beginning, and then a little again and again, faster than any read timeout."""
 
     def script(sock: socket.socket) -> None:
         sock.sendall(start)
@@ -56,7 +56,7 @@ def dripping(start: bytes, drop: bytes) -> Script:
 
 
 def flooding(start: bytes, wave: bytes) -> Script:
-    """Say this, and then the same again and again, as fast as it is taken."""
+    """Send a beginning, and then the same data again and again, as fast as it is received."""
 
     def script(sock: socket.socket) -> None:
         sock.sendall(start)
@@ -84,7 +84,7 @@ def read_request(sock: socket.socket) -> bytes:
 
 
 class Server(socketserver.ThreadingTCPServer):
-    """Reads one request a connection, remembers it, and answers by a script."""
+    """Reads one request from each connection, records it, and answers with a script."""
 
     allow_reuse_address = True
 
@@ -93,7 +93,7 @@ class Server(socketserver.ThreadingTCPServer):
         self.script = script
         self.context = context
         self.seen: list[bytes] = []
-        #: Bytes of a request that is none of HTTP.
+        #: If not 0, the length in bytes of a request that is not HTTP.
         self.greeting = 0
         self.port = int(self.server_address[1])
         self.address = ("127.0.0.1", self.port)
@@ -131,7 +131,7 @@ class _Handler(socketserver.BaseRequestHandler):
 
 @pytest.fixture
 def serve() -> Iterator[Callable[..., Server]]:
-    """Start servers that end with the test."""
+    """Start servers that are stopped at the end of the test."""
     with ExitStack() as servers:
 
         def serve(script: Script, context: ssl.SSLContext | None = None) -> Server:
@@ -147,7 +147,7 @@ Serve = Callable[..., Server]
 
 @pytest.fixture
 def certificate(tmp_path: Path) -> Callable[..., tuple[ssl.SSLContext, str]]:
-    """Make self-signed certificates: for a server, and the bundle that would trust it."""
+    """Make self-signed certificates: the context for a server, and the path of a bundle that trusts it."""
 
     def certificate(host: str, ends_in: timedelta = timedelta(days=1)) -> tuple[ssl.SSLContext, str]:
         key = ec.generate_private_key(ec.SECP256R1())
@@ -183,7 +183,7 @@ Certificate = Callable[..., tuple[ssl.SSLContext, str]]
 
 @pytest.fixture
 def nothing_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Name no proxy and no CA bundle."""
+    """Remove proxies and CA bundles from the environment."""
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
@@ -193,7 +193,7 @@ BASE_URL = "https://demo.aicrisk.com"
 
 
 def silent_flow(wire: responses.RequestsMock, answer: dict[str, Any], base_url: str = BASE_URL) -> list[str]:
-    """Let AIRisk's two endpoints answer on a wire without a server, and return the states it will see."""
+    """Make AIRisk's two endpoints answer without a server, and return a list that collects the states."""
     states: list[str] = []
 
     def authorize(request: Any) -> tuple[int, dict[str, str], str]:
