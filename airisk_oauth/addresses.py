@@ -1,4 +1,4 @@
-"""Under which addresses a site has included our pages: in a namespace of its own, more than once, or not at all."""
+"""Finds the addresses of our pages: a site may include them in a namespace, more than once, or not at all."""
 
 from collections.abc import Iterator
 from functools import lru_cache
@@ -18,8 +18,11 @@ _VIEWS: Final = "airisk_oauth.views."
 def find(view: str, *args: str, request: "HttpRequest | None" = None) -> str | None:
     """Return the path of one of our views, or ``None`` where the site does not include it.
 
-    The URL configuration is that of the current request. Where it includes our pages more than once, those are meant
-    that ``request`` is at, or nearest to; without a request the ones named ``airisk_oauth``, as Django does it.
+    The URL configuration of the current request is searched. If it includes our pages more than once, the inclusion
+    nearest to ``request`` is chosen; without a request, the one whose namespace is ``airisk_oauth``, as Django does.
+
+    :param view: name of a function in ``airisk_oauth.views``.
+    :param args: positional arguments of the URL.
     """
     urlconf = get_urlconf() or getattr(settings, "ROOT_URLCONF", None)
     if not urlconf:
@@ -29,14 +32,14 @@ def find(view: str, *args: str, request: "HttpRequest | None" = None) -> str | N
         try:
             return reverse(name, args=args)
         except NoReverseMatch:
-            # It is included below something that only its own requests know, such as a part of the path.
+            # It is included below a path with arguments that only its own requests have.
             continue
     return None
 
 
 @lru_cache(maxsize=16)
 def _names(resolver: URLResolver) -> dict[str, list[str]]:
-    """Return the names, namespaces included, under which a URL configuration has each of our views."""
+    """Return, for each of our views, the names that a URL configuration gives it, with their namespaces."""
     names: dict[str, list[str]] = {}
     for view, name in _walk(resolver, ""):
         if name not in names.setdefault(view, []):
@@ -45,7 +48,7 @@ def _names(resolver: URLResolver) -> dict[str, list[str]]:
 
 
 def _walk(resolver: URLResolver, namespace: str) -> Iterator[tuple[str, str]]:
-    # Backwards, because Django prefers what was included last.
+    # Backwards, because Django prefers the last inclusion.
     for pattern in reversed(resolver.url_patterns):
         if isinstance(pattern, URLResolver):
             inner = f"{namespace}{pattern.namespace}:" if pattern.namespace else namespace
@@ -55,14 +58,14 @@ def _walk(resolver: URLResolver, namespace: str) -> Iterator[tuple[str, str]]:
 
 
 def _namespaces_of(request: "HttpRequest | None") -> list[str]:
-    """Return the namespaces that a request is in, the outermost first."""
+    """Return the namespaces that a request's URL is in, outermost first."""
     match = getattr(request, "resolver_match", None)
     current = getattr(request, "current_app", None) or (match.namespace if match else "")
     return current.split(":") if current else []
 
 
 def _distance(name: str, here: list[str]) -> tuple[int, bool]:
-    """Return what to sort names by: first those that have most namespaces in common with the request's."""
+    """Return a sort key for a name: the more outer namespaces it shares with the request's, the earlier it comes."""
     namespaces = name.split(":")[:-1]
     common = sum(1 for _pair in takewhile(lambda pair: pair[0] == pair[1], zip(namespaces, here, strict=False)))
     return -common, namespaces != [_NAMESPACE]

@@ -1,4 +1,4 @@
-"""``airisk_required``: a view for users who are connected to AIRisk."""
+"""``airisk_required``: for views that only users who are connected to AIRisk may see."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -19,10 +19,10 @@ def airisk_required(view: View) -> View: ...
 @overload
 def airisk_required(*, deployment: str = ...) -> Callable[[View], View]: ...
 def airisk_required(view: Any = None, *, deployment: str = conf.DEFAULT_ALIAS) -> Any:
-    """Send a user without a usable token to connect first, and somebody who is not signed in to sign in.
+    """Send a user without a usable token to the connect page, and a visitor who is not signed in to the login page.
 
-    Used as ``@airisk_required`` or ``@airisk_required(deployment="…")``, on synchronous and asynchronous views. No
-    call is made to AIRisk: a token that can be renewed silently is good enough.
+    Use it as ``@airisk_required`` or ``@airisk_required(deployment="…")``, on synchronous and asynchronous views.
+    AIRisk is not called: a token that can be renewed silently is usable.
     """
     if view is None:
         return lambda view: airisk_required(view, deployment=deployment)  # type: ignore[call-overload]

@@ -1,4 +1,4 @@
-"""``request.airisk``, and the way to the connect page for a view that needs a connection."""
+"""``request.airisk``, and the redirect to the connect page when a view needs a connection."""
 
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 
 class AIRiskMiddleware:
-    """Gives every request ``request.airisk``: an ``AIRiskSession`` of its user, made on first use.
+    """Gives every request ``request.airisk``: an ``AIRiskSession`` for its user, made on first use.
 
-    It calls as the user whom ``request.user`` names at the moment of the call. Asynchronous views have its other side:
-    ``await request.airisk.aclient.get(…)``. Put it below ``AuthenticationMiddleware``. A ``ConnectionRequired`` that a
-    view raises is answered as :func:`connection_required_response` says.
+    Calls are made as the user who is ``request.user`` at that moment. Asynchronous views use
+    ``await request.airisk.aclient.get(…)``. When a view raises ``ConnectionRequired``, a browser is redirected to the
+    connect page, and a script gets a 403. Put it below ``AuthenticationMiddleware``.
     """
 
     sync_capable = True
@@ -61,11 +61,11 @@ class AIRiskMiddleware:
 
 
 class _Visit:
-    """A request's session from its first use until the view has returned; a response that streams may still use it."""
+    """A request's session, from its first use until the view has returned. A streaming response may use it later."""
 
     def __init__(self, request: HttpRequest, *, is_async: bool) -> None:
         self._request = request
-        # In a synchronous stack, an asynchronous view has an event loop that ends with it.
+        # In a synchronous stack, an asynchronous view runs in an event loop of its own, which is closed after it.
         self._keeps_async_connections = is_async
         self._session: AIRiskSession | None = None
         self._is_over = False
@@ -91,7 +91,7 @@ class _Visit:
 
 
 class _LazySession(SimpleLazyObject):  # type: ignore[type-arg]
-    """Can be used in a ``with`` statement, as the session can that it stands for."""
+    """A lazy object that also works in a ``with`` statement, as the session itself does."""
 
     __enter__ = new_method_proxy(lambda session: session.__enter__())
     __exit__ = new_method_proxy(lambda session, *exc: session.__exit__(*exc))

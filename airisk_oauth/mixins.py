@@ -1,4 +1,4 @@
-"""``AIRiskRequiredMixin``: a class-based view for users who are connected to AIRisk."""
+"""``AIRiskRequiredMixin``: for class-based views that only users who are connected to AIRisk may see."""
 
 from typing import Any
 
@@ -11,7 +11,11 @@ from .connecting.guard import answer_unconnected
 
 
 class AIRiskRequiredMixin:
-    """As :func:`~airisk_oauth.decorators.airisk_required`; put it left of the view class."""
+    """Send a user without a usable token to the connect page, and a visitor who is not signed in to the login page.
+
+    Put it to the left of the view class. It does what :func:`~airisk_oauth.decorators.airisk_required` does, for the
+    deployment whose alias is ``airisk_deployment``.
+    """
 
     airisk_deployment = conf.DEFAULT_ALIAS
     view_is_async: bool

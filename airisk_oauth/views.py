@@ -1,4 +1,4 @@
-"""The pages of a connection: see where one stands, connect, come back from AIRisk, disconnect."""
+"""The pages for a person's connection to AIRisk: see it, connect, come back from AIRisk, disconnect."""
 
 import logging
 import re
@@ -18,19 +18,27 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 
 from . import conf
 from .connecting import browsers, flow
-from .connecting.pages import _require_own_session, connection_status, deployment_or_404, start
-from .connecting.problems import SignedOut, home_url, problem_response, say_problem
+from .connecting.impersonation import is_impersonated
+from .connecting.pages import connection_status, deployment_or_404, redirect_to_airisk
+from .connecting.problems import (
+    ConnectionFailed,
+    Problem,
+    Reason,
+    home_url,
+    problem_on_connection_page,
+    problem_page,
+    reason_of,
+)
 from .database.transactions import non_atomic
 from .events import log
 from .exceptions import AIRiskError
 from .models import AIRiskToken
-from .oauth.authorization import MalformedCallback
 from .oauth.deployment import Deployment
 from .oauth.messages import Secret
 
 logger = logging.getLogger("airisk_oauth.views")
 
-#: A path of this site: no other host, nothing that a browser or server would read as one, no control characters.
+#: A path of this site: no other host, nothing that a browser or server could take for one, no control characters.
 _NEXT: Final = r"(?i)/(?!/)(?![^?#]*//)(?![^?#]*/\.{1,2}(?:[/?#]|$))(?![^?#]*%(?:[01][0-9a-f]|7f|5c))[^\\\s]*"
 
 
@@ -38,11 +46,11 @@ _NEXT: Final = r"(?i)/(?!/)(?![^?#]*//)(?![^?#]*/\.{1,2}(?:[/?#]|$))(?![^?#]*%(?
 @login_required
 @require_safe
 def connection(request: HttpRequest) -> HttpResponse:
-    connections = [connection_status(request, conf.deployment(alias)) for alias in conf.aliases()]
+    connections = [connection_status(request.user, alias, request=request) for alias in conf.aliases()]
     return _page(request, "connection", {"connections": connections})
 
 
-# What begins with reading may not go on to write in one transaction, on SQLite as Django sets it up.
+# On SQLite, as Django sets it up, a transaction that begins by reading may fail when it goes on to write.
 @non_atomic
 @never_cache
 @login_required
@@ -50,34 +58,29 @@ def connection(request: HttpRequest) -> HttpResponse:
 def connect(request: HttpRequest, alias: str = conf.DEFAULT_ALIAS) -> HttpResponse:
     deployment = deployment_or_404(alias)
     next_url = _safe_next(request.POST.get("next") or request.GET.get("next"))
-    if request.method != "POST":
-        return _page(
-            request, "connect", {"connection": connection_status(request, deployment, next_url), "next": next_url}
-        )
-    return start(request, deployment, next_url=next_url)
+    if request.method == "POST":
+        return redirect_to_airisk(request, deployment, next_url=next_url)
+    status = connection_status(request.user, alias, request=request, next_url=next_url)
+    return _page(request, "connect", {"connection": status, "next": next_url})
 
 
-# A spent state stays spent, whatever happens afterwards in the request.
+# A spent state has to stay spent even if the request fails afterwards.
 @non_atomic
 @login_not_required
 @never_cache
 @require_GET
 def callback(request: HttpRequest, alias: str = conf.DEFAULT_ALIAS) -> HttpResponse:
-    """Take a browser that AIRisk sent back (RFC 6749, section 4.1.2). Takes it once, and says so if it comes again."""
+    """Complete a connection when AIRisk sends the browser back (RFC 6749, section 4.1.2)."""
     query = Secret(request.META.get("QUERY_STRING", ""))
     _blank_query(request)
     if "prefetch" in request.headers.get("Sec-Purpose", request.headers.get("Purpose", "")):
         return HttpResponse(status=HTTPStatus.TOO_EARLY)
     try:
         response = _complete(request, deployment_or_404(alias), query)
-    except (Http404, MalformedCallback, flow.CallbackRejected, SignedOut) as error:
-        message = "A callback of user %(user_id)s to deployment %(deployment)s was rejected: %(error)s"
-        who = request.user.pk
-        log(logger, logging.WARNING, "callback.rejected", message, why=error, user_id=who, deployment=alias)
-        # Not the site's own page, whose assets may be foreign: code and state stand in this one's address.
-        response = problem_response(request, error)
-    # Where a page of ours is shown at the callback's address, code and state in that go nowhere else. With no referrer
-    # at all, browsers would send "Origin: null" with the forms of that page, and Django would refuse them.
+    except (Http404, ConnectionFailed, AIRiskError) as error:
+        response = _answer_problem(request, alias, error)
+    # A page at the callback's address must not pass on the code and state that stand in it. With no referrer at all,
+    # browsers would send "Origin: null" with the forms of that page, and Django would refuse them.
     response.headers["Referrer-Policy"] = "strict-origin"
     return response
 
@@ -91,57 +94,66 @@ def disconnect(request: HttpRequest, alias: str = conf.DEFAULT_ALIAS) -> HttpRes
     token = AIRiskToken.objects.primary().owned_by(request.user.pk, deployment.alias).first()
     if token is not None:
         flow.disconnect(token)
-        text = _("You are disconnected from AIRisk.")
-        if token.expires_at is None:
-            text = _(
-                "You are disconnected: this site has forgotten the token. AIRisk cannot revoke it, and named no end of "
-                "it."
-            )
-        elif not token.is_expired:
-            end = localtime(token.expires_at)
-            until = f"{date_format(end, 'DATETIME_FORMAT')} {end:%Z}"
-            text = _(
-                "You are disconnected: this site has forgotten the token. AIRisk cannot revoke it; it ends there by "
-                "itself, at %(until)s."
-            ) % {"until": until}
-        messages.success(request, text, fail_silently=True)
+        messages.success(request, _disconnected_message(token), fail_silently=True)
     return redirect(_safe_next(request.POST.get("next")) or home_url(request))
 
 
+def _disconnected_message(token: AIRiskToken) -> str:
+    if token.is_expired:
+        return _("You are disconnected from AIRisk.")
+    if token.expires_at is None:
+        return _(
+            "You are disconnected: this site has deleted the token. AIRisk cannot revoke it, and gave no expiry date "
+            "for it."
+        )
+    end = localtime(token.expires_at)
+    until = f"{date_format(end, 'DATETIME_FORMAT')} {end:%Z}"
+    return _(
+        "You are disconnected: this site has deleted the token. AIRisk cannot revoke it; it expires there at %(until)s."
+    ) % {"until": until}
+
+
 def _complete(request: HttpRequest, deployment: Deployment, query: Secret) -> HttpResponse:
-    if not request.user.is_authenticated or not getattr(request.user, "is_active", True):
-        raise SignedOut
-    _require_own_session(request)
-    value = browsers.value_of(request)
+    is_signed_in = request.user.is_authenticated and getattr(request.user, "is_active", True)
+    if not is_signed_in or is_impersonated(request):
+        raise ConnectionFailed(Reason.SIGNED_OUT)
+    value = browsers.cookie_value(request)
     browser = None if value is None else browsers.binding(request, value)
-    try:
-        connected = flow.complete(deployment, request.user, browser=browser, query=query)
-    except (AIRiskError, flow.IdentityChanged, flow.NotPermitted) as error:
-        message = "User %(user_id)s could not be connected to deployment %(deployment)s: %(why)s"
-        who, alias = request.user.pk, deployment.alias
-        log(logger, logging.WARNING, "connection.failed", message, why=error, user_id=who, deployment=alias)
-        return say_problem(request, error)
+    connected = flow.complete(deployment, request.user, browser=browser, query=query)
     if connected.first:
         messages.success(request, _("You are connected to AIRisk."), fail_silently=True)
     return redirect(_safe_next(connected.pending.next) or home_url(request))
 
 
+def _answer_problem(request: HttpRequest, alias: str, problem: Problem) -> HttpResponse:
+    """Log why a callback connected nobody, and tell the person."""
+    who = request.user.pk
+    if reason_of(problem).rejects_callback:
+        message = "A callback of user %(user_id)s to deployment %(deployment)s was rejected: %(error)s"
+        log(logger, logging.WARNING, "callback.rejected", message, why=problem, user_id=who, deployment=alias)
+        # Never the site's own page for a 404: it may load foreign assets, and the address still holds code and state.
+        return problem_page(request, problem)
+    message = "User %(user_id)s could not be connected to deployment %(deployment)s: %(why)s"
+    log(logger, logging.WARNING, "connection.failed", message, why=problem, user_id=who, deployment=alias)
+    return problem_on_connection_page(request, problem)
+
+
 def _page(request: HttpRequest, name: str, context: dict[str, Any]) -> HttpResponse:
-    """Show a page that offers to connect, to a browser that is recognized when it does."""
+    """Show a page with a Connect button, and give the browser the cookie that its flow will be bound to."""
     response = render(request, f"airisk_oauth/{name}.html", context)
-    browsers.keep(response, browsers.value_for(request))
+    browsers.set_cookie(response, browsers.cookie_value_or_new(request))
     return response
 
 
 def _safe_next(url: str | None) -> str:
-    """Return a path of this site, or an empty string."""
+    """Return the URL if it is a path of this site, or an empty string."""
     if url and re.fullmatch(_NEXT, url) and url.isprintable() and url_has_allowed_host_and_scheme(url, None):
         return url
     return ""
 
 
 def _blank_query(request: HttpRequest) -> None:
-    """Take code and state out of the request, where error reports and middleware would find them."""
+    """Remove code and state from the request, where error reports and middleware would find them."""
     for key in ("QUERY_STRING", "REQUEST_URI", "RAW_URI"):
         if key in request.META:
             request.META[key] = ""

@@ -1,11 +1,11 @@
-"""Listens to the package's signals, as a site's audit trail would."""
+"""Receives the package's signals, as a site's audit trail would."""
 
 from typing import Any, Final
 
 from django.dispatch import Signal, receiver
 
 from airisk_oauth import signals
-from airisk_oauth.exceptions import AIRiskError, AIRiskRefused, AIRiskUnavailable, ConnectionRequired
+from airisk_oauth.exceptions import AIRiskError
 from airisk_oauth.models import AIRiskToken
 
 from .models import Event
@@ -16,17 +16,12 @@ _KINDS: Final[dict[Signal, Event.Kind]] = {
     signals.renewal_failed: Event.Kind.FAILED,
     signals.token_disconnected: Event.Kind.DISCONNECTED,
 }
-_FAILURES: Final[dict[type[AIRiskError], AIRiskToken.Failure]] = {
-    AIRiskRefused: AIRiskToken.Failure.REFUSED,
-    AIRiskUnavailable: AIRiskToken.Failure.UNAVAILABLE,
-    ConnectionRequired: AIRiskToken.Failure.PERSON,
-}
 
 
 @receiver(list(_KINDS))
 def record(*, signal: Signal, user_id: Any, error: AIRiskError | None = None, **kwargs: Any) -> None:
-    """Note what happened to a user's token; the application's has no home page to be shown on."""
+    """Record what happened to a user's token. The application's token is left out: it belongs to no user's page."""
     if user_id is None:
         return
-    failure = "" if error is None else _FAILURES.get(type(error), AIRiskToken.Failure.INVALID)
+    failure = "" if error is None else AIRiskToken.Failure.of(error)
     Event.objects.record(user_id, _KINDS[signal], failure)

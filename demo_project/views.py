@@ -1,4 +1,4 @@
-"""The demo's two pages: where a user stands with AIRisk, and what AIRisk has for them."""
+"""The demo's two pages: a user's connection to AIRisk, and their conversations there."""
 
 from datetime import timedelta
 from typing import Any, Final
@@ -12,27 +12,25 @@ from django.utils.translation import ngettext
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
-from airisk_oauth import AIRiskSession, conf
+from airisk_oauth import AIRiskSession
+from airisk_oauth.connecting.pages import connection_status
 from airisk_oauth.decorators import airisk_required
 from airisk_oauth.exceptions import AIRiskError, AIRiskUnavailable, ConnectionRequired
-from airisk_oauth.models import AIRiskToken
 from airisk_oauth.oauth.deployment import Deployment
-from airisk_oauth.tokens.stored import StoredToken
-from airisk_oauth.userids import userid_of
 
 from .conversations import read_conversations
 from .models import Event
 from .trials import TRIALS
 
-#: So many events and conversations are shown.
+#: How many events and conversations are shown.
 EVENTS: Final = 6
 CONVERSATIONS: Final = 100
-#: So many characters of an answer that is not understood.
+#: How many characters of an unrecognized answer are shown.
 RAW: Final = 4000
 
 
 class Request(HttpRequest):
-    """A request as the package's middleware completes it."""
+    """A request with the attribute that the package's middleware adds."""
 
     airisk: AIRiskSession
 
@@ -42,13 +40,10 @@ class Request(HttpRequest):
 def home(request: HttpRequest) -> HttpResponse:
     if not request.user.is_authenticated:
         return render(request, "demo/welcome.html")
-    deployment = conf.deployment()
-    token = AIRiskToken.objects.filter(user=request.user, deployment=deployment.alias).first()
+    connection = connection_status(request.user, request=request)
+    token, deployment = connection.token, connection.deployment
     context = {
-        "deployment": deployment,
-        "userid": userid_of(deployment, request.user),
-        "token": token,
-        "is_connected": token is not None and _is_usable(token, deployment, request.user),
+        **connection._asdict(),
         "trials": TRIALS,
         "events": Event.objects.filter(user=request.user).order_by("-pk")[:EVENTS],
         **(_life(token, deployment) if token and token.expires_at else {}),
@@ -56,17 +51,8 @@ def home(request: HttpRequest) -> HttpResponse:
     return render(request, "demo/home.html", context)
 
 
-def _is_usable(token: AIRiskToken, deployment: Deployment, user: Any) -> bool:
-    try:
-        StoredToken(deployment, user).check()
-    except ConnectionRequired:
-        return False
-    # Until it ends, the token may serve; the next one has to be asked for in any case.
-    return not token.needs_person
-
-
 def _life(token: Any, deployment: Deployment) -> dict[str, Any]:
-    """How long the token lives, how long still, and in how long a time at its end a call renews it."""
+    """Return the token's lifetime, what is left of it, and how long before its expiry a call renews it."""
     seconds_left = (token.expires_at - timezone.now()).total_seconds()
     renewed_in = token.expires_at - token.renew_at(deployment.renew_before)
     return {
@@ -78,7 +64,7 @@ def _life(token: Any, deployment: Deployment) -> dict[str, Any]:
 
 
 def _duration(seconds: float) -> str:
-    """Say it in seconds where Django's own words would be "0 minutes"."""
+    """Return a duration in words; in seconds if it is so short that Django would say "0 minutes"."""
     if seconds < 120:
         return ngettext("%(seconds)d second", "%(seconds)d seconds", int(seconds)) % {"seconds": seconds}
     now = timezone.now()
@@ -96,7 +82,7 @@ def conversations(request: Request) -> HttpResponse:
     except AIRiskUnavailable:
         return _unavailable(request)
     except AIRiskError as error:
-        return _trouble(request, _("AIRisk did not let this site in"), error=error)
+        return _trouble(request, _("AIRisk refused this site's request"), error=error)
     if response.status_code == 429 or response.status_code >= 500:
         return _unavailable(request)
     if response.status_code != 200:
@@ -105,7 +91,7 @@ def conversations(request: Request) -> HttpResponse:
     try:
         answer = response.json()
     except (ValueError, RecursionError):
-        return _trouble(request, _("AIRisk's answer is not the data that was asked for"))
+        return _trouble(request, _("AIRisk's answer cannot be read"))
     Event.objects.record(request.user.pk, Event.Kind.FETCHED)
     found = read_conversations(answer)
     context = {

@@ -1,4 +1,4 @@
-"""Where a site may include our pages: in namespaces of its own, more than once, for some hosts only, or not at all."""
+"""Where a site may include our pages: in any namespace, more than once, for some hosts only, or not at all."""
 
 import re
 from collections.abc import Callable
@@ -91,7 +91,7 @@ def test_problem_page_leads_on_in_any_namespace(browser: Client) -> None:
 
 
 @pytest.mark.usefixtures("included")
-def test_failed_connecting_is_told_in_any_namespace(browser: Client, airisk: World) -> None:
+def test_failure_is_shown_in_any_namespace(browser: Client, airisk: World) -> None:
     back = authorize(browser.post("/airisk/connect/")["Location"])
     airisk.switches.outage = True
     assert browser.get(back)["Location"] == "/airisk/"
@@ -99,14 +99,14 @@ def test_failed_connecting_is_told_in_any_namespace(browser: Client, airisk: Wor
 
 
 @pytest.mark.usefixtures("included")
-def test_template_tag_has_its_forms_in_any_namespace(browser: Client, mia: User) -> None:
+def test_tag_has_its_forms_in_any_namespace(browser: Client, mia: User) -> None:
     give_token(mia)
     page = browser.get("/tag/").content.decode()
     assert re.findall(r'action="([^"]*)"', page) == ["/airisk/connect/", "/airisk/disconnect/"]
 
 
 @pytest.mark.usefixtures("included")
-def test_missing_connection_names_the_page(browser: Client, mia: User) -> None:
+def test_connection_required_names_the_page(browser: Client, mia: User) -> None:
     response = browser.get("/conversations/", headers={"X-Requested-With": "fetch"})
     assert response.json()["connect_url"] == "/airisk/connect/"
     with pytest.raises(ConnectionRequired) as caught:
@@ -115,14 +115,14 @@ def test_missing_connection_names_the_page(browser: Client, mia: User) -> None:
 
 
 @pytest.mark.usefixtures("included")
-def test_check_finds_the_callback_in_any_namespace(settings: "Settings") -> None:
+def test_check_finds_callback_in_any_namespace(settings: "Settings") -> None:
     assert run_checks(tags=["airisk_oauth"]) == []
     wrong = {**settings.AIRISK_OAUTH["default"], "REDIRECT_URI": "https://app.example.com/callback/"}
     settings.AIRISK_OAUTH = {"default": wrong}
     assert [message.id for message in run_checks(tags=["airisk_oauth"])] == ["airisk_oauth.W001"]
 
 
-def test_pages_keep_to_the_inclusion_they_are_in(browser: Client, mia: User, settings: "Settings") -> None:
+def test_pages_link_within_their_own_inclusion(browser: Client, mia: User, settings: "Settings") -> None:
     give_token(mia)
     second = path("b/", include(([path("airisk/", include("airisk_oauth.urls"))], "site"), namespace="b"))
     first = path("a/", include(([path("airisk/", include("airisk_oauth.urls"))], "site"), namespace="a"))
@@ -144,7 +144,7 @@ def test_current_app_chooses_among_inclusions(rf: Any, mia: User, settings: "Set
     assert conf.page_url("connection", request=request) == "/other/"
 
 
-def test_inclusion_below_a_captured_part_is_passed_over(settings: "Settings") -> None:
+def test_inclusion_with_url_arguments_is_skipped(settings: "Settings") -> None:
     include_ours(settings, path("<slug:team>/airisk/", include("airisk_oauth.urls")))
     assert conf.page_url("connect") is None
     include_ours(settings, INSTANCE, path("<slug:team>/airisk/", include("airisk_oauth.urls")))
@@ -172,7 +172,7 @@ def choose_urls(get_response: Callable[[HttpRequest], HttpResponseBase]) -> Call
     return middleware
 
 
-def test_urls_of_the_request_are_those_that_count(browser: Client, settings: "Settings") -> None:
+def test_urlconf_of_the_request_decides(browser: Client, settings: "Settings") -> None:
     include_ours(settings)
     settings.MIDDLEWARE = [f"{__name__}.choose_urls", *settings.MIDDLEWARE]
     response = browser.get("/needs/", headers={"host": "app.example.com"})
@@ -181,7 +181,7 @@ def test_urls_of_the_request_are_those_that_count(browser: Client, settings: "Se
     assert 'action="/airisk/connect/"' in page.content.decode()
 
 
-def test_without_our_urls_the_tag_shows_no_buttons(browser: Client, mia: User, settings: "Settings") -> None:
+def test_tag_has_no_buttons_without_our_urls(browser: Client, mia: User, settings: "Settings") -> None:
     give_token(mia)
     include_ours(settings)
     page = browser.get("/tag/").content.decode()
@@ -190,7 +190,7 @@ def test_without_our_urls_the_tag_shows_no_buttons(browser: Client, mia: User, s
 
 
 def test_lone_callback_leads_to_the_front_page(browser: Client, airisk: World, settings: "Settings") -> None:
-    """A site may have a page of its own in place of each of ours but the callback."""
+    """A site may replace every page of ours except the callback."""
     wired = (
         path("go/", views.connect, name="go"),
         path("airisk/callback/", views.callback, name="back"),

@@ -1,4 +1,4 @@
-"""Whose token a connection brings, at deployments that compare a code's user and at such that do not."""
+"""Whose token a connection stores, on deployments that check which user a code is for, and on others."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -30,7 +30,7 @@ def code_from(settings: Any, where: str, **options: Any) -> None:
 
 
 def edited(url: str, **changes: str) -> str:
-    """Change the address as somebody can in the address bar."""
+    """Change an address, as anybody can in the address bar."""
     parts = urlsplit(url)
     return parts._replace(query=urlencode({**dict(parse_qsl(parts.query)), **changes})).geturl()
 
@@ -68,7 +68,7 @@ def test_browsers_code_is_never_sent_with_server(
     assert seen_by(mia) == "user_42"
 
 
-def test_application_keeps_its_own_with_server(airisk: SecondAIRisk, settings: Any, mia: User, browser: Client) -> None:
+def test_edited_userid_spares_the_application(airisk: SecondAIRisk, settings: Any, mia: User, browser: Client) -> None:
     """Even where this server does not renew by itself, and staff have to connect the application."""
     code_from(settings, "server", SILENT_RENEWAL=False)
     User.objects.filter(pk=mia.pk).update(is_staff=True)

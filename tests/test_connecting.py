@@ -1,4 +1,4 @@
-"""Connecting: to AIRisk and back, and all that must get nobody there, or bring nobody a token."""
+"""Connecting: the way to AIRisk and back, and everything that must bring nobody a token."""
 
 import hashlib
 import json
@@ -33,10 +33,10 @@ from hypothesis import strategies as st
 
 from airisk_oauth import conf
 from airisk_oauth.connecting import browsers, flow
+from airisk_oauth.connecting.problems import ConnectionFailed
 from airisk_oauth.database.failures import NO_FAILURE
 from airisk_oauth.exceptions import ConnectionRequired
 from airisk_oauth.models import MAX_NEXT, MAX_PENDING, AIRiskIdentity, AIRiskToken, PendingAuthorization
-from airisk_oauth.oauth.authorization import MalformedCallback
 from airisk_oauth.oauth.code_flow import new_state, obtain_silently
 from airisk_oauth.oauth.messages import Secret
 from airisk_oauth.oauth.transport import OAuthClient
@@ -57,7 +57,7 @@ CONNECTION = "/airisk/"
 TOKEN_ENDPOINT = "/api/oauth2/Token"
 SUCCESS = "You are connected to AIRisk."
 
-# Those of Django's own tests for url_has_allowed_host_and_scheme, and those that only this package has to think of.
+# From Django's own tests for url_has_allowed_host_and_scheme, and others that only matter to this package.
 BAD_NEXT = [
     "http://example.com",
     "http:///example.com",
@@ -114,9 +114,9 @@ BAD_NEXT = [
 
 
 def binding_of(browser: Client) -> str:
-    """What the flows of this browser are bound to."""
+    """Return what the flows of this browser are bound to."""
     request = browser.get(CONNECTION).wsgi_request
-    return browsers.binding(request, browsers.value_for(request))
+    return browsers.binding(request, browsers.cookie_value_or_new(request))
 
 
 def assert_connected(response: Any, to: str = CONNECTION) -> None:
@@ -126,7 +126,7 @@ def assert_connected(response: Any, to: str = CONNECTION) -> None:
 
 
 def assert_refused(response: Any, *statuses: int) -> str:
-    """A page of ours that takes nothing further: no redirect, no foreign asset, nothing of the query."""
+    """Check that this page of ours has no redirect, no foreign asset and nothing of the query; return its text."""
     assert response.status_code in (statuses or range(400, 500))
     assert "Location" not in response
     assert response["Referrer-Policy"] == "strict-origin"
@@ -139,8 +139,8 @@ def assert_refused(response: Any, *statuses: int) -> str:
     return page
 
 
-def say(response: Any, browser: Client) -> str:
-    """The page that a redirect of ours leads to."""
+def page_after(response: Any, browser: Client) -> str:
+    """Return the page that a redirect of ours leads to."""
     assert (response.status_code, response["Location"]) == (302, CONNECTION)
     page = browser.get(CONNECTION)
     assert page.status_code == 200
@@ -148,7 +148,7 @@ def say(response: Any, browser: Client) -> str:
 
 
 def same_browser(browser: Client) -> Client:
-    """Another tab of this browser, for use in another thread."""
+    """Return another tab of this browser, for use in another thread."""
     tab = Client()
     tab.cookies.load({name: morsel.value for name, morsel in browser.cookies.items()})
     return tab
@@ -214,27 +214,28 @@ class Together:
 
 
 def reading_the_query(get_response: Callable[[HttpRequest], HttpResponseBase]) -> Callable[[HttpRequest], Any]:
-    """What many a middleware does before the view."""
+    """What many a middleware does before the view; the query has been parsed by then."""
 
     def middleware(request: HttpRequest) -> HttpResponseBase:
-        assert "code" in request.GET
+        request.GET.dict()
         return get_response(request)
 
     return middleware
 
 
-# The whole way
+# There and back
 
 
-@pytest.mark.parametrize("alias", ["default", "second"])
-def test_connecting_brings_the_users_own_token(alias: str, browser: Client, mia: User, airisk: World) -> None:
+@pytest.mark.parametrize(("alias", "client_id"), [("default", "client-1"), ("second", "client-2")])
+def test_connecting_stores_the_users_own_token(
+    alias: str, client_id: str, browser: Client, mia: User, airisk: World
+) -> None:
     AIRiskIdentity.objects.update_or_create(user=mia, deployment=alias, defaults={"userid": "user_7"})
     response = connect(browser, alias)
     assert_connected(response)
-    assert SUCCESS in say(response, browser)
+    assert SUCCESS in page_after(response, browser)
     token = AIRiskToken.objects.get()
     assert (token.user, token.deployment, token.userid) == (mia, alias, "user_7")
-    client_id = "client-1" if alias == "default" else "client-2"
     assert airisk.caller_of(token.access_token) == Caller(client_id, "user_7")
     assert [(seen.method, seen.endpoint, seen.values["userid"]) for seen in airisk.journal] == [
         ("GET", "/api/oauth2", "user_7"),
@@ -243,11 +244,11 @@ def test_connecting_brings_the_users_own_token(alias: str, browser: Client, mia:
 
 
 @pytest.mark.usefixtures("login_required")
-def test_connecting_works_where_login_is_required_everywhere(browser: Client, airisk: World) -> None:
+def test_connecting_works_with_login_required(browser: Client, airisk: World) -> None:
     assert_connected(connect(browser))
 
 
-def test_reconnecting_replaces_the_token_and_forgets_failures(browser: Client, mia: User, airisk: World) -> None:
+def test_reconnecting_replaces_token_and_failures(browser: Client, mia: User, airisk: World) -> None:
     now = timezone.now()
     failed = {"failure_count": 3, "failure_kind": "refused", "failure_status": 401, "failure_reason": "Unauthorized"}
     moments = {"failed_at": now, "failing_since": now, "retry_at": now + timedelta(hours=1)}
@@ -262,9 +263,7 @@ def test_reconnecting_replaces_the_token_and_forgets_failures(browser: Client, m
     assert not token.is_expired_at(timezone.now())
 
 
-def test_the_signals_name_owner_and_deployment_and_no_more(
-    browser: Client, mia: User, airisk: World, heard: Heard
-) -> None:
+def test_signals_carry_owner_and_deployment_only(browser: Client, mia: User, airisk: World, heard: Heard) -> None:
     connect(browser)
     browser.post(reverse("airisk_oauth:disconnect"))
     carried = {"sender": AIRiskToken, "user_id": mia.pk, "deployment": "default"}
@@ -279,7 +278,7 @@ def test_the_signals_name_owner_and_deployment_and_no_more(
     [{}, {"Host": "evil.example"}, {"X-Forwarded-Host": "evil.example", "X-Forwarded-Proto": "gopher"}],
     ids=str,
 )
-def test_the_url_on_airisk_has_exactly_these_parameters(
+def test_authorization_url_has_these_parameters(
     headers: dict[str, str], browser: Client, airisk: World, airisk_url: str, settings: "Settings"
 ) -> None:
     settings.USE_X_FORWARDED_HOST = True
@@ -306,7 +305,7 @@ def test_the_url_on_airisk_has_exactly_these_parameters(
     ],
     ids=["query", "body", "json"],
 )
-def test_a_userid_from_the_browser_is_ignored(given: dict[str, Any], browser: Client, airisk: World) -> None:
+def test_userid_from_the_browser_is_ignored(given: dict[str, Any], browser: Client, airisk: World) -> None:
     browser.cookies["userid"] = "user_1"
     response = browser.post(reverse("airisk_oauth:connect"), **given)
     assert_connected(browser.get(f"{authorize(response['Location'])}&userid=user_1"))
@@ -314,20 +313,20 @@ def test_a_userid_from_the_browser_is_ignored(given: dict[str, Any], browser: Cl
     assert AIRiskToken.objects.get().userid == "user_42"
 
 
-def test_opening_the_connect_page_goes_nowhere(browser: Client, airisk: World) -> None:
+def test_opening_the_connect_page_starts_no_flow(browser: Client, airisk: World) -> None:
     response = browser.get(reverse("airisk_oauth:connect"))
     assert (response.status_code, "Location" in response) == (200, False)
     assert (airisk.journal, rows_of_flows_and_tokens()) == ([], [])
 
 
 @pytest.mark.parametrize("method", ["put", "patch", "delete", "options"])
-def test_no_other_method_starts(method: str, browser: Client, airisk: World) -> None:
+def test_other_methods_start_no_flow(method: str, browser: Client, airisk: World) -> None:
     assert getattr(browser, method)(reverse("airisk_oauth:connect")).status_code == 405
     assert rows_of_flows_and_tokens() == []
 
 
 @pytest.mark.parametrize("name", ["connect", "disconnect"])
-def test_a_post_needs_the_csrf_token(name: str, mia: User, airisk: World) -> None:
+def test_post_needs_the_csrf_token(name: str, mia: User, airisk: World) -> None:
     give_token(mia)
     careful = Client(enforce_csrf_checks=True)
     careful.force_login(mia)
@@ -341,16 +340,14 @@ def test_a_post_needs_the_csrf_token(name: str, mia: User, airisk: World) -> Non
 
 
 @pytest.mark.parametrize(("method", "name"), [("get", "connection"), ("get", "connect"), ("post", "connect")])
-def test_somebody_who_is_not_signed_in_is_sent_to_sign_in(
-    method: str, name: str, client: Client, db: None, airisk: World
-) -> None:
+def test_anonymous_visitor_is_sent_to_sign_in(method: str, name: str, client: Client, db: None, airisk: World) -> None:
     url = reverse(f"airisk_oauth:{name}")
     response = getattr(client, method)(url)
     assert (response.status_code, response["Location"]) == (302, f"/accounts/login/?next={url}")
     assert rows_of_flows_and_tokens() == []
 
 
-def test_a_state_is_random_and_only_its_hash_is_stored(browser: Client, airisk: World) -> None:
+def test_state_is_random_and_stored_as_a_hash(browser: Client, airisk: World) -> None:
     state = state_of(start(browser))
     assert re.fullmatch(r"[A-Za-z0-9_-]{43}", state)
     assert PendingAuthorization.objects.get().state_hash == hashlib.sha256(state.encode()).hexdigest()
@@ -358,14 +355,14 @@ def test_a_state_is_random_and_only_its_hash_is_stored(browser: Client, airisk: 
     assert state not in repr(dict(browser.session))
 
 
-def test_no_state_comes_twice_and_nothing_can_be_read_in_one() -> None:
+def test_states_never_repeat_and_have_no_pattern() -> None:
     states = [new_state() for _ in range(10_000)]
     assert len(set(states)) == 10_000
     # Every letter turns up at every place, but at the last one, which holds two bits less.
     assert [len(set(letters)) for letters in zip(*states, strict=True)] == [64] * 42 + [16]
 
 
-def test_many_starts_give_as_many_states_and_leave_ten_rows(mia: User, airisk: World) -> None:
+def test_two_hundred_starts_leave_ten_flows(mia: User, airisk: World) -> None:
     states = [state_of(flow.begin(conf.deployment(), mia, browser="b")) for _ in range(200)]
     assert len(set(states)) == 200
     kept = {hashlib.sha256(state.encode()).hexdigest() for state in states[-MAX_PENDING:]}
@@ -373,14 +370,14 @@ def test_many_starts_give_as_many_states_and_leave_ten_rows(mia: User, airisk: W
     assert set(PendingAuthorization.objects.values_list("next", "for_application")) == {("", False)}
 
 
-def test_the_eleventh_start_drops_the_oldest(browser: Client, airisk: World) -> None:
+def test_eleventh_start_drops_the_oldest_flow(browser: Client, airisk: World) -> None:
     backs = [authorize(start(browser)) for _ in range(MAX_PENDING + 1)]
     assert_refused(browser.get(backs[0]), 403)
     for back in backs[1:]:
         assert_connected(browser.get(back))
 
 
-def test_old_rows_are_swept_when_somebody_starts(browser: Client, mia: User, airisk: World) -> None:
+def test_starting_a_flow_deletes_old_ones(browser: Client, mia: User, airisk: World) -> None:
     connect(browser)
     start(browser)
     PendingAuthorization.objects.update(created_at=timezone.now() - timedelta(hours=2))
@@ -388,7 +385,7 @@ def test_old_rows_are_swept_when_somebody_starts(browser: Client, mia: User, air
     assert PendingAuthorization.objects.count() == 1
 
 
-def test_without_an_identity_there_is_a_page_instead_of_a_start(
+def test_user_without_an_identity_gets_a_page(
     client: Client, django_user_model: type[User], db: None, airisk: World
 ) -> None:
     client.force_login(django_user_model.objects.create_user("tom"))
@@ -399,19 +396,19 @@ def test_without_an_identity_there_is_a_page_instead_of_a_start(
 
 
 @pytest.mark.parametrize("name", ["connect", "disconnect"])
-def test_an_unknown_deployment_is_404(name: str, browser: Client, airisk: World) -> None:
+def test_unknown_deployment_is_a_404(name: str, browser: Client, airisk: World) -> None:
     assert browser.post(reverse(f"airisk_oauth:{name}", args=["nowhere"])).status_code == 404
     assert (airisk.journal, rows_of_flows_and_tokens()) == ([], [])
 
 
-def test_a_callback_of_an_unknown_deployment_shows_no_page_of_the_sites_own(browser: Client, airisk: World) -> None:
+def test_callback_404_is_never_the_sites_own_page(browser: Client, airisk: World) -> None:
     back = authorize(start(browser))
     assert_refused(browser.get(back.replace("/callback/", "/callback/nowhere/")), 404)
     assert len(token_requests(airisk)) == 0
     assert_connected(browser.get(back))
 
 
-def test_a_redirect_to_airisk_does_not_tell_the_state_in_its_repr(browser: Client, airisk: World) -> None:
+def test_redirect_to_airisk_hides_state_in_repr(browser: Client, airisk: World) -> None:
     response = browser.post(reverse("airisk_oauth:connect"))
     assert state_of(response["Location"]) not in repr(response)
 
@@ -419,8 +416,7 @@ def test_a_redirect_to_airisk_does_not_tell_the_state_in_its_repr(browser: Clien
 # Next
 
 
-@pytest.mark.parametrize("given_in", ["body", "query"])
-@pytest.mark.parametrize(
+paths_of_this_site = pytest.mark.parametrize(
     "url",
     [
         "/conversations/",
@@ -431,64 +427,98 @@ def test_a_redirect_to_airisk_does_not_tell_the_state_in_its_repr(browser: Clien
     ],
     ids=lambda url: url[:40],
 )
-def test_a_path_of_this_site_is_gone_back_to(given_in: str, url: str, browser: Client, airisk: World) -> None:
-    if given_in == "body":
-        assert_connected(connect(browser, next=url), url)
-        return
+
+
+@paths_of_this_site
+def test_next_in_the_form_leads_back(url: str, browser: Client, airisk: World) -> None:
+    assert_connected(connect(browser, next=url), url)
+
+
+@paths_of_this_site
+def test_next_in_the_url_leads_back(url: str, browser: Client, airisk: World) -> None:
     page = f"{reverse('airisk_oauth:connect')}?{urlencode({'next': url})}"
     assert browser.get(page).context["next"] == url
     assert_connected(browser.get(authorize(browser.post(page)["Location"])), url)
 
 
-def test_letters_of_any_language_can_be_in_next(browser: Client, airisk: World) -> None:
+def test_next_may_have_letters_of_any_language(browser: Client, airisk: World) -> None:
     assert_connected(connect(browser, next="/ä/"), "/%C3%A4/")
 
 
 @pytest.mark.parametrize("length", [MAX_NEXT + 1, 2048])
-def test_a_next_that_is_too_long_to_keep_is_ignored(length: int, browser: Client, airisk: World) -> None:
+def test_next_too_long_to_store_is_ignored(length: int, browser: Client, airisk: World) -> None:
     assert_connected(connect(browser, next="/".ljust(length, "x")))
     assert PendingAuthorization.objects.get().next == ""
 
 
 @pytest.mark.once
 @pytest.mark.parametrize("url", BAD_NEXT, ids=lambda url: repr(url[:40]))
-def test_an_unsafe_next_is_ignored(url: str, browser: Client, airisk: World) -> None:
+def test_unsafe_next_is_ignored(url: str, browser: Client, airisk: World) -> None:
     page = browser.get(reverse("airisk_oauth:connect"), {"next": url})
     assert 'name="next"' not in page.content.decode()
     back = authorize(start(browser, next=url))
     pending = PendingAuthorization.objects.get()
     assert pending.next == ""
-    # And where it got into the row all the same.
-    pending.next = url[:MAX_NEXT] if url.count("x") < MAX_NEXT else "//evil"
-    pending.save()
     assert_connected(browser.get(back))
 
 
-# Whose callback it is
+@pytest.mark.once
+@pytest.mark.parametrize("url", [url for url in BAD_NEXT if len(url) <= MAX_NEXT], ids=repr)
+def test_unsafe_next_in_the_row_is_ignored(url: str, browser: Client, airisk: World) -> None:
+    back = authorize(start(browser))
+    PendingAuthorization.objects.update(next=url)
+    assert_connected(browser.get(back))
+
+
+# Whose flow it is
+
+
+@pytest.fixture
+def tom(db: None) -> User:
+    """Another user, who is the same person on AIRisk as Mia."""
+    tom = User.objects.create_user("tom")
+    AIRiskIdentity.objects.create(user=tom, userid="user_42")
+    return tom
+
+
+def assert_of_no_use(back: str, stranger: Client, airisk: World) -> str:
+    """Let another browser bring a callback; return the page that it gets."""
+    before = rows_of_flows_and_tokens()
+    page = assert_refused(stranger.get(back), 403)
+    assert (len(token_requests(airisk)), rows_of_flows_and_tokens()) == (0, before)
+    return page
 
 
 @pytest.mark.usefixtures("login_required")
-@pytest.mark.parametrize("who", ["another user", "another user here", "the same user elsewhere", "nobody"])
-def test_a_state_is_of_use_in_its_own_browser_only(
-    who: str, browser: Client, mia: User, django_user_model: type[User], airisk: World
-) -> None:
+@pytest.mark.parametrize("name", ["mia", "tom"])
+def test_state_only_works_in_its_own_browser(name: str, browser: Client, mia: User, tom: User, airisk: World) -> None:
     back = authorize(start(browser))
     stranger = Client()
-    if who != "nobody":
-        user = mia if who == "the same user elsewhere" else django_user_model.objects.create_user("tom")
-        AIRiskIdentity.objects.update_or_create(user=user, defaults={"userid": "user_42"})
-        stranger.force_login(user)
-        start(stranger)
-    if who == "another user here":
-        stranger.cookies[browsers.COOKIE] = browser.cookies[browsers.COOKIE].value
-    before = rows_of_flows_and_tokens()
-    page = assert_refused(stranger.get(back), 403)
-    assert ("You are not signed in here" in page) is (who == "nobody")
-    assert (len(token_requests(airisk)), rows_of_flows_and_tokens()) == (0, before)
+    stranger.force_login(User.objects.get(username=name))
+    start(stranger)
+    assert "not started here" in assert_of_no_use(back, stranger, airisk)
     assert_connected(browser.get(back))
 
 
-def test_a_state_is_of_use_for_its_own_deployment_only(browser: Client, mia: User, airisk: World) -> None:
+@pytest.mark.usefixtures("login_required")
+def test_state_only_works_for_its_own_user(browser: Client, tom: User, airisk: World) -> None:
+    back = authorize(start(browser))
+    stranger = Client()
+    stranger.force_login(tom)
+    start(stranger)
+    stranger.cookies[browsers.COOKIE] = browser.cookies[browsers.COOKIE].value
+    assert "not started here" in assert_of_no_use(back, stranger, airisk)
+    assert_connected(browser.get(back))
+
+
+@pytest.mark.usefixtures("login_required")
+def test_state_only_works_for_a_signed_in_user(browser: Client, airisk: World) -> None:
+    back = authorize(start(browser))
+    assert "You are not signed in here" in assert_of_no_use(back, Client(), airisk)
+    assert_connected(browser.get(back))
+
+
+def test_state_only_works_for_its_own_deployment(browser: Client, mia: User, airisk: World) -> None:
     AIRiskIdentity.objects.create(user=mia, deployment="second", userid="user_42")
     back = authorize(start(browser))
     elsewhere = back.replace("/callback/", "/callback/second/")
@@ -498,7 +528,7 @@ def test_a_state_is_of_use_for_its_own_deployment_only(browser: Client, mia: Use
 
 
 @pytest.mark.parametrize("backend", ["ModelBackend", "AllowAllUsersModelBackend"])
-def test_a_user_who_was_deactivated_meanwhile_gets_nothing(
+def test_user_deactivated_meanwhile_gets_no_token(
     backend: str, mia: User, client: Client, airisk: World, settings: "Settings"
 ) -> None:
     settings.AUTHENTICATION_BACKENDS = [f"django.contrib.auth.backends.{backend}"]
@@ -510,17 +540,11 @@ def test_a_user_who_was_deactivated_meanwhile_gets_nothing(
     assert (len(token_requests(airisk)), AIRiskToken.objects.count()) == (0, 0)
 
 
-@pytest.mark.parametrize("how", ["is_hijacked", "is_impersonate", "session"])
-def test_nobody_connects_in_anothers_name(
-    how: str, browser: Client, mia: User, django_user_model: type[User], airisk: World, settings: "Settings"
-) -> None:
+def assert_impersonation_refused(how: str, browser: Client, airisk: World, settings: "Settings") -> None:
+    """Start a flow as the person at the browser, and let the callback and another start come while they act as Mia."""
     settings.MIDDLEWARE = [*settings.MIDDLEWARE, f"{__name__}.ActAs"]
-    if how == "session":
-        tom = django_user_model.objects.create_user("tom")
-        browser.force_login(tom)
-        AIRiskIdentity.objects.create(user=tom, userid="user_42")
     back = authorize(start(browser))
-    PendingAuthorization.objects.update(user=mia)
+    PendingAuthorization.objects.update(user=User.objects.get(username="mia"))
     before = rows_of_flows_and_tokens()
     page = browser.post(reverse("airisk_oauth:connect"), headers={"X-Act": how})
     assert page.status_code == 403
@@ -529,9 +553,21 @@ def test_nobody_connects_in_anothers_name(
     assert (len(token_requests(airisk)), rows_of_flows_and_tokens()) == (0, before)
 
 
-def test_a_user_signed_in_without_djangos_session_can_connect(
-    mia: User, client: Client, airisk: World, settings: "Settings"
+@pytest.mark.parametrize("mark", ["is_hijacked", "is_impersonate"])
+def test_user_marked_impersonated_cannot_connect(
+    mark: str, browser: Client, airisk: World, settings: "Settings"
 ) -> None:
+    assert_impersonation_refused(mark, browser, airisk, settings)
+
+
+def test_user_of_anothers_session_cannot_connect(
+    browser: Client, tom: User, airisk: World, settings: "Settings"
+) -> None:
+    browser.force_login(tom)
+    assert_impersonation_refused("session", browser, airisk, settings)
+
+
+def test_user_without_a_session_can_connect(mia: User, client: Client, airisk: World, settings: "Settings") -> None:
     settings.MIDDLEWARE = [*settings.MIDDLEWARE, f"{__name__}.ActAs"]
     act: dict[str, Any] = {"headers": {"X-Act": "session"}}
     response = client.post(reverse("airisk_oauth:connect"), **act)
@@ -541,7 +577,7 @@ def test_a_user_signed_in_without_djangos_session_can_connect(
 # Once, and in time
 
 
-def test_a_flow_ends_after_ten_minutes(browser: Client, airisk: World) -> None:
+def test_flow_expires_after_ten_minutes(browser: Client, airisk: World) -> None:
     back = authorize(start(browser))
     begun = PendingAuthorization.objects.get().created_at
     PendingAuthorization.objects.update(created_at=begun - timedelta(minutes=10))
@@ -552,14 +588,14 @@ def test_a_flow_ends_after_ten_minutes(browser: Client, airisk: World) -> None:
     assert_connected(browser.get(back))
 
 
-def test_three_tabs_can_be_finished_in_reverse(browser: Client, airisk: World) -> None:
+def test_three_tabs_can_finish_in_reverse(browser: Client, airisk: World) -> None:
     paths = ["/one/", "/two/", "/three/"]
     backs = [authorize(start(browser, next=path)) for path in paths]
     for path, back in reversed(list(zip(paths, backs, strict=True))):
         assert_connected(browser.get(back), path)
 
 
-def test_a_callback_that_comes_twice_ends_as_the_first(browser: Client, airisk: World) -> None:
+def test_repeated_callback_gets_the_first_result(browser: Client, airisk: World) -> None:
     back = authorize(start(browser, next="/conversations/"))
     for _ in range(3):
         assert_connected(browser.get(back), "/conversations/")
@@ -568,7 +604,7 @@ def test_a_callback_that_comes_twice_ends_as_the_first(browser: Client, airisk: 
     assert browser.get(CONNECTION).content.decode().count(SUCCESS) == 1
 
 
-def test_flows_that_come_again_end_each_as_it_did(browser: Client, mia: User, airisk: World) -> None:
+def test_repeated_callbacks_get_their_own_results(browser: Client, mia: User, airisk: World) -> None:
     failed, connected = (authorize(start(browser, next=path)) for path in ("/one/", "/two/"))
     browser.get(failed.replace("code=", "code=x"))
     browser.get(connected)
@@ -582,7 +618,7 @@ def test_flows_that_come_again_end_each_as_it_did(browser: Client, mia: User, ai
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_second_hit_waits_for_the_first(browser: Client, airisk: World) -> None:
+def test_repeated_callback_waits_for_the_first(browser: Client, airisk: World) -> None:
     back = authorize(start(browser))
     airisk.switches.latency = 0.5
     with ThreadPoolExecutor(1) as pool:
@@ -596,23 +632,14 @@ def test_a_second_hit_waits_for_the_first(browser: Client, airisk: World) -> Non
 
 
 @pytest.mark.django_db(transaction=True)
-def test_twenty_hits_at_once_make_one_call(browser: Client, airisk: World) -> None:
+def test_twenty_callbacks_at_once_make_one_call(browser: Client, airisk: World) -> None:
     back = authorize(start(browser))
     for response in at_once(*[lambda: same_browser(browser).get(back)] * 20):
         assert_connected(response)
     assert (len(token_requests(airisk)), AIRiskToken.objects.count()) == (1, 1)
 
 
-@pytest.mark.parametrize("outcome", ["failed", "unfinished"])
-def test_a_flow_that_came_to_nothing_is_not_tried_again(outcome: str, browser: Client, airisk: World) -> None:
-    back = authorize(start(browser))
-    if outcome == "failed":
-        airisk.switches.outage = True
-        browser.get(back)
-        airisk.switches.outage = False
-    else:
-        # Its process died, longer ago than a second hit waits.
-        PendingAuthorization.objects.update(spent_at=timezone.now() - timedelta(seconds=16))
+def assert_not_tried_again(back: str, browser: Client, airisk: World) -> None:
     posts = len(token_requests(airisk))
     asked = time.monotonic()
     assert "This connection was already tried" in assert_refused(browser.get(back), 410)
@@ -620,10 +647,23 @@ def test_a_flow_that_came_to_nothing_is_not_tried_again(outcome: str, browser: C
     assert (len(token_requests(airisk)), AIRiskToken.objects.count()) == (posts, 0)
 
 
+def test_failed_flow_is_not_tried_again(browser: Client, airisk: World) -> None:
+    back = authorize(start(browser))
+    airisk.switches.outage = True
+    browser.get(back)
+    airisk.switches.outage = False
+    assert_not_tried_again(back, browser, airisk)
+
+
+def test_flow_of_dead_process_is_not_tried_again(browser: Client, airisk: World) -> None:
+    back = authorize(start(browser))
+    longer_ago_than_a_callback_waits = timezone.now() - timedelta(seconds=16)
+    PendingAuthorization.objects.update(spent_at=longer_ago_than_a_callback_waits)
+    assert_not_tried_again(back, browser, airisk)
+
+
 @pytest.mark.django_db(transaction=True)
-def test_a_double_click_starts_two_flows_and_either_can_be_finished(
-    browser: Client, airisk: World, settings: "Settings"
-) -> None:
+def test_double_click_starts_two_usable_flows(browser: Client, airisk: World, settings: "Settings") -> None:
     """The browser goes where the second answer leads, whichever of the two cookies it keeps."""
     browser.get(reverse("airisk_oauth:connect"))
     settings.MIDDLEWARE = [*settings.MIDDLEWARE, f"{__name__}.Together"]
@@ -638,7 +678,7 @@ def test_a_double_click_starts_two_flows_and_either_can_be_finished(
     [{"Sec-Purpose": "prefetch"}, {"Sec-Purpose": "prefetch;prerender"}, {"Purpose": "prefetch"}],
     ids=str,
 )
-def test_a_prefetch_does_nothing(headers: dict[str, str], browser: Client, airisk: World) -> None:
+def test_prefetch_leaves_the_state_unspent(headers: dict[str, str], browser: Client, airisk: World) -> None:
     back = authorize(start(browser))
     before = rows_of_flows_and_tokens()
     response = browser.get(back, headers=headers)
@@ -648,7 +688,7 @@ def test_a_prefetch_does_nothing(headers: dict[str, str], browser: Client, airis
 
 
 @pytest.mark.parametrize("method", ["head", "post", "options"])
-def test_the_callback_is_for_get_only(method: str, browser: Client, airisk: World) -> None:
+def test_callback_accepts_nothing_but_get(method: str, browser: Client, airisk: World) -> None:
     back = authorize(start(browser))
     before = rows_of_flows_and_tokens()
     assert getattr(browser, method)(back).status_code == 405
@@ -658,26 +698,29 @@ def test_the_callback_is_for_get_only(method: str, browser: Client, airisk: Worl
 
 @pytest.mark.usefixtures("atomic_requests")
 @pytest.mark.django_db(transaction=True)
-@pytest.mark.parametrize("trouble", ["outage", "crash"])
-def test_a_spent_state_stays_spent_under_atomic_requests(
-    trouble: str, browser: Client, airisk: World, settings: "Settings"
-) -> None:
+def test_state_stays_spent_if_a_transaction_fails(browser: Client, airisk: World) -> None:
+    """Under ``ATOMIC_REQUESTS``, where AIRisk fails."""
+    back = authorize(start(browser))
+    airisk.switches.outage = True
+    assert browser.get(back).status_code == 302
+    airisk.switches.outage = False
+    assert PendingAuthorization.objects.get().outcome == "failed"
+    assert_not_tried_again(back, browser, airisk)
+
+
+@pytest.mark.usefixtures("atomic_requests")
+@pytest.mark.django_db(transaction=True)
+def test_state_stays_spent_if_the_view_crashes(browser: Client, airisk: World, settings: "Settings") -> None:
+    """Under ``ATOMIC_REQUESTS``, where the whole request is rolled back."""
     back = authorize(start(browser))
     browser.raise_request_exception = False
-    if trouble == "outage":
-        airisk.switches.outage = True
-        assert browser.get(back).status_code == 302
-        airisk.switches.outage = False
-    else:
-        options = settings.AIRISK_OAUTH
-        set_option(settings, USERID="tests.support.resolvers.next_answer")
-        answers.clear()
-        assert browser.get(back).status_code == 500
-        settings.AIRISK_OAUTH = options
-    posts = len(token_requests(airisk))
+    options = settings.AIRISK_OAUTH
+    set_option(settings, USERID="tests.support.resolvers.next_answer")
+    answers.clear()
+    assert browser.get(back).status_code == 500
+    settings.AIRISK_OAUTH = options
     assert PendingAuthorization.objects.get().outcome == "failed"
-    assert_refused(browser.get(back), 410)
-    assert (len(token_requests(airisk)), AIRiskToken.objects.count()) == (posts, 0)
+    assert_not_tried_again(back, browser, airisk)
 
 
 # What a callback can bring
@@ -717,7 +760,7 @@ def test_a_spent_state_stays_spent_under_atomic_requests(
     ],
     ids=lambda query: query[:60] or "nothing",
 )
-def test_a_callback_that_airisk_cannot_have_sent_changes_nothing(query: str, browser: Client, airisk: World) -> None:
+def test_forged_callback_changes_nothing(query: str, browser: Client, airisk: World) -> None:
     back = authorize(start(browser))
     given = query.format(**dict(parse_qsl(urlsplit(back).query)))
     before = rows_of_flows_and_tokens()
@@ -726,12 +769,12 @@ def test_a_callback_that_airisk_cannot_have_sent_changes_nothing(query: str, bro
     assert_connected(browser.get(back))
 
 
-def test_a_thousand_callbacks_in_vain_cost_no_call_and_leave_no_row(browser: Client, mia: User, airisk: World) -> None:
+def test_forged_callbacks_cost_no_call_and_no_row(browser: Client, mia: User, airisk: World) -> None:
     back = authorize(start(browser))
     before, value = rows_of_flows_and_tokens(), binding_of(browser)
     for query in ("state=another&code=code", "state=another"):
         for _time in range(500):
-            with pytest.raises((flow.CallbackRejected, MalformedCallback)):
+            with pytest.raises(ConnectionFailed):
                 flow.complete(conf.deployment(), mia, browser=value, query=Secret(query))
     assert (len(token_requests(airisk)), rows_of_flows_and_tokens()) == (0, before)
     assert_connected(browser.get(back))
@@ -747,9 +790,7 @@ anything = st.binary(max_size=40) | st.sampled_from([b"&", b"=", b"%", b"%00", b
 @given(st.floats(0, 1), anything)
 @example(1, bytes(range(256)))
 @example(0, bytes(range(256)))
-def test_whatever_bytes_come_back_the_callback_answers_and_asks_once_at_most(
-    browser: Client, airisk: World, where: float, added: bytes
-) -> None:
+def test_callback_answers_whatever_bytes_it_gets(browser: Client, airisk: World, where: float, added: bytes) -> None:
     """A real callback with anything inserted anywhere."""
     path, _, query = authorize(start(browser)).partition("?")
     raw, posts, tokens = query.encode(), len(token_requests(airisk)), AIRiskToken.objects.count()
@@ -766,13 +807,13 @@ def test_whatever_bytes_come_back_the_callback_answers_and_asks_once_at_most(
 
 
 @pytest.mark.parametrize("ending", ["", "/"])
-def test_the_expected_issuer_is_accepted(ending: str, browser: Client, airisk: World, airisk_url: str) -> None:
+def test_expected_issuer_is_accepted(ending: str, browser: Client, airisk: World, airisk_url: str) -> None:
     issuer = urlencode({"iss": f"{airisk_url}/sandbox{ending}"})
     assert_connected(browser.get(f"{authorize(start(browser))}&{issuer}"))
 
 
 @pytest.mark.parametrize("is_staff", [True, False])
-def test_nothing_of_an_error_redirect_is_repeated(
+def test_words_of_an_error_redirect_are_not_shown(
     is_staff: bool, browser: Client, mia: User, airisk: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     mia.is_staff = is_staff
@@ -781,12 +822,16 @@ def test_nothing_of_an_error_redirect_is_repeated(
     hostile = {"error": "<script>alert(1)</script>", "error_description": "a\r\nSet-Cookie: evil=1", "error_uri": "//x"}
     with caplog.at_level(logging.DEBUG):
         response = browser.get(reverse("airisk_oauth:callback"), {"state": state, **hostile})
-        page = say(response, browser)
+        page = page_after(response, browser)
     assert "AIRisk refused the connection" in page
     for part in ("alert(1)", "evil=1", "error_description"):
         assert part not in f"{page}{response.headers}{response.cookies}{caplog.text}"
     assert PendingAuthorization.objects.get().outcome == "failed"
     assert len(token_requests(airisk)) == 0
+
+
+def _none(airisk: World, settings: "Settings", back: str) -> str:
+    return back
 
 
 def _refuse(airisk: World, settings: "Settings", back: str) -> str:
@@ -829,7 +874,7 @@ Trouble = Callable[[World, "Settings", str], str]
 
 @TROUBLES
 @pytest.mark.parametrize("is_staff", [True, False])
-def test_a_failure_is_told_and_the_old_token_stays(
+def test_failure_is_shown_and_keeps_the_old_token(
     trouble: Trouble,
     words: str,
     details: str,
@@ -846,7 +891,7 @@ def test_a_failure_is_told_and_the_old_token_stays(
     give_token(mia)
     token = AIRiskToken.objects.values().get()
     back = trouble(airisk, settings, authorize(start(browser)))
-    page = say(browser.get(back), browser)
+    page = page_after(browser.get(back), browser)
     assert words in page
     assert bool(re.search(details, page)) is is_staff
     assert "traceId" not in page or is_staff
@@ -857,7 +902,7 @@ def test_a_failure_is_told_and_the_old_token_stays(
 
 @TROUBLES
 @pytest.mark.usefixtures("no_messages")
-def test_a_failure_has_a_page_where_the_site_has_no_messages(
+def test_failure_has_a_page_without_messages(
     trouble: Trouble,
     words: str,
     details: str,
@@ -876,30 +921,28 @@ def test_a_failure_has_a_page_where_the_site_has_no_messages(
 
 
 @pytest.mark.usefixtures("no_messages")
-def test_connecting_and_disconnecting_work_without_messages(browser: Client, airisk: World) -> None:
+def test_connecting_works_without_messages(browser: Client, airisk: World) -> None:
     assert_connected(connect(browser))
     assert browser.post(reverse("airisk_oauth:disconnect"))["Location"] == CONNECTION
     assert "Not connected" in browser.get(CONNECTION).content.decode()
 
 
-@pytest.mark.parametrize("change", ["changed", "removed"])
-def test_an_identity_changed_before_the_callback_brings_no_token(
-    change: str, browser: Client, mia: User, airisk: World, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    "change", [lambda rows: rows.update(userid="user_1"), lambda rows: rows.delete()], ids=["changed", "removed"]
+)
+def test_identity_changed_before_callback_fails(
+    change: Callable[[Any], object], browser: Client, mia: User, airisk: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     back = authorize(start(browser))
-    identities = AIRiskIdentity.objects.filter(user=mia)
-    identities.update(userid="user_1") if change == "changed" else identities.delete()
-    assert "Your AIRisk identity has changed" in say(browser.get(back), browser)
-    assert (
-        f"{mia.pk} could not be connected to deployment default: the user's identity on AIRisk has changed meanwhile\n"
-        in (caplog.text)
-    )
+    change(AIRiskIdentity.objects.filter(user=mia))
+    assert "Your AIRisk identity has changed" in page_after(browser.get(back), browser)
+    assert f"{mia.pk} could not be connected to deployment default: identity changed\n" in caplog.text
     assert (len(token_requests(airisk)), AIRiskToken.objects.count()) == (0, 0)
     assert_refused(browser.get(back), 410)
 
 
 @pytest.mark.parametrize("last", ["user_1", None])
-def test_an_identity_changed_during_the_call_brings_no_token(
+def test_identity_changed_during_the_call_fails(
     last: str | None, browser: Client, airisk: World, settings: "Settings"
 ) -> None:
     options = settings.AIRISK_OAUTH
@@ -907,14 +950,14 @@ def test_an_identity_changed_during_the_call_brings_no_token(
     answers[:] = ["user_42", "user_42", last]
     response = connect(browser)
     settings.AIRISK_OAUTH = options
-    assert "Your AIRisk identity has changed" in say(response, browser)
+    assert "Your AIRisk identity has changed" in page_after(response, browser)
     assert (len(token_requests(airisk)), AIRiskToken.objects.count(), answers) == (1, 0, [])
 
 
 # Without a browser
 
 
-def test_where_airisk_shows_a_page_a_person_is_asked_for_on_the_deployment_that_did(airisk: World) -> None:
+def test_page_in_a_silent_flow_needs_a_person(airisk: World) -> None:
     airisk.switches.login_page = True
     deployment = conf.deployment("second")
     with OAuthClient(deployment) as client, pytest.raises(ConnectionRequired) as caught:
@@ -926,27 +969,27 @@ def test_where_airisk_shows_a_page_a_person_is_asked_for_on_the_deployment_that_
 # Disconnect
 
 
-def test_a_token_that_has_ended_is_not_said_to_live_on_at_airisk(browser: Client, mia: User) -> None:
+def test_disconnecting_expired_token_is_brief(browser: Client, mia: User) -> None:
     give_token(mia, ends_in=-60)
-    page = say(browser.post(reverse("airisk_oauth:disconnect")), browser)
+    page = page_after(browser.post(reverse("airisk_oauth:disconnect")), browser)
     assert "You are disconnected from AIRisk." in page
     assert "cannot revoke" not in page
 
 
 @pytest.mark.parametrize("page", ["connection", "connect"])
-def test_a_look_at_the_headers_of_a_page_is_answered_as_the_page(page: str, browser: Client, mia: User) -> None:
+def test_pages_answer_head_requests(page: str, browser: Client, mia: User) -> None:
     assert browser.head(reverse(f"airisk_oauth:{page}")).status_code == 200
 
 
 @pytest.mark.parametrize("alias", ["default", "second"])
-def test_disconnecting_forgets_ones_own_token_only(
+def test_disconnecting_deletes_only_own_token(
     alias: str, browser: Client, mia: User, django_user_model: type[User], airisk: World
 ) -> None:
     tom = django_user_model.objects.create_user("tom")
     others = [give_token(mia, deployment={"default": "second", "second": "default"}[alias])]
     others += [give_token(user, deployment=alias) for user in (tom, None)]
     own = give_token(mia, deployment=alias)
-    page = say(browser.post(reverse("airisk_oauth:disconnect", args=[alias])), browser)
+    page = page_after(browser.post(reverse("airisk_oauth:disconnect", args=[alias])), browser)
     assert set(AIRiskToken.objects.all()) == set(others)
     assert own.expires_at is not None
     assert "AIRisk cannot revoke it" in page
@@ -954,25 +997,29 @@ def test_disconnecting_forgets_ones_own_token_only(
     assert airisk.journal == []
 
 
-def test_disconnecting_a_token_without_an_end_names_none(browser: Client, mia: User) -> None:
+def test_disconnecting_says_a_token_has_no_expiry(browser: Client, mia: User) -> None:
     give_token(mia, ends_in=None)
-    page = say(browser.post(reverse("airisk_oauth:disconnect")), browser)
-    assert "AIRisk cannot revoke it, and named no end of it." in page
+    page = page_after(browser.post(reverse("airisk_oauth:disconnect")), browser)
+    assert "AIRisk cannot revoke it, and gave no expiry date for it." in page
 
 
-@pytest.mark.parametrize("url", ["/conversations/?page=2", *BAD_NEXT], ids=lambda url: repr(url[:40]))
-def test_disconnecting_leads_back_to_a_path_of_this_site_only(url: str, browser: Client) -> None:
-    response = browser.post(reverse("airisk_oauth:disconnect"), {"next": url})
-    assert response["Location"] == (CONNECTION if url in BAD_NEXT else url)
+def test_disconnecting_leads_back_to_next(browser: Client) -> None:
+    response = browser.post(reverse("airisk_oauth:disconnect"), {"next": "/conversations/?page=2"})
+    assert response["Location"] == "/conversations/?page=2"
 
 
-def test_disconnecting_without_a_token_says_nothing(browser: Client, heard: Heard) -> None:
-    page = say(browser.post(reverse("airisk_oauth:disconnect")), browser)
+@pytest.mark.parametrize("url", BAD_NEXT, ids=lambda url: repr(url[:40]))
+def test_disconnecting_ignores_an_unsafe_next(url: str, browser: Client) -> None:
+    assert browser.post(reverse("airisk_oauth:disconnect"), {"next": url})["Location"] == CONNECTION
+
+
+def test_disconnecting_without_token_says_nothing(browser: Client, heard: Heard) -> None:
+    page = page_after(browser.post(reverse("airisk_oauth:disconnect")), browser)
     assert "airisk-messages" not in page.partition("<main")[2]
     assert heard == []
 
 
-def test_a_token_is_disconnected_once(mia: User, heard: Heard) -> None:
+def test_token_is_disconnected_only_once(mia: User, heard: Heard) -> None:
     token = give_token(mia)
     stale = AIRiskToken.objects.get()
     flow.disconnect(token)
@@ -990,31 +1037,43 @@ def test_disconnecting_needs_a_post(method: str, browser: Client, mia: User) -> 
 # Secrets
 
 
-@pytest.mark.parametrize("stack", ["sync", "async"])
-def test_the_callback_blanks_the_query_in_the_request(
-    stack: str, browser: Client, airisk: World, settings: "Settings"
-) -> None:
-    back = authorize(start(browser))
+@pytest.fixture
+def query_is_read(settings: "Settings") -> None:
     settings.MIDDLEWARE = [*settings.MIDDLEWARE, f"{__name__}.reading_the_query"]
-    browser.handler.load_middleware()
-    if stack == "sync":
-        response: Any = browser.get(back, RAW_URI=back, REQUEST_URI=back)
-        request = response.wsgi_request
-    else:
-        client = AsyncClient()
-        client.cookies = browser.cookies
-        response = async_to_sync(client.get)(back)
-        request = response.asgi_request
-        assert request.scope["query_string"] == b""
-    assert_connected(response)
+
+
+def assert_query_blanked(request: Any, back: str) -> None:
     assert (request.GET.dict(), request.get_full_path()) == ({}, reverse("airisk_oauth:callback"))
     for value in parse_qs(urlsplit(back).query).values():
         assert value[0] not in f"{request!r}{request.META}"
 
 
-@pytest.mark.parametrize("trouble", [None, _unknown_client, _wrong_code, _outage, _malformed])
-def test_no_secret_gets_out(
-    trouble: Trouble | None,
+@pytest.mark.usefixtures("query_is_read")
+def test_callback_blanks_the_query_under_wsgi(browser: Client, airisk: World) -> None:
+    back = authorize(start(browser))
+    response: Any = browser.get(back, RAW_URI=back, REQUEST_URI=back)
+    assert_connected(response)
+    assert_query_blanked(response.wsgi_request, back)
+
+
+@pytest.mark.usefixtures("query_is_read")
+def test_callback_blanks_the_query_under_asgi(browser: Client, airisk: World) -> None:
+    back = authorize(start(browser))
+    client = AsyncClient()
+    client.cookies = browser.cookies
+    response: Any = async_to_sync(client.get)(back)
+    assert_connected(response)
+    assert_query_blanked(response.asgi_request, back)
+    assert response.asgi_request.scope["query_string"] == b""
+
+
+@pytest.mark.parametrize(
+    ("trouble", "keeps_old_token"),
+    [(_none, False), (_unknown_client, True), (_wrong_code, True), (_outage, True), (_malformed, True)],
+)
+def test_connecting_shows_no_secret(
+    trouble: Trouble,
+    keeps_old_token: bool,
     browser: Client,
     mia: User,
     airisk: World,
@@ -1027,9 +1086,7 @@ def test_no_secret_gets_out(
     set_option(settings, CLIENT_SECRET=secret)
     give_token(mia, access_token="canary-of-the-old-token")
     url = start(browser)
-    back = authorize(url)
-    if trouble is not None:
-        back = trouble(airisk, settings, back)
+    back = trouble(airisk, settings, authorize(url))
     code = parse_qs(urlsplit(back).query)["code"][0]
     seen = []
     with caplog.at_level(logging.DEBUG):
@@ -1045,7 +1102,7 @@ def test_no_secret_gets_out(
         browser.cookies[browsers.COOKIE].value,
         AIRiskToken.objects.get().access_token,
     ]
-    assert ("canary-of-the-old-token" in canaries) is (trouble is not None)
+    assert ("canary-of-the-old-token" in canaries) is keeps_old_token
     # Its own server and its HTTP client are what the test looks through, not what it looks at.
     logs = [record for record in caplog.records if not record.name.startswith(("urllib3", "django.server"))]
     seen += [f"{record.getMessage()}{record.__dict__}" for record in logs]
@@ -1055,7 +1112,7 @@ def test_no_secret_gets_out(
 
 
 @pytest.mark.parametrize("debug", [True, False])
-def test_a_crash_in_the_callback_tells_no_secret(
+def test_crash_in_the_callback_shows_no_secret(
     debug: bool, browser: Client, airisk: World, settings: "Settings"
 ) -> None:
     """What Django shows under DEBUG, and mails without it, is the local variables of every function on the way."""
@@ -1093,7 +1150,7 @@ def test_a_crash_in_the_callback_tells_no_secret(
         assert all(canary not in text for text in (*reports, response.content.decode()))
 
 
-def test_a_token_that_airisk_refused_and_nobody_renews_is_not_called_connected(
+def test_refused_token_is_not_shown_as_connected(
     browser: Client, mia: User, airisk: World, settings: "Settings"
 ) -> None:
     settings.AIRISK_OAUTH = {"default": {**settings.AIRISK_OAUTH["default"], "SILENT_RENEWAL": False}}

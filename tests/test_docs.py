@@ -27,7 +27,7 @@ from airisk_oauth.database.failures import COOL_DOWN, MAX_COOL_DOWN
 from airisk_oauth.models import AIRiskIdentity, AIRiskToken
 from airisk_oauth.oauth.deployment import Deployment
 from airisk_oauth.sandbox.world import Caller, World
-from airisk_oauth.tokens import leases, sweep
+from airisk_oauth.tokens import leases, sweep, tally
 from airisk_oauth.tokens import stored as stored_tokens
 from tests.support import pages
 from tests.support.commands import refresh_json
@@ -187,7 +187,7 @@ def test_pages_name_the_numbers_of_the_code() -> None:
         stored_tokens.REJECTED_NEW_TOKEN_PAUSE: timedelta(minutes=1),
     }
     assert list(in_words) == list(in_words.values())
-    assert (models.MAX_PENDING, sweep.GIVE_UP_AFTER) == (10, 5)
+    assert (models.MAX_PENDING, tally.GIVE_UP_AFTER) == (10, 5)
 
 
 #: What plays AIRisk's part, for development and for tests.
@@ -267,7 +267,7 @@ def test_changing_the_key_locks_out_no_host(settings: Any) -> None:
             settings.AIRISK_OAUTH_ENCRYPTION_KEYS = sealing_with
             sealed, _key_id = sealing.seal("token", owner)
             settings.AIRISK_OAUTH_ENCRYPTION_KEYS = opening_with
-            assert sealing.unseal(sealed, owner, derived_open=lambda: False) == "token"
+            assert sealing.unseal(sealed, owner, derived_keys_accepted=lambda: False) == "token"
 
 
 @pytest.mark.django_db

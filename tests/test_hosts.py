@@ -1,4 +1,4 @@
-"""People who are at another host of the site than the one that AIRisk sends them back to."""
+"""People at another host of the site than the one that AIRisk sends them back to."""
 
 import re
 from html import unescape
@@ -34,23 +34,25 @@ def redirect_to(settings: "Settings", uri: str) -> None:
 
 
 def right_host_of(response: Any) -> str | None:
-    """Return where a page tells people to go before they connect."""
+    """Return the link by which a page leads to the right host, or ``None``."""
     links = re.findall(r'<a class="airisk-button" href="([^"]*)"', response.content.decode())
     return unescape(links[0]) if links else None
 
 
 @pytest.mark.urls(__name__)
-@pytest.mark.parametrize("page", ["/airisk/", "/airisk/connect/", "/tag/"])
-def test_page_at_another_host_tells_the_right_one(page: str, browser: Client, settings: "Settings") -> None:
+@pytest.mark.parametrize(
+    ("page", "link"),
+    [("/airisk/", RIGHT), ("/airisk/connect/", RIGHT), ("/tag/", f"{RIGHT}?next=%2Ftag%2F")],
+)
+def test_page_at_another_host_links_to_right_one(page: str, link: str, browser: Client, settings: "Settings") -> None:
     redirect_to(settings, "https://app.example.com/airisk/callback/")
     response = browser.get(page, headers={"host": "www.app.example.com"})
-    query = "?next=%2Ftag%2F" if page == "/tag/" else ""
-    assert right_host_of(response) == f"{RIGHT}{query}"
+    assert right_host_of(response) == link
     assert "AIRisk sends you back to app.example.com" in response.content.decode()
 
 
 @pytest.mark.parametrize(
-    ("redirect_uri", "host", "told"),
+    ("redirect_uri", "host", "link"),
     [
         ("https://app.example.com/airisk/callback/", "app.example.com", None),
         ("https://app.example.com/airisk/callback/", "APP.example.com.:443", None),
@@ -61,36 +63,36 @@ def test_page_at_another_host_tells_the_right_one(page: str, browser: Client, se
         ("http://localhost:8000/airisk/callback/", "127.0.0.1:8000", "http://localhost:8000/airisk/connect/"),
         ("http://127.0.0.1:8000/airisk/callback/", "[::1]:8000", "http://127.0.0.1:8000/airisk/connect/"),
         ("http://[::1]:8000/airisk/callback/", "[::1]", None),
-        # What a proxy calls this server, if it does not pass the browser's own host on.
+        # The name that a proxy uses for this server, if it does not pass on the browser's own host.
         ("https://app.example.com/airisk/callback/", "web:8000", None),
         ("https://app.example.com/prefix/airisk/callback/", "example.com", RIGHT.replace("/airisk", "/prefix/airisk")),
         ("https://app.example.com/elsewhere/", "example.com", RIGHT),
     ],
 )
 def test_hosts_are_compared_as_cookies_are(
-    redirect_uri: str, host: str, told: str | None, browser: Client, settings: "Settings"
+    redirect_uri: str, host: str, link: str | None, browser: Client, settings: "Settings"
 ) -> None:
     redirect_to(settings, redirect_uri)
-    assert right_host_of(browser.get("/airisk/connect/", headers={"host": host})) == told
+    assert right_host_of(browser.get("/airisk/connect/", headers={"host": host})) == link
 
 
 @pytest.mark.parametrize(
-    ("domain", "told"), [(".example.com", False), ("example.com", False), ("www.example.com", True), (None, True)]
+    ("domain", "has_link"), [(".example.com", False), ("example.com", False), ("www.example.com", True), (None, True)]
 )
-def test_hosts_that_share_cookies_are_as_good(
-    domain: str | None, told: bool, browser: Client, settings: "Settings"
+def test_hosts_that_share_cookies_are_equivalent(
+    domain: str | None, has_link: bool, browser: Client, settings: "Settings"
 ) -> None:
     settings.SESSION_COOKIE_DOMAIN = domain
     page = browser.get("/airisk/connect/", headers={"host": "www.example.com"})
-    assert (right_host_of(page) is not None) is told
+    assert (right_host_of(page) is not None) is has_link
 
 
-def test_host_that_a_proxy_passes_on_counts(browser: Client) -> None:
+def test_host_passed_on_by_a_proxy_counts(browser: Client) -> None:
     headers = {"host": "10.0.0.7", "x-forwarded-host": "app.example.com, inner.example.com"}
     assert right_host_of(browser.get("/airisk/connect/", headers=headers)) is None
 
 
-def test_form_at_another_host_leads_to_the_right_one(browser: Client, mia: User, airisk: World) -> None:
+def test_form_at_another_host_goes_to_right_one(browser: Client, mia: User, airisk: World) -> None:
     headers = {"host": "www.app.example.com", "origin": "https://www.app.example.com"}
     response = browser.post("/airisk/connect/second/", {"next": "/needs/?a=b"}, headers=headers)
     assert response.status_code == 302
@@ -109,12 +111,12 @@ def test_form_at_another_host_leads_to_the_right_one(browser: Client, mia: User,
     ],
     ids=str,
 )
-def test_form_goes_on_where_the_browser_may_be_right(headers: dict[str, str], browser: Client, airisk: World) -> None:
+def test_form_goes_on_if_the_host_may_be_right(headers: dict[str, str], browser: Client, airisk: World) -> None:
     response = browser.post("/airisk/connect/", headers=headers)
     assert browser.get(authorize(response["Location"])).status_code == 302
 
 
-def test_staff_at_another_host_are_told_so(browser: Client, mia: User, airisk: World, settings: "Settings") -> None:
+def test_staff_at_another_host_get_a_page(browser: Client, mia: User, airisk: World, settings: "Settings") -> None:
     mia.is_staff = mia.is_superuser = True
     mia.save()
     airisk.switches.login_page = True
@@ -128,12 +130,14 @@ def test_staff_at_another_host_are_told_so(browser: Client, mia: User, airisk: W
     assert browser.post(url, headers={"host": "app.example.com"})["Location"].startswith(base_url)
 
 
-@pytest.mark.parametrize("allowed", [["*"], ["app.example.com"]])
-def test_host_that_is_not_allowed_is_no_reason(allowed: list[str], browser: Client, settings: "Settings") -> None:
-    settings.ALLOWED_HOSTS = allowed
+@pytest.mark.parametrize(("allowed", "link"), [("*", RIGHT), ("app.example.com", None)])
+def test_disallowed_host_is_not_led_elsewhere(
+    allowed: str, link: str | None, browser: Client, settings: "Settings"
+) -> None:
+    settings.ALLOWED_HOSTS = [allowed]
     settings.MIDDLEWARE = [name for name in settings.MIDDLEWARE if "Common" not in name]
     response = browser.get("/airisk/connect/", headers={"host": "evil.example"})
-    assert right_host_of(response) == (RIGHT if allowed == ["*"] else None)
+    assert right_host_of(response) == link
 
 
 @pytest.mark.parametrize("host", ["evil.example", "www.app.example.com"])
@@ -144,7 +148,7 @@ def test_right_host_comes_from_settings_only(host: str, browser: Client) -> None
     assert "evil.example" not in page.content.decode()
 
 
-def test_nothing_is_said_where_no_page_can_be_named(browser: Client, settings: "Settings") -> None:
+def test_tag_names_no_host_without_a_connect_page(browser: Client, settings: "Settings") -> None:
     settings.ROOT_URLCONF = (path("tag/", with_tag), path("", include("tests.site_views")))
     page = browser.get("/tag/", headers={"host": "www.app.example.com"})
     assert right_host_of(page) is None

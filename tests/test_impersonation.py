@@ -1,4 +1,4 @@
-"""Nobody connects in another's name, whichever package lets staff act as somebody else."""
+"""Nobody connects another user, whichever package lets staff act as that user."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,7 @@ NAMES = ["loginas", "hijack"]
 
 
 def sign_in_as(request: HttpRequest, name: str) -> HttpResponse:
-    """What sites write themselves: a button for support that signs the session in as somebody else."""
+    """What sites write themselves: a button for support staff that signs the session in as another user."""
     login(request, User.objects.get(username=name), "django.contrib.auth.backends.ModelBackend")
     request.session["support"] = True
     return HttpResponse()
@@ -35,7 +35,7 @@ urlpatterns = [path("sign-in-as/<str:name>/", sign_in_as), path("", include("tes
 
 
 def replace_user(get_response: Callable[[HttpRequest], HttpResponseBase]) -> Callable[[HttpRequest], Any]:
-    """What most packages do, by whatever they keep in session or cookie: give the request another user."""
+    """What most packages do, whatever they keep in the session or a cookie: give the request another user."""
 
     def middleware(request: HttpRequest) -> HttpResponseBase:
         if name := request.headers.get("X-Act-As"):
@@ -51,7 +51,7 @@ def by_support(request: HttpRequest) -> bool:
 
 @pytest.fixture
 def staff(mia: User, client: Client) -> Client:
-    """The browser of a superuser who is somebody on AIRisk too."""
+    """The browser of a superuser with an AIRisk identity of their own."""
     admin = User.objects.create_superuser("ada")
     AIRiskIdentity.objects.create(user=admin, userid="user_1")
     client.force_login(admin)
@@ -65,7 +65,7 @@ def is_refused(browser: Client, **given: Any) -> bool:
     return response.status_code == 403 and "your own account" in response.content.decode()
 
 
-def test_user_replaced_by_any_middleware_is_refused(staff: Client, airisk: World, settings: "Settings") -> None:
+def test_user_replaced_by_middleware_is_refused(staff: Client, airisk: World, settings: "Settings") -> None:
     settings.MIDDLEWARE = [*settings.MIDDLEWARE, f"{__name__}.replace_user"]
     acting: dict[str, Any] = {"headers": {"X-Act-As": "mia"}}
     assert is_refused(staff, **acting)
@@ -104,17 +104,17 @@ def test_hijack_is_refused_until_it_ends(
 
 
 @pytest.mark.urls(__name__)
-def test_sites_own_function_tells_of_its_own_way(staff: Client, airisk: World, settings: "Settings") -> None:
+def test_sites_own_function_detects_impersonation(staff: Client, airisk: World, settings: "Settings") -> None:
     settings.AIRISK_OAUTH_IMPERSONATED = f"{__name__}.by_support"
     start(staff)
     staff.get("/sign-in-as/mia/")
     assert is_refused(staff)
 
 
-def test_loginas_with_another_flag_is_told_of(
+def test_loginas_with_another_flag_is_detected(
     staff: Client, mia: User, airisk: World, settings: "Settings", monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The package's own function fits the setting."""
+    """The setting can name the package's own function."""
     package = pytest.importorskip("loginas.settings")
     monkeypatch.setattr(package, "USER_SESSION_FLAG", "another_flag")
     settings.INSTALLED_APPS = [*settings.INSTALLED_APPS, "loginas"]
@@ -125,8 +125,8 @@ def test_loginas_with_another_flag_is_told_of(
 
 
 @pytest.mark.parametrize("wrong", ["", "nowhere", "nowhere.at_all", "airisk_oauth.conf.DEFAULT_ALIAS", 5, b"x.y"])
-def test_wrong_function_is_an_error(wrong: Any, staff: Client, settings: "Settings") -> None:
-    """Not to ask would be to let everybody act for everybody."""
+def test_wrong_impersonation_setting_is_an_error(wrong: Any, staff: Client, settings: "Settings") -> None:
+    """If it were ignored, staff could connect any user."""
     settings.AIRISK_OAUTH_IMPERSONATED = wrong
     [message] = run_checks(tags=["airisk_oauth"])
     assert (message.id, isinstance(message, Error)) == ("airisk_oauth.E008", True)
@@ -134,23 +134,30 @@ def test_wrong_function_is_an_error(wrong: Any, staff: Client, settings: "Settin
         staff.post("/airisk/connect/")
 
 
-def test_right_function_is_no_complaint(settings: "Settings") -> None:
+def test_right_impersonation_setting_is_accepted(settings: "Settings") -> None:
     settings.AIRISK_OAUTH_IMPERSONATED = f"{__name__}.by_support"
     assert run_checks(tags=["airisk_oauth"]) == []
 
 
 @pytest.mark.parametrize(
     ("signed_in", "acts"),
-    [(None, False), ("7", False), ("07", False), (" 7", False), ("8", True), ("", True), ("x", True)],
+    [("7", False), ("07", False), (" 7", False), ("8", True), ("", True), ("x", True)],
 )
-def test_keys_are_compared_as_django_does(signed_in: str | None, acts: bool, rf: Any) -> None:
+def test_user_keys_are_compared_as_django_does(signed_in: str, acts: bool, rf: Any) -> None:
     request = rf.get("/")
-    request.session = {} if signed_in is None else {SESSION_KEY: signed_in}
+    request.session = {SESSION_KEY: signed_in}
     request.user = User(pk=7)
-    assert impersonation.acts_for_another(request) is acts
+    assert impersonation.is_impersonated(request) is acts
 
 
-def test_request_without_a_session_is_anybodys_own(rf: Any) -> None:
+def test_session_without_user_is_not_impersonated(rf: Any) -> None:
+    request = rf.get("/")
+    request.session = {}
+    request.user = User(pk=7)
+    assert not impersonation.is_impersonated(request)
+
+
+def test_request_without_session_is_accepted(rf: Any) -> None:
     request = rf.get("/")
     request.user = User(pk=7)
-    assert not impersonation.acts_for_another(request)
+    assert not impersonation.is_impersonated(request)

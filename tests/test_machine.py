@@ -1,6 +1,6 @@
-"""Connections walked through at random: whatever people, browsers, time and AIRisk do, a token reaches its owner only.
+"""Random walks through connecting: whatever people, browsers, time and AIRisk do, a token reaches only its owner.
 
-The machine keeps a small memory of its own of what happened, and says beforehand what must become of every step.
+The machine keeps its own small memory of what happened, and predicts the outcome of every step.
 """
 
 import hashlib
@@ -44,7 +44,7 @@ from tests.support.people import token_requests
 from tests.support.stored import rows_of_flows_and_tokens
 
 EXAMPLES: Final = int(os.environ.get("AIRISK_OAUTH_MACHINE_EXAMPLES", "0"))
-#: Always the same walks, and few, unless more are asked for: then others every time, but for CI, which has to be fair.
+#: A few walks, always the same; if more are asked for, others each time, except in CI, which has to be repeatable.
 PROFILE: Final = hypothesis_settings(
     max_examples=EXAMPLES or 10,
     stateful_step_count=60 if EXAMPLES else 40,
@@ -129,7 +129,7 @@ class Return:
 
 
 class Verdict(NamedTuple):
-    """What must become of a callback: its status, how many requests for a token, and the state's outcome."""
+    """The predicted result of a callback: its status, the number of requests for a token, and the flow's outcome."""
 
     status: int
     posts: int = 0
@@ -167,7 +167,7 @@ class Connecting(RuleBasedStateMachine):
 
     @initialize(target=returns, same=st.booleans())
     def everybody_is_somebody(self, same: bool) -> Any:
-        """One person may be two users of the site: then only the site can tell their flows apart."""
+        """Two users of the site may be the same person on AIRisk; then only the site can tell their flows apart."""
         for alias in CLIENTS:
             self.remap(0, alias, "user_42")
             self.remap(1, alias, "user_42" if same else "user_1")
@@ -274,7 +274,7 @@ class Connecting(RuleBasedStateMachine):
 
     @rule(where=browsers, who=people)
     def become_another_in_the_same_session(self, where: int, who: int) -> None:
-        """As a site's own "act as" may do: unlike Django's login, it keeps what the session holds."""
+        """Do what a site's own "act as" may do: unlike Django's login, it keeps the session's contents."""
         browser, person = self.browsers[where], self.people[who]
         if browser.person is not None:
             session = browser.client.session
@@ -386,7 +386,7 @@ class Connecting(RuleBasedStateMachine):
     # How the machine acts, and what it expects
 
     def ask(self, method: Callable[..., Any], path: str, data: dict[str, str] | None = None) -> Any:
-        """Let a browser ask the site; nothing of the answer may tell a secret but the address on AIRisk."""
+        """Let a browser ask the site; only the redirect to AIRisk may hold a secret."""
         response = method(path, data)
         assert response.status_code < 500
         headers = {name: value for name, value in response.items() if "/api/oauth2?" not in value}
@@ -451,9 +451,7 @@ class Connecting(RuleBasedStateMachine):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_token_reaches_only_who_asked_for_it_whatever_happens(
-    airisk: World, settings: Any, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_token_reaches_only_the_user_who_asked(airisk: World, settings: Any, caplog: pytest.LogCaptureFixture) -> None:
     for alias, options in settings.AIRISK_OAUTH.items():
         options["CLIENT_SECRET"] = f"canary-of-{alias}"
     with caplog.at_level(logging.DEBUG, logger="airisk_oauth"):

@@ -1,4 +1,4 @@
-"""``request.airisk``, ``ConnectionRequired`` on its way to a browser, views that need a connection; in both stacks."""
+"""``request.airisk``, how ``ConnectionRequired`` is answered, and views that need a connection; in both stacks."""
 
 import asyncio
 import copy
@@ -19,6 +19,7 @@ from django.contrib.auth.models import User
 from django.core.exceptions import ImproperlyConfigured
 from django.core.handlers.asgi import ASGIHandler
 from django.db import connection
+from django.db.models import F
 from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.test import AsyncClient, AsyncRequestFactory, Client, RequestFactory
 from django.urls import include, path
@@ -123,7 +124,7 @@ def hold_and_fail(request: HttpRequest) -> HttpResponse:
 
 
 def call_after_sign_in(request: Any) -> HttpResponse:
-    """As a framework that authenticates in the view: whoever looked at the session before met somebody else."""
+    """As in a framework that authenticates in the view: who looked at the session before saw another user."""
     request.airisk.headers["X-Site"] = "yes"
     before = 0
     if "first" in request.GET:
@@ -159,13 +160,13 @@ def call_second(request: HttpRequest) -> HttpResponse:
 
 
 def is_open(session: AIRiskSession) -> bool:
-    """Whether it holds a connection."""
+    """Tell whether a session holds a connection."""
     adapter: Any = session.get_adapter("http://")
     return len(adapter.poolmanager.pools) > 0
 
 
 def is_open_async(session: AIRiskSession) -> bool:
-    """Whether its asynchronous side holds a connection."""
+    """Tell whether a session's asynchronous client holds a connection."""
     transport: Any = session.aclient._transport
     return transport._inner is not None and bool(transport._inner._pool.connections)
 
@@ -231,38 +232,39 @@ def leo(airisk: World, db: None) -> User:
     return leo
 
 
-@pytest.mark.parametrize("query", ["", "?first"])
-def test_a_call_is_made_as_the_user_of_the_moment(
-    query: str, visit: Browser, browser: Client, leo: User, airisk: World
+@pytest.mark.parametrize(("query", "before"), [("", 0), ("?first", 200)])
+def test_call_is_made_as_the_current_user(
+    query: str, before: int, visit: Browser, browser: Client, leo: User, airisk: World
 ) -> None:
     connect(browser)
-    assert visit(f"/call-after-sign-in/{query}").json() == {"before": 200 if query else 0, "after": 200}
+    assert visit(f"/call-after-sign-in/{query}").json() == {"before": before, "after": 200}
     assert airisk.journal[-1].values["userid"] == "user_7"
 
 
-def test_who_had_no_session_before_calls_as_the_user(anonymous: Browser, leo: User, airisk: World) -> None:
+def test_call_after_first_login_is_the_users(anonymous: Browser, leo: User, airisk: World) -> None:
     assert anonymous("/call-after-sign-in/").json()["after"] == 200
     assert airisk.journal[-1].values["userid"] == "user_7"
 
 
 @pytest.mark.django_db(transaction=True)
-def test_an_asynchronous_call_follows_the_user_too(browser: Client, leo: User, airisk: World, settings: Any) -> None:
+def test_async_call_is_made_as_the_current_user(browser: Client, leo: User, airisk: World, settings: Any) -> None:
     settings.ROOT_URLCONF = __name__
     connect(browser)
     assert b"lastUpdated" in browser.get("/call-after-sign-in-async/").content
     assert airisk.journal[-1].values["userid"] == "user_7"
 
 
-@pytest.mark.parametrize("query", ["?out", "?out&first", "?nobody", "?nobody&first"])
-def test_nobody_calls_as_nobody(query: str, visit: Browser, browser: Client, airisk: World) -> None:
+@pytest.mark.parametrize(("query", "made"), [("?out", 0), ("?out&first", 2), ("?nobody", 0), ("?nobody&first", 2)])
+def test_anonymous_visitor_makes_no_call(query: str, made: int, visit: Browser, browser: Client, airisk: World) -> None:
+    """Neither after signing out nor where a framework leaves no user at all; the calls are those made before."""
     connect(browser)
     live_token(airisk)
     calls = len(airisk.journal)
     response = visit(f"/call-after-sign-in/{query}", headers={"Accept": "application/json"})
-    assert (response.status_code, len(airisk.journal) - calls) == (403, 2 * ("first" in query))
+    assert (response.status_code, len(airisk.journal) - calls) == (403, made)
 
 
-def test_the_session_works_in_a_with_statement(visit: Browser, browser: Client, airisk: World) -> None:
+def test_session_works_in_a_with_statement(visit: Browser, browser: Client, airisk: World) -> None:
     connect(browser)
     assert b"lastUpdated" in visit("/call-in-a-with-statement/").content
 
@@ -270,7 +272,7 @@ def test_the_session_works_in_a_with_statement(visit: Browser, browser: Client, 
 @pytest.mark.parametrize("stack", ["sync", "async"])
 @pytest.mark.django_db(transaction=True)
 def test_views_that_fail_cost_one_renewal(stack: str, mia: User, airisk: World, settings: Any) -> None:
-    """Each is rolled back, and with it whatever was written inside it."""
+    """Each view's transaction is rolled back, with everything that was written in it."""
     settings.ROOT_URLCONF = __name__
     visit = Browser(stack)
     visit.client.force_login(mia)
@@ -303,12 +305,12 @@ def test_responses_are_left_as_the_view_made_them(again: Callable[[Any], Any]) -
     again(response)
 
 
-def test_unused_it_costs_no_query(visit: Browser, django_assert_num_queries: "DjangoAssertNumQueries") -> None:
+def test_unused_session_costs_no_query(visit: Browser, django_assert_num_queries: "DjangoAssertNumQueries") -> None:
     with django_assert_num_queries(0):
         assert visit("/").content == b"home"
 
 
-def test_unused_it_imports_nothing_heavy() -> None:
+def test_unused_session_imports_nothing_heavy() -> None:
     script = """
         import sys
         import django
@@ -331,23 +333,27 @@ def test_unused_it_imports_nothing_heavy() -> None:
     subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True, timeout=60)
 
 
+def test_starting_a_site_imports_no_page() -> None:
+    """Not even the admin, which every process loads: a worker or a command shows no page."""
+    script = "import django, sys; django.setup(); sys.exit('airisk_oauth.connecting.problems' in sys.modules)"
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+
+
 @pytest.mark.parametrize("path", ["/hold/", "/hold-async/"])
-def test_the_session_is_closed_after_the_response(path: str, visit: Browser, browser: Client, airisk: World) -> None:
+def test_session_is_closed_after_the_response(path: str, visit: Browser, browser: Client, airisk: World) -> None:
     connect(browser)
     assert visit(path).status_code == 200
     assert not is_open(held[0])
 
 
-def test_the_session_is_closed_after_a_crash(visit: Browser, browser: Client, airisk: World) -> None:
+def test_session_is_closed_after_a_crash(visit: Browser, browser: Client, airisk: World) -> None:
     connect(browser)
     visit.client.raise_request_exception = False
     assert visit("/hold-and-fail/").status_code == 500
     assert not is_open(held[0])
 
 
-def test_the_session_of_a_streamed_response_is_closed_after_its_last_byte(
-    browser: Client, airisk: World, settings: "Settings"
-) -> None:
+def test_session_is_closed_after_a_stream(browser: Client, airisk: World, settings: "Settings") -> None:
     settings.ROOT_URLCONF = __name__
     connect(browser)
     response: Any = browser.get("/hold-streamed/")
@@ -357,9 +363,7 @@ def test_the_session_of_a_streamed_response_is_closed_after_its_last_byte(
     assert not is_open(held[0])
 
 
-def test_the_session_of_an_asynchronous_stream_is_closed_after_its_last_byte(
-    browser: Client, airisk: World, settings: "Settings"
-) -> None:
+def test_session_is_closed_after_an_async_stream(browser: Client, airisk: World, settings: "Settings") -> None:
     settings.ROOT_URLCONF = __name__
     connect(browser)
     client = AsyncClient()
@@ -376,20 +380,18 @@ def test_the_session_of_an_asynchronous_stream_is_closed_after_its_last_byte(
     read()
 
 
-def test_an_asynchronous_view_calls_by_the_other_side(visit: Browser, browser: Client, airisk: World) -> None:
+def test_async_view_calls_through_the_aclient(visit: Browser, browser: Client, airisk: World) -> None:
     connect(browser)
     assert b"lastUpdated" in visit("/hold-aclient/").content
     assert airisk.journal[-1].values == {"client_id": "client-1", "userid": "user_42"}
     assert not is_open_async(held[0])
 
 
-def test_an_asynchronous_view_of_somebody_unconnected_leads_to_connect(visit: Browser, airisk: World) -> None:
+def test_async_view_sends_user_to_connect(visit: Browser, airisk: World) -> None:
     assert visit("/hold-aclient/")["Location"] == "/airisk/connect/?next=%2Fhold-aclient%2F"
 
 
-def test_the_other_side_is_closed_after_the_last_byte_of_a_stream(
-    browser: Client, airisk: World, settings: "Settings"
-) -> None:
+def test_aclient_is_closed_after_a_stream(browser: Client, airisk: World, settings: "Settings") -> None:
     settings.ROOT_URLCONF = __name__
     connect(browser)
     client = AsyncClient()
@@ -409,9 +411,7 @@ def test_the_other_side_is_closed_after_the_last_byte_of_a_stream(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_nothing_is_left_open_where_the_browser_goes_away_in_the_middle_of_a_view(
-    browser: Client, airisk: World, settings: "Settings"
-) -> None:
+def test_aclient_is_closed_if_the_browser_leaves(browser: Client, airisk: World, settings: "Settings") -> None:
     settings.ROOT_URLCONF = __name__
     connect(browser)
     held.clear()
@@ -435,9 +435,7 @@ def test_nothing_is_left_open_where_the_browser_goes_away_in_the_middle_of_a_vie
     assert not is_open_async(held[0])
 
 
-def test_an_error_of_the_responses_own_close_leaves_no_session_open(
-    browser: Client, airisk: World, settings: "Settings"
-) -> None:
+def test_session_is_closed_after_a_failed_close(browser: Client, airisk: World, settings: "Settings") -> None:
     settings.ROOT_URLCONF = __name__
     settings.MIDDLEWARE = [*settings.MIDDLEWARE, f"{__name__}.bad_closing"]
     connect(browser)
@@ -459,7 +457,7 @@ def bad_closing(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable
     return middleware
 
 
-def test_without_authentication_it_says_what_is_missing(anonymous: Browser, settings: "Settings") -> None:
+def test_missing_authentication_is_named(anonymous: Browser, settings: "Settings") -> None:
     settings.MIDDLEWARE = ["airisk_oauth.middleware.AIRiskMiddleware"]
     assert anonymous("/").content == b"home"
     with pytest.raises(ImproperlyConfigured, match="AuthenticationMiddleware"):
@@ -471,7 +469,7 @@ def test_without_authentication_it_says_what_is_missing(anonymous: Browser, sett
 
 @pytest.mark.parametrize("headers", BROWSERS, ids=str)
 @pytest.mark.parametrize("method", ["get", "head"])
-def test_a_browser_is_sent_to_connect_and_will_come_back(
+def test_browser_is_sent_to_connect_with_next(
     method: str, headers: dict[str, str], visit: Browser, airisk: World
 ) -> None:
     response = visit("/conversations/?q=a%26b", method, headers=headers)
@@ -480,7 +478,7 @@ def test_a_browser_is_sent_to_connect_and_will_come_back(
     assert airisk.journal == []
 
 
-def test_a_browser_comes_back_after_connecting(browser: Client, airisk: World) -> None:
+def test_browser_comes_back_after_connecting(browser: Client, airisk: World) -> None:
     connect_page = browser.get("/conversations/?page=2")["Location"]
     next_url = browser.get(connect_page).context["next"]
     assert connect(browser, next=next_url)["Location"] == "/conversations/?page=2"
@@ -488,7 +486,7 @@ def test_a_browser_comes_back_after_connecting(browser: Client, airisk: World) -
 
 
 @pytest.mark.parametrize("method", ["post", "put", "patch", "delete"])
-def test_after_a_post_there_is_no_way_back(method: str, visit: Browser, airisk: World) -> None:
+def test_browser_is_not_led_back_to_a_post(method: str, visit: Browser, airisk: World) -> None:
     response = visit("/conversations/", method)
     assert (response.status_code, response["Location"]) == (302, "/airisk/connect/")
 
@@ -499,7 +497,7 @@ def test_after_a_post_there_is_no_way_back(method: str, visit: Browser, airisk: 
     ids=str,
 )
 @pytest.mark.parametrize("method", ["get", "post"])
-def test_a_script_is_told_in_json(
+def test_script_gets_json_with_connect_url(
     method: str, path: str, headers: dict[str, str], visit: Browser, airisk: World
 ) -> None:
     response = visit(path, method, headers=headers)
@@ -511,128 +509,152 @@ def test_a_script_is_told_in_json(
     assert airisk.journal == []
 
 
-def test_the_way_leads_to_the_deployment_that_was_called(visit: Browser, airisk: World) -> None:
+def test_browser_is_sent_to_the_called_deployment(visit: Browser, airisk: World) -> None:
     location = visit("/call-second/")["Location"]
     assert location == f"/airisk/connect/second/?{urlencode({'next': '/call-second/'})}"
 
 
 @pytest.mark.parametrize("headers", [BROWSERS[0], SCRIPTS[0]], ids=["browser", "script"])
-def test_a_failure_of_the_applications_token_sends_no_user_anywhere(
-    headers: dict[str, str], visit: Browser, airisk: World
-) -> None:
+def test_applications_failure_redirects_no_user(headers: dict[str, str], visit: Browser, airisk: World) -> None:
     airisk.switches.login_page = True
     with pytest.raises(ConnectionRequired) as caught:
         visit("/application/", headers=headers)
     assert caught.value.connect_url is None
 
 
-def test_other_errors_are_the_sites_own(visit: Browser, mia: User, airisk: World) -> None:
+def test_other_errors_are_left_to_the_site(visit: Browser, mia: User, airisk: World) -> None:
     give_token(mia)
     with pytest.raises(ValueError, match=r"^$"):
         visit("/hold-and-fail/")
 
 
 @pytest.mark.parametrize("urlconf", ["tests.site_views", ""])
-def test_without_the_packages_urls_there_is_no_page_to_send_to(
-    urlconf: str, mia: User, client: Client, settings: "Settings"
-) -> None:
+def test_call_without_our_urls_names_no_page(urlconf: str, mia: User, settings: "Settings") -> None:
     settings.ROOT_URLCONF = urlconf
     with pytest.raises(ConnectionRequired) as caught, AIRiskSession.for_user(mia) as airisk:
         airisk.get("/api/GetConversations")
     assert caught.value.connect_url is None
-    if urlconf:
-        client.force_login(mia)
-        for path in VIEWS:
-            with pytest.raises(ConnectionRequired):
-                client.get(path)
+
+
+@pytest.mark.parametrize("path", VIEWS)
+def test_site_without_our_urls_redirects_nobody(path: str, mia: User, client: Client, settings: "Settings") -> None:
+    settings.ROOT_URLCONF = "tests.site_views"
+    client.force_login(mia)
+    with pytest.raises(ConnectionRequired):
+        client.get(path)
 
 
 # airisk_required and AIRiskRequiredMixin
 
 
 @pytest.mark.parametrize(
-    ("path", "token"),
+    ("path", "deployment"),
     [
-        *((path, {}) for path in VIEWS),
-        ("/needs/", {"ends_in": None}),
-        ("/needs/", {"ends_in": -60}),
-        ("/needs/", {"failure_kind": "refused", "failure_count": 1}),
+        ("/needs/", "default"),
+        ("/needs-second/", "second"),
+        ("/needs-class/", "default"),
+        ("/needs-class-async/", "default"),
     ],
-    ids=str,
 )
-def test_a_usable_token_passes_without_a_call(
-    path: str, token: dict[str, Any], visit: Browser, mia: User, airisk: World
+def test_connected_user_passes_without_a_call(
+    path: str, deployment: str, visit: Browser, mia: User, airisk: World
 ) -> None:
-    deployment = "second" if "second" in path else "default"
     AIRiskIdentity.objects.update(deployment=deployment)
-    give_token(mia, deployment=deployment, **token)
-    response = visit(path)
-    assert response.status_code == 200
-    assert response.content.startswith(b"connected")
+    give_token(mia, deployment=deployment)
+    assert_passes(visit, path)
     assert airisk.journal == []
 
 
 @pytest.mark.parametrize(
-    ("path", "case"),
-    [
-        *((path, "none") for path in VIEWS),
-        *(("/needs/", case) for case in ["refused", "a person", "by hand", "changed", "gone", "unreadable", "other"]),
-    ],
+    "token",
+    [{"ends_in": None}, {"ends_in": -60}, {"failure_kind": "refused", "failure_count": 1}],
+    ids=["no expiry", "expired", "refused but valid"],
 )
-def test_without_a_usable_token_a_user_is_sent_to_connect(
-    path: str, case: str, visit: Browser, mia: User, airisk: World, settings: "Settings"
-) -> None:
-    deployment = "second" if "second" in path else "default"
-    AIRiskIdentity.objects.update(deployment=deployment)
+def test_usable_token_passes_without_a_call(token: dict[str, Any], visit: Browser, mia: User, airisk: World) -> None:
+    give_token(mia, **token)
+    assert_passes(visit, "/needs/")
+    assert airisk.journal == []
+
+
+def assert_passes(visit: Browser, path: str) -> None:
+    response = visit(path)
+    assert response.status_code == 200
+    assert response.content.startswith(b"connected")
+
+
+def _change_token(**values: Any) -> "Spoil":
+    return lambda _settings: AIRiskToken.objects.update(**values)
+
+
+def _end_token(**values: Any) -> "Spoil":
+    return lambda _settings: AIRiskToken.objects.update(expires_at=F("renewed_at"), **values)
+
+
+def _end_without_renewal(settings: "Settings") -> None:
+    _end_token()(settings)
+    set_option(settings, SILENT_RENEWAL=False)
+
+
+def _lose_the_key(settings: "Settings") -> None:
     settings.AIRISK_OAUTH_ENCRYPTION_KEYS = [Fernet.generate_key().decode()]
-    token = give_token(mia, deployment=deployment)
-    rows = AIRiskToken.objects.all()
-    ended = {"expires_at": token.renewed_at}
-    match case:
-        case "none":
-            rows.delete()
-        case "refused":
-            rows.update(failure_kind="refused", **ended)
-        case "a person":
-            rows.update(failure_kind="person", **ended)
-        case "by hand":
-            rows.update(**ended)
-            options = {**settings.AIRISK_OAUTH[deployment], "SILENT_RENEWAL": False}
-            settings.AIRISK_OAUTH = {**settings.AIRISK_OAUTH, deployment: options}
-        case "changed":
-            AIRiskIdentity.objects.update(userid="user_1")
-        case "gone":
-            AIRiskIdentity.objects.all().delete()
-        case "unreadable":
-            settings.AIRISK_OAUTH_ENCRYPTION_KEYS = [Fernet.generate_key().decode()]
-        case "other":
-            rows.update(deployment={"default": "second", "second": "default"}[deployment])
-    response = visit(f"{path}?a=1")
-    assert (response.status_code, response["Location"]) == (302, f"{VIEWS[path]}?{urlencode({'next': f'{path}?a=1'})}")
-    assert visit(path, "post")["Location"] == VIEWS[path]
+
+
+Spoil = Callable[["Settings"], object]
+SPOILT: dict[str, Spoil] = {
+    "never connected": lambda _settings: AIRiskToken.objects.all().delete(),
+    "refused": _end_token(failure_kind="refused"),
+    "sign-in required": _end_token(failure_kind="person"),
+    "no silent renewal": _end_without_renewal,
+    "identity changed": lambda _settings: AIRiskIdentity.objects.update(userid="user_1"),
+    "identity removed": lambda _settings: AIRiskIdentity.objects.all().delete(),
+    "unreadable": _lose_the_key,
+    "of another deployment": _change_token(deployment="second"),
+}
+
+
+@pytest.mark.parametrize("spoil", SPOILT.values(), ids=SPOILT)
+def test_user_without_usable_token_has_to_connect(
+    spoil: Spoil, visit: Browser, mia: User, airisk: World, settings: "Settings"
+) -> None:
+    settings.AIRISK_OAUTH_ENCRYPTION_KEYS = [Fernet.generate_key().decode()]
+    give_token(mia)
+    spoil(settings)
+    assert_sent_to_connect(visit, "/needs/")
     assert airisk.journal == []
 
 
 @pytest.mark.parametrize("path", VIEWS)
-def test_somebody_who_is_not_signed_in_is_sent_to_sign_in(path: str, anonymous: Browser) -> None:
+def test_unconnected_user_is_sent_to_connect(path: str, visit: Browser, airisk: World) -> None:
+    assert_sent_to_connect(visit, path)
+    assert airisk.journal == []
+
+
+def assert_sent_to_connect(visit: Browser, path: str) -> None:
+    response = visit(f"{path}?a=1")
+    assert (response.status_code, response["Location"]) == (302, f"{VIEWS[path]}?{urlencode({'next': f'{path}?a=1'})}")
+    assert visit(path, "post")["Location"] == VIEWS[path]
+
+
+@pytest.mark.parametrize("path", VIEWS)
+def test_guarded_view_sends_visitors_to_login(path: str, anonymous: Browser) -> None:
     response = anonymous(f"{path}?a=1")
     assert (response.status_code, response["Location"]) == (302, f"/accounts/login/?next={path}%3Fa%3D1")
 
 
 @pytest.mark.parametrize("path", VIEWS)
-def test_a_script_that_is_not_signed_in_gets_403(path: str, anonymous: Browser) -> None:
+def test_script_that_is_not_signed_in_gets_403(path: str, anonymous: Browser) -> None:
     response = anonymous(path, headers=SCRIPTS[0])
     assert (response.status_code, response.json()["connect_url"]) == (403, VIEWS[path])
 
 
-def test_a_request_for_the_conversations_by_somebody_who_is_not_signed_in_ends_at_the_login(
+def test_anonymous_call_ends_at_the_login_page(
     anonymous: Browser,
 ) -> None:
     connect_page = anonymous("/conversations/")["Location"]
     assert anonymous(connect_page)["Location"].startswith("/accounts/login/?next=/airisk/connect/")
 
 
-def test_a_views_arguments_reach_it(browser: Client, mia: User, rf: Any) -> None:
+def test_decorated_view_gets_its_arguments(browser: Client, mia: User, rf: Any) -> None:
     @airisk_required()
     def view(request: HttpRequest, number: int, *, word: str) -> HttpResponse:
         return HttpResponse(f"{number} {word}")
@@ -643,14 +665,14 @@ def test_a_views_arguments_reach_it(browser: Client, mia: User, rf: Any) -> None
     assert view(request, 1, word="one").content == b"1 one"
 
 
-def test_a_decorated_view_keeps_its_name_and_its_kind() -> None:
+def test_decorated_view_keeps_its_name_and_kind() -> None:
     assert site_views.needs_connection.__name__ == "needs_connection"
     assert not iscoroutinefunction(site_views.needs_connection)
     assert site_views.needs_second.__name__ == "needs_second"
     assert iscoroutinefunction(site_views.needs_second)
 
 
-def test_a_userid_of_the_sites_own_is_asked_for(visit: Browser, mia: User, settings: "Settings") -> None:
+def test_sites_own_userid_function_is_used(visit: Browser, mia: User, settings: "Settings") -> None:
     set_option(settings, USERID=f"{__name__}.userid_of")
     AIRiskIdentity.objects.all().delete()
     give_token(mia, userid="mia at default")

@@ -1,9 +1,9 @@
-"""The pages: what a user is told in each state, and that every page is sound HTML without foreign assets."""
+"""The pages: what a user reads on them, and that every page is sound HTML without foreign assets."""
 
 import re
+from collections.abc import Iterator
 from html import unescape
 from html.parser import HTMLParser
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,16 +17,20 @@ from django.urls import include, path, reverse
 from django.utils import timezone, translation
 from django.utils.formats import date_format
 
+from airisk_oauth.connecting.pages import connection_status
 from airisk_oauth.models import AIRiskIdentity, AIRiskToken
 from airisk_oauth.sandbox.world import World
 from tests.support.browsing import connect
+from tests.support.options import set_option
+from tests.support.pages import snippet
 from tests.support.people import give_token
 
 if TYPE_CHECKING:
     from pytest_django import Settings
 
-CONNECT, DISCONNECT = ["Connect"], ["Reconnect", "Disconnect"]
+DISCONNECT = ["Reconnect", "Disconnect"]
 REFUSED = {"failure_kind": "refused", "failure_count": 1, "failed_at": timezone.now()}
+DOCUMENTATION = "docs/pages.md"
 VOID = {"meta", "input", "br", "link", "img"}
 
 
@@ -61,7 +65,7 @@ class Soundness(HTMLParser):
 
 
 def read(response: Any, status: int = 200) -> str:
-    """The page's text, the page itself having been found sound."""
+    """Check that a page is sound HTML, and return its text."""
     assert response.status_code == status
     assert "no-store" in response["Cache-Control"]
     page = response.content.decode()
@@ -78,85 +82,87 @@ def until(token: AIRiskToken) -> str:
     return f"{date_format(token.expires_at, 'DATETIME_FORMAT')} UTC"
 
 
-@pytest.mark.parametrize(
-    ("userid", "token", "options", "state", "words", "offered"),
-    [
-        pytest.param(None, None, {}, "Not connected", "You have no AIRisk identity yet", [], id="nobody"),
-        pytest.param("user_42", None, {}, "Not connected", "in your name, as user_42.", CONNECT, id="not connected"),
-        pytest.param("user_42", {}, {}, "Connected", "until {until} and is renewed by itself.", DISCONNECT, id="good"),
-        pytest.param("user_42", {"ends_in": None}, {}, "Connected", "named no end", DISCONNECT, id="endless"),
-        pytest.param(
-            "user_42", {}, {"SILENT_RENEWAL": False}, "Connected", "lasts until {until}.", DISCONNECT, id="by hand"
-        ),
-        pytest.param(
-            "user_42", {"ends_in": -60}, {}, "Connected", "the next call renews it", DISCONNECT, id="ended, renewable"
-        ),
-        pytest.param(
-            "user_42",
-            {"ends_in": -60},
-            {"SILENT_RENEWAL": False},
-            "Please reconnect",
-            "can no longer be used",
-            DISCONNECT,
-            id="ended, by hand",
-        ),
-        pytest.param(
-            "user_42", {"ends_in": -60, **REFUSED}, {}, "Please reconnect", "no longer", DISCONNECT, id="refused"
-        ),
-        pytest.param(
-            "user_42",
-            {"ends_in": -60, **REFUSED, "failure_kind": "person"},
-            {},
-            "Please reconnect",
-            "no longer",
-            DISCONNECT,
-            id="a person is asked for",
-        ),
-        pytest.param(
-            "user_42",
-            {"ends_in": -60, **REFUSED, "failure_kind": "unavailable"},
-            {},
-            "Connected",
-            "the next call renews it",
-            DISCONNECT,
-            id="outage",
-        ),
-        pytest.param("user_1", {}, {}, "Please reconnect", "no longer", DISCONNECT, id="somebody else now"),
-        pytest.param(
-            None, {}, {}, "Please reconnect", "You have no AIRisk identity yet", DISCONNECT[1:], id="nobody any more"
-        ),
-    ],
-)
-def test_the_connection_page_says_where_a_user_stands(
-    userid: str | None,
-    token: dict[str, Any] | None,
-    options: dict[str, Any],
-    state: str,
-    words: str,
-    offered: list[str],
-    browser: Client,
-    mia: User,
-    airisk: World,
-    settings: "Settings",
-) -> None:
-    settings.AIRISK_OAUTH = {"default": {**settings.AIRISK_OAUTH["default"], **options}}
-    AIRiskIdentity.objects.all().delete()
-    if userid is not None:
-        AIRiskIdentity.objects.create(user=mia, userid=userid)
-    stored = None if token is None else give_token(mia, **token)
-    if stored is not None and stored.expires_at is not None:
-        words = words.format(until=until(stored))
-    for url in (reverse("airisk_oauth:connection"), reverse("airisk_oauth:connect")):
-        response = browser.get(url)
-        text = read(response)
-        assert f"AIRisk {state} " in text
-        assert words in text
-        assert ("You are user_42 on AIRisk." in text) is (state == "Connected")
-        assert buttons(response) == offered
+@pytest.fixture
+def only(airisk: World, settings: "Settings") -> Iterator["Settings"]:
+    """A site with one deployment, to which opening a page makes no call."""
+    settings.AIRISK_OAUTH = {"default": settings.AIRISK_OAUTH["default"]}
+    yield settings
     assert airisk.journal == []
 
 
-def test_a_token_that_cannot_be_opened_asks_for_reconnecting(browser: Client, mia: User, settings: "Settings") -> None:
+def assert_shown(browser: Client, status: str, words: str, offered: list[str]) -> None:
+    """Check what both pages show of the only deployment."""
+    for name in ("connection", "connect"):
+        response = browser.get(reverse(f"airisk_oauth:{name}"))
+        text = read(response)
+        assert f"AIRisk {status} " in text
+        assert words in text
+        assert ("You are user_42 on AIRisk." in text) is (status == "Connected")
+        assert buttons(response) == offered
+
+
+@pytest.mark.usefixtures("only")
+def test_user_without_identity_reads_whom_to_ask(browser: Client) -> None:
+    AIRiskIdentity.objects.all().delete()
+    assert_shown(browser, "Not connected", "You have no AIRisk identity yet. Ask an administrator", [])
+
+
+@pytest.mark.usefixtures("only")
+def test_user_who_never_connected_can_connect(browser: Client) -> None:
+    assert_shown(browser, "Not connected", "in your name, as user_42.", ["Connect"])
+
+
+def test_connected_user_sees_the_expiry_date(browser: Client, mia: User, only: "Settings") -> None:
+    token = give_token(mia)
+    assert_shown(browser, "Connected", f"until {until(token)} and is renewed automatically.", DISCONNECT)
+    set_option(only, SILENT_RENEWAL=False)
+    assert_shown(browser, "Connected", f"valid until {until(token)}.", DISCONNECT)
+
+
+@pytest.mark.usefixtures("only")
+@pytest.mark.parametrize(
+    ("token", "words"),
+    [
+        pytest.param({"ends_in": None}, "gave no expiry date", id="no expiry"),
+        pytest.param({"ends_in": -60}, "the next call renews it", id="expired"),
+        pytest.param(
+            {"ends_in": -60, **REFUSED, "failure_kind": "unavailable"}, "the next call renews it", id="outage"
+        ),
+    ],
+)
+def test_token_that_can_be_renewed_is_connected(token: dict[str, Any], words: str, browser: Client, mia: User) -> None:
+    give_token(mia, **token)
+    assert_shown(browser, "Connected", words, DISCONNECT)
+
+
+@pytest.mark.usefixtures("only")
+@pytest.mark.parametrize("kind", ["refused", "person"])
+def test_token_that_needs_a_person_asks_for_one(kind: str, browser: Client, mia: User) -> None:
+    give_token(mia, ends_in=-60, **{**REFUSED, "failure_kind": kind})
+    assert_shown(browser, "Please reconnect", "Your connection can no longer be used.", DISCONNECT)
+
+
+def test_expired_token_by_hand_needs_a_person(browser: Client, mia: User, only: "Settings") -> None:
+    set_option(only, SILENT_RENEWAL=False)
+    give_token(mia, ends_in=-60)
+    assert_shown(browser, "Please reconnect", "Your connection can no longer be used.", DISCONNECT)
+
+
+@pytest.mark.usefixtures("only")
+def test_changed_identity_asks_for_reconnecting(browser: Client, mia: User) -> None:
+    give_token(mia)
+    AIRiskIdentity.objects.update(userid="user_1")
+    assert_shown(browser, "Please reconnect", "Your connection can no longer be used.", DISCONNECT)
+
+
+@pytest.mark.usefixtures("only")
+def test_removed_identity_still_can_disconnect(browser: Client, mia: User) -> None:
+    give_token(mia)
+    AIRiskIdentity.objects.all().delete()
+    assert_shown(browser, "Please reconnect", "You have no AIRisk identity yet", ["Disconnect"])
+
+
+def test_unreadable_token_asks_for_reconnecting(browser: Client, mia: User, settings: "Settings") -> None:
     settings.AIRISK_OAUTH_ENCRYPTION_KEYS = [Fernet.generate_key().decode()]
     give_token(mia)
     settings.AIRISK_OAUTH_ENCRYPTION_KEYS = [Fernet.generate_key().decode()]
@@ -166,20 +172,20 @@ def test_a_token_that_cannot_be_opened_asks_for_reconnecting(browser: Client, mi
     assert AIRiskToken.objects.exists()
 
 
-def test_each_deployment_has_its_own_part(browser: Client, mia: User, django_user_model: type[User]) -> None:
+def test_each_deployment_has_its_own_section(browser: Client, mia: User, django_user_model: type[User]) -> None:
     AIRiskIdentity.objects.create(user=mia, deployment="second", userid="user_7")
     give_token(mia, deployment="second", userid="user_7")
-    # Neither what another user has nor what the application has is this user's.
+    # Neither another user's token nor the application's counts.
     give_token(django_user_model.objects.create_user("tom"))
     give_token(None)
     response = browser.get(reverse("airisk_oauth:connection"))
     text = read(response)
     assert "AIRisk Not connected Connect to let this site call AIRisk in your name, as user_42." in text
     assert "AIRisk “second” Connected You are user_7 on AIRisk." in text
-    assert buttons(response) == [*CONNECT, *DISCONNECT]
+    assert buttons(response) == ["Connect", *DISCONNECT]
 
 
-def test_times_are_told_in_the_time_zone_of_the_site(browser: Client, mia: User, settings: "Settings") -> None:
+def test_times_are_shown_in_the_sites_time_zone(browser: Client, mia: User, settings: "Settings") -> None:
     settings.TIME_ZONE = "Asia/Tokyo"
     token = give_token(mia)
     there = date_format(timezone.localtime(token.expires_at), "DATETIME_FORMAT")
@@ -189,71 +195,78 @@ def test_times_are_told_in_the_time_zone_of_the_site(browser: Client, mia: User,
     assert there in read(browser.get(reverse("airisk_oauth:connection")))
 
 
-def test_the_connect_page_carries_next_on(browser: Client) -> None:
+def test_connect_page_passes_next_on(browser: Client) -> None:
     response = browser.get(reverse("airisk_oauth:connect"), {"next": '/a/?"><b>'})
     read(response)
     assert 'name="next" value="/a/?&quot;&gt;&lt;b&gt;"' in response.content.decode()
 
 
-def test_a_userid_is_escaped(browser: Client, mia: User) -> None:
+def test_userid_is_escaped_on_the_page(browser: Client, mia: User) -> None:
     AIRiskIdentity.objects.update(userid="<script>42</script>")
     read(browser.get(reverse("airisk_oauth:connection")))
     assert "<script>" not in browser.get(reverse("airisk_oauth:connection")).content.decode()
 
 
-def test_a_problem_has_a_page_with_a_way_on(browser: Client) -> None:
+def test_problem_page_links_to_the_connection(browser: Client) -> None:
     response = browser.get(reverse("airisk_oauth:callback"))
     assert "This link does not come from AIRisk" in read(response, 400)
     assert f'href="{reverse("airisk_oauth:connection")}"' in response.content.decode()
 
 
 @pytest.mark.parametrize(("language", "start"), [("en", '<html lang="en">'), ("ar", '<html lang="ar" dir="rtl">')])
-def test_a_page_names_its_language(language: str, start: str, browser: Client, settings: "Settings") -> None:
+def test_page_declares_its_language(language: str, start: str, browser: Client, settings: "Settings") -> None:
     settings.LANGUAGE_CODE = language
     with translation.override(language):
         assert start in browser.get(reverse("airisk_oauth:connection")).content.decode()
 
 
-# In a site's own look, and on a page of its own, as the documentation says
+# In a site's own look, and on its own pages, as the documentation says
 
 
-def snippet(words: str) -> str:
-    page = (Path(__file__).resolve().parent.parent / "docs" / "pages.md").read_text(encoding="utf-8")
-    [found] = [text for text in re.findall(r"^```django\n(.*?)^```", page, re.DOTALL | re.MULTILINE) if words in text]
-    return str(found)
-
-
-def test_a_site_puts_the_pages_into_its_own_look(browser: Client, settings: "Settings") -> None:
+@pytest.mark.parametrize(
+    ("name", "title", "status"),
+    [
+        ("connection", "Your AIRisk connection", 200),
+        ("connect", "Connect to AIRisk", 200),
+        ("callback", "This link does not come from AIRisk", 400),
+    ],
+)
+def test_pages_take_on_the_look_of_the_site(
+    name: str, title: str, status: int, browser: Client, settings: "Settings"
+) -> None:
     base = "<title>{% block title %}{% endblock %} of Site</title><main>{% block main %}{% endblock %}</main>"
-    templates = {"site/base.html": base, "airisk_oauth/base.html": snippet("extends")}
+    templates = {"site/base.html": base, "airisk_oauth/base.html": snippet(DOCUMENTATION, "extends")}
     [engine] = settings.TEMPLATES
     loaders = [
         ("django.template.loaders.locmem.Loader", templates),
         "django.template.loaders.app_directories.Loader",
     ]
     settings.TEMPLATES = [{**engine, "APP_DIRS": False, "OPTIONS": {**engine["OPTIONS"], "loaders": loaders}}]
-    for name, title, status in (
-        ("connection", "Your AIRisk connection", 200),
-        ("connect", "Connect to AIRisk", 200),
-        ("callback", "This link does not come from AIRisk", 400),
-    ):
-        response = browser.get(reverse(f"airisk_oauth:{name}"))
-        assert title in read(response, status)
-        assert f"<title>{title} of Site</title>" in response.content.decode()
-        assert "<style" not in response.content.decode()
+    response = browser.get(reverse(f"airisk_oauth:{name}"))
+    assert title in read(response, status)
+    assert f"<title>{title} of Site</title>" in response.content.decode()
+    assert "<style" not in response.content.decode()
 
 
 def own_page(request: HttpRequest) -> HttpResponse:
-    return HttpResponse(Template(f"<main>{snippet('airisk_connection')}</main>").render(RequestContext(request)))
+    return HttpResponse(
+        Template(f"<main>{snippet(DOCUMENTATION, '{% airisk_connection %}')}</main>").render(RequestContext(request))
+    )
 
 
-urlpatterns = [path("own/", own_page), path("", include("tests.urls"))]
+def profile(request: HttpRequest) -> HttpResponse:
+    """The documentation's own view, whose template is a site's."""
+    given: dict[str, Any] = {}
+    exec(snippet(DOCUMENTATION, "def profile"), given)  # noqa: S102 - the page's own
+    response: HttpResponse = given["profile"](request)
+    return response
+
+
+urlpatterns = [path("own/", own_page), path("profile/", profile), path("", include("tests.urls"))]
 
 
 @pytest.mark.urls(__name__)
-def test_a_site_shows_the_connection_on_a_page_of_its_own_and_both_buttons_lead_back_there(
-    browser: Client, airisk: World
-) -> None:
+def test_tag_shows_the_connection_and_leads_back(browser: Client, airisk: World) -> None:
     page = browser.get("/own/?a=b").content.decode()
     assert Soundness(page).wrong == []
     assert "Connect to let this site call AIRisk in your name, as user_42." in page
@@ -267,16 +280,57 @@ def test_a_site_shows_the_connection_on_a_page_of_its_own_and_both_buttons_lead_
 
 
 @pytest.mark.urls(__name__)
-def test_somebody_who_is_not_signed_in_sees_nothing_of_it(client: Client, db: None) -> None:
+def test_tag_shows_nothing_to_anonymous_visitors(client: Client, db: None) -> None:
     assert client.get("/own/").content.split() == [b"<main>", b"</main>"]
     assert not client.cookies
 
 
 @pytest.mark.urls(__name__)
-def test_the_answer_to_a_post_is_no_page_to_come_back_to(browser: Client, airisk: World) -> None:
+def test_tag_leads_back_to_no_answer_to_a_post(browser: Client, airisk: World) -> None:
     assert 'name="next"' not in browser.post("/own/").content.decode()
 
 
-def test_without_the_request_in_its_context_the_tag_says_what_it_needs() -> None:
+def test_tag_without_a_request_says_what_it_needs() -> None:
     with pytest.raises(ImproperlyConfigured, match="the request"):
         Template("{% load airisk_oauth %}{% airisk_connection %}").render(Context())
+
+
+# In Python
+
+
+@pytest.fixture
+def profile_page(browser: Client, settings: "Settings") -> Client:
+    """A browser at a site whose page shows what the documentation names."""
+    names = ("deployment.alias", "userid", "token.expires_at.year", "is_connected", "connect_url", "disconnect_url")
+    template = "".join(f"{{{{ connection.{name} }}}} " for name in names)
+    [engine] = settings.TEMPLATES
+    loaders = [("django.template.loaders.locmem.Loader", {"site/profile.html": template})]
+    settings.TEMPLATES = [{**engine, "APP_DIRS": False, "OPTIONS": {**engine["OPTIONS"], "loaders": loaders}}]
+    settings.ROOT_URLCONF = __name__
+    return browser
+
+
+def test_view_shows_a_connected_user(profile_page: Client, mia: User) -> None:
+    token = give_token(mia)
+    assert token.expires_at is not None
+    seen = profile_page.get("/profile/").content.decode().split()
+    year = str(token.expires_at.year)
+    assert seen == ["default", "user_42", year, "True", "/airisk/connect/", "/airisk/disconnect/"]
+
+
+def test_view_shows_an_unconnected_user(profile_page: Client) -> None:
+    seen = profile_page.get("/profile/").content.decode().split()
+    assert seen == ["default", "user_42", "False", "/airisk/connect/", "/airisk/disconnect/"]
+
+
+def test_status_needs_no_request(mia: User, airisk: World) -> None:
+    status = connection_status(mia, "second")
+    assert (status.deployment.alias, status.userid, status.token) == ("second", None, None)
+    assert (status.is_connected, status.connect_url) == (False, "/airisk/connect/second/")
+    assert (status.right_host_url, status.right_host) == (None, "")
+    assert airisk.journal == []
+
+
+def test_status_of_a_wrong_deployment_is_an_error(mia: User) -> None:
+    with pytest.raises(ImproperlyConfigured, match="nowhere"):
+        connection_status(mia, "nowhere")

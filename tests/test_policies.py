@@ -1,4 +1,4 @@
-"""What headers of a site and of ours do to our pages: content security policies, and what is told to other sites."""
+"""Headers that affect our pages: a site's content security policy, and our own referrer policy."""
 
 import re
 from typing import TYPE_CHECKING, Any
@@ -35,7 +35,7 @@ def add_middleware(settings: "Settings", path: str) -> None:
 
 @pytest.fixture
 def staff(mia: User, browser: Client) -> Client:
-    """The browser of somebody who may see every page."""
+    """The browser of a user who may see every page."""
     mia.is_staff = mia.is_superuser = True
     mia.save()
     give_token(mia)

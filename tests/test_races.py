@@ -12,6 +12,7 @@ from psycopg import IsolationLevel
 
 from airisk_oauth import conf
 from airisk_oauth.connecting import flow
+from airisk_oauth.connecting.problems import ConnectionFailed, Reason
 from airisk_oauth.models import AIRiskIdentity, AIRiskToken
 from airisk_oauth.oauth.messages import Secret, TokenGrant
 from airisk_oauth.sandbox.world import World
@@ -26,7 +27,7 @@ ROUNDS = 2
 
 @pytest.fixture
 def options(transactional_db: None) -> Iterator[None]:
-    """SQLite as Django sets it up by itself; PostgreSQL with the strictest isolation that sites commonly choose."""
+    """SQLite with Django's own options; PostgreSQL with the strictest isolation level that sites commonly choose."""
     given = connection.settings_dict["OPTIONS"]
     if connection.vendor == "sqlite":
         # The mode stays with the file.
@@ -64,7 +65,7 @@ def test_people_who_connect_at_once_all_succeed(options: None, airisk: World) ->
     assert AIRiskToken.objects.count() == 8 * ROUNDS
 
 
-def test_first_connects_of_one_user_at_once_succeed(options: None, airisk: World) -> None:
+def test_one_users_tabs_can_connect_at_once(options: None, airisk: World) -> None:
     for number in range(ROUNDS):
         user = person(f"user-{number}")
         ways = [(browser, authorize(start(browser))) for browser in (browser_of(user) for _tab in range(4))]
@@ -72,7 +73,7 @@ def test_first_connects_of_one_user_at_once_succeed(options: None, airisk: World
         assert AIRiskToken.objects.filter(user=user).count() == 1
 
 
-def test_connects_and_disconnects_at_once_end_well(options: None, airisk: World) -> None:
+def test_connect_and_disconnect_at_once_work(options: None, airisk: World) -> None:
     for number in range(ROUNDS):
         user = person(f"user-{number}")
         browsers = [browser_of(user) for _tab in range(4)]
@@ -84,14 +85,14 @@ def test_connects_and_disconnects_at_once_end_well(options: None, airisk: World)
         assert at_once(*(partial(come_back, *way) for way in ways), *leave) == [302] * 4
 
 
-def test_one_callback_fired_eight_times_spends_one_code(options: None, airisk: World) -> None:
+def test_eight_callbacks_at_once_spend_one_code(options: None, airisk: World) -> None:
     browser = browser_of(person("mia"))
     back = authorize(start(browser))
     assert at_once(*[partial(come_back, browser, back)] * 8) == [302] * 8
     assert len([seen for seen in airisk.journal if seen.endpoint == "/api/oauth2/Token"]) == 1
 
 
-def test_a_user_deleted_while_airisk_answers_is_no_crash(airisk: World) -> None:
+def test_user_deleted_during_the_call_is_no_crash(airisk: World) -> None:
     user = person("mia")
     browser = browser_of(user)
     back = authorize(start(browser))
@@ -101,23 +102,24 @@ def test_a_user_deleted_while_airisk_answers_is_no_crash(airisk: World) -> None:
 
 
 def anybody(_user: Any, _deployment: str) -> str:
-    """A site's own ``USERID``, which asks no table of ours."""
+    """A site's own ``USERID`` function, which looks at no table of ours."""
     return "user_42"
 
 
-def test_a_deleted_user_starts_and_stores_nothing(settings: Any, transactional_db: None) -> None:
+def test_deleted_user_starts_and_stores_nothing(settings: Any, transactional_db: None) -> None:
     default = {**settings.AIRISK_OAUTH["default"], "USERID": f"{__name__}.anybody"}
     settings.AIRISK_OAUTH = {**settings.AIRISK_OAUTH, "default": default}
     user = person("mia")
     User.objects.all().delete()
-    with pytest.raises(flow.NoIdentity):
+    with pytest.raises(ConnectionFailed) as caught:
         flow.begin(conf.deployment(), user, browser="b")
+    assert caught.value.reason is Reason.NO_IDENTITY
     with pytest.raises(IntegrityError):
         store(user.pk, "default", "user_42", TokenGrant(Secret("token"), None))
     assert not AIRiskToken.objects.exists()
 
 
-def test_a_known_user_deleted_while_airisk_answers(settings: Any, airisk: World) -> None:
+def test_deleted_user_known_elsewhere_is_no_crash(settings: Any, airisk: World) -> None:
     default = {**settings.AIRISK_OAUTH["default"], "USERID": f"{__name__}.anybody"}
     settings.AIRISK_OAUTH = {**settings.AIRISK_OAUTH, "default": default}
     browser = browser_of(person("mia"))

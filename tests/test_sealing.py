@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from airisk_oauth.sealing import Owner, Unreadable, has_list, key_id, key_ids, problem, seal, unseal
+from airisk_oauth.sealing import FORMATS, Owner, Unreadable, has_own_keys, key_id, key_ids, problem, seal, unseal
 
 if TYPE_CHECKING:
     from pytest_django import Settings
@@ -103,7 +103,7 @@ def test_the_newest_key_seals_and_an_older_one_still_opens(settings: "Settings")
     new, new_id = seal(TOKEN, OWNER)
     assert opens(old)
     assert opens(new)
-    assert (old_id, new_id) == (key_id(OLD), key_id(NEW))
+    assert (old_id, new_id) == (key_id(FORMATS[0], OLD), key_id(FORMATS[0], NEW))
     assert key_ids()[:2] == [new_id, old_id]
     with_keys(settings, NEW)
     assert opens(new)
@@ -131,7 +131,7 @@ def test_derived_keys_go_on_opening_after_the_list_is_set(settings: "Settings") 
     derived, derived_id = seal(TOKEN, OWNER)
     with_keys(settings, NEW)
     assert opens(derived)
-    assert seal(TOKEN, OWNER)[1] == key_id(NEW) == key_ids()[0]
+    assert seal(TOKEN, OWNER)[1] == key_id(FORMATS[0], NEW) == key_ids()[0]
     assert derived_id in key_ids()
     assert len(key_ids()) == 3
 
@@ -139,23 +139,23 @@ def test_derived_keys_go_on_opening_after_the_list_is_set(settings: "Settings") 
 def test_derived_keys_open_nothing_once_they_are_dropped_and_nobody_asks_where_a_listed_one_opens(
     settings: "Settings",
 ) -> None:
-    def derived_open() -> bool:
+    def derived_keys_accepted() -> bool:
         asked.append(True)
         return False
 
     asked: list[bool] = []
     derived, derived_id = seal(TOKEN, OWNER)
     # There is nothing to fall back on: without a list, derived keys cannot be dropped.
-    assert not has_list()
-    assert unseal(derived, OWNER, derived_open=derived_open) == TOKEN
-    assert key_ids(derived_open=False) == [derived_id]
+    assert not has_own_keys()
+    assert unseal(derived, OWNER, derived_keys_accepted=derived_keys_accepted) == TOKEN
+    assert key_ids(derived_keys_accepted=False) == [derived_id]
     with_keys(settings, NEW)
-    assert has_list()
-    assert unseal(seal(TOKEN, OWNER)[0], OWNER, derived_open=derived_open) == TOKEN
-    assert key_ids(derived_open=False) == [key_id(NEW)]
+    assert has_own_keys()
+    assert unseal(seal(TOKEN, OWNER)[0], OWNER, derived_keys_accepted=derived_keys_accepted) == TOKEN
+    assert key_ids(derived_keys_accepted=False) == [key_id(FORMATS[0], NEW)]
     assert asked == []
     with pytest.raises(Unreadable):
-        unseal(derived, OWNER, derived_open=derived_open)
+        unseal(derived, OWNER, derived_keys_accepted=derived_keys_accepted)
     assert asked == [True]
 
 
@@ -163,7 +163,7 @@ def test_the_derived_key_is_not_the_secret_key_itself(settings: "Settings") -> N
     secret = Fernet.generate_key().decode()
     with_secret(settings, secret)
     sealed, identifier = seal(TOKEN, OWNER)
-    assert identifier != key_id(secret)
+    assert identifier != key_id(FORMATS[0], secret)
     with_secret(settings, "another")
     with_keys(settings, secret)
     assert not opens(sealed)
@@ -239,7 +239,7 @@ def test_an_old_seal_opens_whenever_it_was_made(settings: "Settings") -> None:
 
 
 NO_LIST = "AIRISK_OAUTH_ENCRYPTION_KEYS must be a list of Fernet keys, newest first."
-NO_KEY = "AIRISK_OAUTH_ENCRYPTION_KEYS holds something that is no Fernet key."
+NO_KEY = "AIRISK_OAUTH_ENCRYPTION_KEYS contains something that is not a Fernet key."
 
 
 @pytest.mark.parametrize(

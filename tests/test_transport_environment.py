@@ -177,12 +177,12 @@ def test_both_clients_name_the_package_for_socks() -> None:
 @pytest.mark.parametrize(
     ("variable", "value", "cause"),
     [
-        ("https_proxy", "socks://me:canary-password@proxy.corp:1080", "proxy of the scheme socks,"),
-        ("https_proxy", "ftp://proxy.corp", "proxy of the scheme ftp,"),
-        ("https_proxy", "http://me:canary-password@[proxy.corp", "proxy whose address cannot be read"),
-        ("https_proxy", "http://", "proxy whose address cannot be read"),
-        ("https_proxy", "me:canary-password@[proxy.corp", "proxy whose address cannot be read"),
-        ("REQUESTS_CA_BUNDLE", "/nowhere/bundle.pem", "the CA certificate bundle .* is not there"),
+        ("https_proxy", "socks://me:canary-password@proxy.corp:1080", "proxy with the scheme socks,"),
+        ("https_proxy", "ftp://proxy.corp", "proxy with the scheme ftp,"),
+        ("https_proxy", "http://me:canary-password@[proxy.corp", "proxy with an invalid address"),
+        ("https_proxy", "http://", "proxy with an invalid address"),
+        ("https_proxy", "me:canary-password@[proxy.corp", "proxy with an invalid address"),
+        ("REQUESTS_CA_BUNDLE", "/nowhere/bundle.pem", "the CA certificate bundle .* does not exist"),
     ],
 )
 def test_fault_of_the_environment_is_named(

@@ -1,6 +1,6 @@
-"""What binds a flow to its browser: a random value in a cookie that no other part of a site writes.
+"""Binds a flow to the browser that started it, by a random value in a cookie that nothing else on a site writes.
 
-A session is shared by all of a browser's requests, and one that saves it late writes back what it had read early.
+The session would not do: all of a browser's requests share it, and one that saves it late overwrites what others saved.
 """
 
 import re
@@ -17,33 +17,34 @@ from django.utils.crypto import salted_hmac
 from ..oauth.messages import Secret
 
 COOKIE: Final = "airisk_oauth_browser"
-#: Longer than a flow may take, and a second hit of its callback is recognized.
+#: Longer than a flow may take, and long enough to recognize a repeated callback.
 LIFETIME: Final = timedelta(hours=1)
 
 
-def value_of(request: HttpRequest) -> Secret | None:
-    """Return what this browser is recognized by, or ``None`` for one that has not been given it yet."""
+def cookie_value(request: HttpRequest) -> Secret | None:
+    """Return the value that this browser has in the cookie, or ``None``."""
     value = request.COOKIES.get(COOKIE, "")
     return Secret(value) if re.fullmatch(r"[A-Za-z0-9_-]{43,64}", value) else None
 
 
-def value_for(request: HttpRequest) -> Secret:
-    """Return what this browser is recognized by, or what it is to be given.
+def cookie_value_or_new(request: HttpRequest) -> Secret:
+    """Return the value that this browser has in the cookie, or a new one for :func:`set_cookie`.
 
-    Made from the session cookie, as far as there is one: the two requests of a double click get the same value.
+    A new value is derived from the session cookie if there is one, so that both requests of a double click get the
+    same value.
     """
-    if (value := value_of(request)) is not None:
+    if (value := cookie_value(request)) is not None:
         return value
     session = request.COOKIES.get(settings.SESSION_COOKIE_NAME)
-    made = salted_hmac(COOKIE, session, algorithm="sha256").hexdigest() if session else secrets.token_urlsafe(32)
-    return Secret(made)
+    new = salted_hmac(COOKIE, session, algorithm="sha256").hexdigest() if session else secrets.token_urlsafe(32)
+    return Secret(new)
 
 
 def binding(request: HttpRequest, value: Secret) -> Secret:
-    """Return what a flow is bound to: its browser, and the session there, which ends when somebody else signs in.
+    """Return what a flow is bound to: the browser, and the session in it, which ends when another user signs in.
 
-    Only the session's key is looked at, which no request that saves a session changes, and that not where the key is
-    the session itself, in a cookie.
+    Of the session only the key is used, because no request that saves the session changes it. A backend that keeps
+    the session itself in the cookie has no such key; then the flow is bound to the browser alone.
     """
     session = getattr(request, "session", None)
     key = session.session_key if session is not None and SESSION_KEY in session else None
@@ -52,8 +53,8 @@ def binding(request: HttpRequest, value: Secret) -> Secret:
     return Secret(f"{value}.{key}")
 
 
-def keep(response: HttpResponseBase, value: Secret) -> None:
-    """Give the value to the browser, or let it keep the one it has for another hour."""
+def set_cookie(response: HttpResponseBase, value: Secret) -> None:
+    """Store the value in the browser for an hour from now."""
     same_site: Literal["None", "Lax"] = "None" if str(settings.SESSION_COOKIE_SAMESITE).lower() == "none" else "Lax"
     response.set_cookie(
         COOKIE,

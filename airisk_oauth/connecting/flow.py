@@ -1,4 +1,4 @@
-"""Begin and complete a connection, by browser or silently. Builds no response."""
+"""Connect a person to AIRisk: begin the flow, complete it, and disconnect again. Builds no response."""
 
 import hashlib
 import logging
@@ -15,60 +15,31 @@ from ..database.expiry import is_recent
 from ..events import log
 from ..exceptions import AIRiskRefused
 from ..models import MAX_NEXT, AIRiskToken, PendingAuthorization
-from ..oauth.authorization import (
-    authorization_url,
-    read_callback,
-)
+from ..oauth.authorization import Callback, MalformedCallback, authorization_url, read_callback
 from ..oauth.code_flow import exchange, new_state, obtain_or_exchange
 from ..oauth.deployment import Deployment
 from ..oauth.messages import Secret, TokenGrant
 from ..signals import token_disconnected, token_obtained
 from ..tokens.outcomes import store
 from ..userids import userid_of
+from .problems import ConnectionFailed, Reason
 
 logger = logging.getLogger("airisk_oauth.flow")
 
-#: How long a started flow may take, how long a second hit of its callback waits for the first, and how long (s) between
-#: two looks.
+#: How long a flow may take.
 LIFETIME: Final = timedelta(minutes=10)
+#: How long a repeated callback waits for the first one to finish, and how many seconds between two looks.
 WAIT_FOR_FIRST: Final = timedelta(seconds=15)
-LOOK_AGAIN: Final = 0.1
+POLL_INTERVAL: Final = 0.1
 
 _Outcome = PendingAuthorization.Outcome
 
 
-class NoIdentity(Exception):
-    """This user is nobody on AIRisk, as far as the site knows."""
-
-
-class CallbackRejected(Exception):
-    """The callback is not one that this browser, user and deployment wait for; nothing was sent to AIRisk."""
-
-
-class StateExpired(CallbackRejected):
-    """It was, but its ten minutes are over."""
-
-
-class StateSpent(CallbackRejected):
-    """It was, and it has been used, without success."""
-
-
-class IdentityChanged(CallbackRejected):
-    """The user is somebody else on AIRisk now than when the flow began."""
-
-    def __str__(self) -> str:
-        return "the user's identity on AIRisk has changed meanwhile"
-
-
-class NotPermitted(CallbackRejected):
-    """The user may not obtain the application's token, or not any more."""
-
-    def __str__(self) -> str:
-        return "the user may not obtain the application's token any more"
-
-
 class Connected(NamedTuple):
-    """A flow that ended well. ``first`` is false for a callback that came again."""
+    """A completed flow.
+
+    :ivar first: false for a repeated callback.
+    """
 
     pending: PendingAuthorization
     first: bool
@@ -77,14 +48,16 @@ class Connected(NamedTuple):
 def begin(
     deployment: Deployment, user: Any, *, browser: str, next_url: str = "", for_application: bool = False
 ) -> Secret:
-    """Start a flow for this user in this browser, and return the URL to send the browser to.
+    """Start a flow for this user in this browser, and return the URL on AIRisk to send the browser to.
 
     :param browser: a value that only this browser has, and only in this session.
-    :raises NoIdentity: the user has no ``userid`` on this deployment.
+    :param next_url: path to go to afterwards; one that is too long to be stored is ignored.
+    :param for_application: obtain the application's token, not the user's.
+    :raises ConnectionFailed: the user has no ``userid`` on this deployment.
     """
     userid = None if for_application else userid_of(deployment, user)
     if userid is None and not for_application:
-        raise NoIdentity
+        raise ConnectionFailed(Reason.NO_IDENTITY)
     state = new_state()
     try:
         PendingAuthorization.objects.begin(
@@ -98,37 +71,38 @@ def begin(
         )
     except IntegrityError:
         # The user has just been deleted.
-        raise NoIdentity from None
+        raise ConnectionFailed(Reason.NO_IDENTITY) from None
     return authorization_url(deployment, state=state, userid=userid)
 
 
 def complete(deployment: Deployment, user: Any, *, browser: str | None, query: Secret) -> Connected:
-    """Finish the flow that this callback belongs to.
+    """Complete the flow that a callback belongs to: verify the callback, and exchange its code for a token.
 
-    :param query: the query string, as the browser brought it.
-    :raises protocol.MalformedCallback: AIRisk cannot have sent this.
-    :raises CallbackRejected: see there and its subclasses.
-    :raises AIRiskError: AIRisk refused, could not be reached, or cannot be understood.
+    :param browser: as for :func:`begin`; ``None`` for a browser that has no such value.
+    :param query: the callback's query string, undecoded.
+    :raises ConnectionFailed: the callback is malformed, expired, spent, or not one that this user in this browser is
+        waiting for; or the user's identity or permission has changed.
+    :raises AIRiskError: AIRisk refused, could not be reached, or sent an answer that cannot be used.
     """
-    callback = read_callback(query)
+    callback = _read(query)
     pending = _pending(deployment, user, browser, callback.state)
     if pending.spent_at is None and not is_recent(pending.created_at, timezone.now(), LIFETIME):
-        raise StateExpired
+        raise ConnectionFailed(Reason.STATE_EXPIRED)
     if callback.iss is not None and callback.iss.removesuffix("/") != deployment.base_url:
-        raise CallbackRejected
+        raise ConnectionFailed(Reason.CALLBACK_REJECTED)
     if not PendingAuthorization.objects.spend(pending.pk):
-        return _completed_before(pending)
+        return _answer_repeated_callback(pending)
     try:
-        _trade(deployment, user, pending, callback.answer)
+        _exchange_and_store(deployment, user, pending, callback.answer)
     except BaseException:
-        _settle(pending, _Outcome.FAILED)
+        _finish(pending, _Outcome.FAILED)
         raise
-    _settle(pending, _Outcome.CONNECTED)
+    _finish(pending, _Outcome.CONNECTED)
     return Connected(pending, first=True)
 
 
 def disconnect(token: AIRiskToken) -> None:
-    """Forget a token. AIRisk has no way to revoke it: it lives there until its end."""
+    """Delete a stored token. AIRisk cannot revoke it: it stays valid there until it expires."""
     user_id, deployment = token.user_id, token.deployment
     if AIRiskToken.objects.primary().filter(pk=token.pk).forget():
         message = "AIRisk token %(token_id)s of deployment %(deployment)s was disconnected"
@@ -136,7 +110,15 @@ def disconnect(token: AIRiskToken) -> None:
         token_disconnected.send_robust(AIRiskToken, user_id=user_id, deployment=deployment)
 
 
+def _read(query: Secret) -> Callback:
+    try:
+        return read_callback(query)
+    except MalformedCallback:
+        raise ConnectionFailed(Reason.MALFORMED_CALLBACK) from None
+
+
 def _pending(deployment: Deployment, user: Any, browser: str | None, state: Secret) -> PendingAuthorization:
+    """Return the flow that this user started with this state, in this browser and for this deployment."""
     pending: PendingAuthorization | None = (
         PendingAuthorization.objects.primary()
         .filter(
@@ -148,34 +130,38 @@ def _pending(deployment: Deployment, user: Any, browser: str | None, state: Secr
         .first()
     )
     if pending is None:
-        raise CallbackRejected
+        raise ConnectionFailed(Reason.CALLBACK_REJECTED)
     return pending
 
 
-def _completed_before(pending: PendingAuthorization) -> Connected:
-    """Answer a second hit of the same callback as the first one ended, waiting for it if it has not."""
+def _answer_repeated_callback(pending: PendingAuthorization) -> Connected:
+    """Give a repeated callback the first one's result; wait while the first is still running."""
     rows = PendingAuthorization.objects.primary().filter(pk=pending.pk)
     give_up = time.monotonic() + WAIT_FOR_FIRST.total_seconds()
-    under_way = rows.filter(outcome=_Outcome.OPEN, spent_at__gt=timezone.now() - WAIT_FOR_FIRST)
-    while under_way.exists() and time.monotonic() < give_up:
-        time.sleep(LOOK_AGAIN)
-    again: PendingAuthorization | None = rows.filter(outcome=_Outcome.CONNECTED).first()
-    if again is None:
-        raise StateSpent
-    return Connected(again, first=False)
+    running = rows.filter(outcome=_Outcome.OPEN, spent_at__gt=timezone.now() - WAIT_FOR_FIRST)
+    while running.exists() and time.monotonic() < give_up:
+        time.sleep(POLL_INTERVAL)
+    connected: PendingAuthorization | None = rows.filter(outcome=_Outcome.CONNECTED).first()
+    if connected is None:
+        raise ConnectionFailed(Reason.STATE_SPENT)
+    return Connected(connected, first=False)
 
 
-def _trade(deployment: Deployment, user: Any, pending: PendingAuthorization, answer: Secret | AIRiskRefused) -> None:
+def _exchange_and_store(
+    deployment: Deployment, user: Any, pending: PendingAuthorization, answer: Secret | AIRiskRefused
+) -> None:
     if isinstance(answer, AIRiskRefused):
         raise answer
     _check_identity(deployment, user, pending)
     grant = _grant_for(deployment, pending, answer)
+    # Staff may have changed it while AIRisk was called.
     _check_identity(deployment, user, pending)
     owner = None if pending.for_application else user.pk
     try:
         token = store(owner, deployment.alias, pending.userid, grant)
     except IntegrityError:
-        raise IdentityChanged from None
+        # The user has just been deleted.
+        raise ConnectionFailed(Reason.IDENTITY_CHANGED) from None
     message = "AIRisk token %(token_id)s of deployment %(deployment)s was obtained"
     log(logger, logging.INFO, "token.obtained", message, token=token)
     token_obtained.send_robust(AIRiskToken, user_id=token.user_id, deployment=token.deployment)
@@ -193,27 +179,28 @@ def _grant_for(deployment: Deployment, pending: PendingAuthorization, code: Secr
 
 
 def _check_identity(deployment: Deployment, user: Any, pending: PendingAuthorization) -> None:
+    """Check that this user may still have the token that the flow was started for."""
     if pending.for_application:
-        if not may_change_tokens(user):
-            raise NotPermitted
+        if not _may_change_tokens(user):
+            raise ConnectionFailed(Reason.NOT_PERMITTED)
     elif userid_of(deployment, user) != pending.userid:
-        raise IdentityChanged
+        raise ConnectionFailed(Reason.IDENTITY_CHANGED)
 
 
-def may_change_tokens(user: Any) -> bool:
-    """Tell whether a user may obtain the application's token; nobody may where users have no permissions."""
+def _may_change_tokens(user: Any) -> bool:
+    # A site's users need not have permissions; then nobody has this one.
     has_perm = getattr(user, "has_perm", None)
     return has_perm is not None and bool(has_perm("airisk_oauth.change_airisktoken"))
 
 
-def _settle(pending: PendingAuthorization, outcome: str) -> None:
-    # What became of the flow is what its user is told, be it noted or not.
+def _finish(pending: PendingAuthorization, outcome: str) -> None:
+    # A database that fails here must not hide from the user what the flow came to.
     with suppress(DatabaseError):
         PendingAuthorization.objects.primary().filter(pk=pending.pk).write(outcome=outcome)
 
 
 def _bound(deployment: Deployment, browser: str) -> str:
-    """Return what a flow is bound to: its browser, and the address of AIRisk that it was sent to."""
+    """Return a hash of what a flow is bound to: its browser, and the origin of AIRisk that the browser was sent to."""
     return _hash(f"{deployment.origin_text} {browser}")
 
 

@@ -1,4 +1,4 @@
-"""At which host a connection has to be made: AIRisk sends people back to REDIRECT_URI's, whichever they came from."""
+"""The host at which a person has to connect: AIRisk sends everybody back to the one that ``REDIRECT_URI`` names."""
 
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode, urljoin, urlsplit
@@ -16,10 +16,12 @@ if TYPE_CHECKING:
     from ..oauth.deployment import Deployment
 
 
-def on_right_host(request: "HttpRequest", deployment: "Deployment", next_url: str = "") -> str | None:
-    """Return the URL of the connect page at REDIRECT_URI's host for a browser that is at another one, else ``None``.
+def right_host_url(request: "HttpRequest", deployment: "Deployment", next_url: str = "") -> str | None:
+    """Return the URL of the connect page at ``REDIRECT_URI``'s host, or ``None`` for a browser that may connect here.
 
-    Coming back from AIRisk to a host that has none of its cookies, a browser would be signed out.
+    A browser that comes back from AIRisk to another host does not send its cookies there, so it would be signed out.
+
+    :param next_url: path to go to after connecting.
     """
     here, there = _host_of(request), _host_in(deployment.redirect_uri)
     forwarded = request.headers.get("X-Forwarded-Host", "").partition(",")[0].strip()
@@ -28,7 +30,7 @@ def on_right_host(request: "HttpRequest", deployment: "Deployment", next_url: st
     origin = _host_in(request.headers.get("Origin", ""))
     if origin == there:
         return None
-    # A browser names its host with each form. Without that, a bare name is what a proxy calls this server.
+    # A browser sends Origin with every form. Without it, a bare name is the one that a proxy uses for this server.
     if not origin and (request.method == "POST" or _is_bare(here)):
         return None
     return _connect_url(request, deployment, next_url)
@@ -42,7 +44,7 @@ def _host_of(request: "HttpRequest") -> str:
 
 
 def _name(host: str) -> str:
-    """Return a host without its port, which cookies do not mind either."""
+    """Return a host without its port; cookies ignore the port too."""
     return split_domain_port(host)[0].strip("[]")
 
 
@@ -64,7 +66,7 @@ def _connect_url(request: "HttpRequest", deployment: "Deployment", next_url: str
     page, callback = (conf.page_url(name, deployment.alias, request) for name in ("connect", "callback"))
     if page is None:
         return None
-    # A proxy may put a prefix in front of what this site knows as its paths.
+    # A proxy may strip a prefix from the paths that browsers ask for.
     path = urlsplit(deployment.redirect_uri).path
     prefix = path.removesuffix(callback) if callback and path.endswith(callback) else ""
     query = f"?{urlencode({'next': next_url})}" if next_url else ""

@@ -1,4 +1,4 @@
-"""Whether somebody acts in another user's name, as support staff do; a connection is made by its owner only."""
+"""Detects a person who acts as another user, as support staff may. Only the user themselves may connect."""
 
 from typing import Any, Final, cast
 
@@ -8,18 +8,18 @@ from django.core.exceptions import ImproperlyConfigured, ValidationError
 from django.http import HttpRequest
 from django.utils.module_loading import import_string
 
-#: What known packages that sign staff in as another user keep in the session to lead them back (django-hijack,
-#: django-loginas, django-su), and how others mark the user.
+#: The session keys by which django-hijack, django-loginas and django-su lead staff back to their own account, and the
+#: attributes that other packages set on the user.
 _WAYS_BACK: Final = ("hijack_history", "loginas_from_user", "exit_users_pk")
 _MARKS: Final = ("is_hijacked", "is_impersonate")
 
 
-def acts_for_another(request: HttpRequest) -> bool:
-    """Tell whether the person at the browser is somebody else than ``request.user``.
+def is_impersonated(request: HttpRequest) -> bool:
+    """Tell whether the person at the browser acts as ``request.user`` without being that user.
 
-    That is so where the session was signed in to by another user, whatever replaced ``request.user`` afterwards. What
-    signs the session itself in anew leaves no such difference: then what known packages leave in the session tells,
-    and the site's own function that ``AIRISK_OAUTH_IMPERSONATED`` names.
+    Most packages replace ``request.user`` and leave the session signed in as the person's own user. Some sign the
+    session itself in as the other user: these are recognized by what they leave in the session, or by the site's own
+    function that ``AIRISK_OAUTH_IMPERSONATED`` names.
 
     :raises ImproperlyConfigured: ``AIRISK_OAUTH_IMPERSONATED`` does not name a function.
     """
@@ -45,7 +45,7 @@ def problem() -> str | None:
 
 
 def _is_own(signed_in: str | None, user: Any) -> bool:
-    """Compare as Django does: one key can be written in several ways, as a UUID with and without hyphens."""
+    """Compare keys as Django does: one key can be written in several ways, such as a UUID without its hyphens."""
     if signed_in is None:
         return True
     key = cast("Any", get_user_model()._meta.pk)

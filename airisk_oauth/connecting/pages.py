@@ -1,4 +1,4 @@
-"""What our pages, the template tag and the admin share: a user's connection status, and the redirect to AIRisk."""
+"""What several pages share: a user's connection status, and the redirect to AIRisk."""
 
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -13,21 +13,26 @@ from ..oauth.deployment import Deployment
 from ..tokens.stored import StoredToken
 from ..userids import userid_of
 from . import browsers, flow, hosts, impersonation
-from .problems import AtAnotherHost, SignedOut, problem_response
+from .problems import ConnectionFailed, Reason, problem_page
 
 
 class ConnectionStatus(NamedTuple):
-    """Where a user stands with one deployment.
+    """A user's connection to one deployment.
 
-    :ivar connect_url: path of the page to connect on, ``None`` where the site does not include it.
-    :ivar disconnect_url: the same for disconnecting.
-    :ivar right_host_url: URL of the page to connect on at REDIRECT_URI's host, for a browser that is at another one.
+    :ivar userid: who the user is on AIRisk, or ``None``.
+    :ivar token: the stored token, or ``None`` for a user who never connected.
+    :ivar is_connected: whether calls can be made with the token, or after a silent renewal. False where the user has to
+        connect, even while an old token is still valid.
+    :ivar connect_url: path of the page to connect on, or ``None`` where the site does not include it.
+    :ivar disconnect_url: path to post to in order to disconnect, or ``None`` where the site does not include it.
+    :ivar right_host_url: URL of the page to connect on at ``REDIRECT_URI``'s host, for a browser that is at another
+        host; otherwise ``None``.
     """
 
     deployment: Deployment
     userid: str | None
     token: AIRiskToken | None
-    is_usable: bool
+    is_connected: bool
     connect_url: str | None
     disconnect_url: str | None
     right_host_url: str | None
@@ -37,65 +42,70 @@ class ConnectionStatus(NamedTuple):
         return urlsplit(self.right_host_url or "").netloc
 
 
-def start(
+def connection_status(
+    user: Any, deployment: str = conf.DEFAULT_ALIAS, *, request: HttpRequest | None = None, next_url: str = ""
+) -> ConnectionStatus:
+    """Return this user's connection status, for a page with a Connect button. AIRisk is not called.
+
+    :param deployment: alias.
+    :param request: the request for that page. The addresses of the pages depend on it where a site includes them more
+        than once, and without it ``right_host_url`` is ``None``.
+    :param next_url: path to go to after connecting at another host.
+    :raises ImproperlyConfigured: there is no such deployment, or one of its settings is wrong.
+    """
+    options = conf.deployment(deployment)
+    connect_url, disconnect_url = (conf.page_url(name, deployment, request) for name in ("connect", "disconnect"))
+    right_host_url = None if request is None else hosts.right_host_url(request, options, next_url)
+    try:
+        token = StoredToken(options, user).check()
+    except ConnectionRequired:
+        stored = AIRiskToken.objects.primary().owned_by(user.pk, deployment).first()
+        userid, is_connected = userid_of(options, user), False
+    else:
+        stored, userid, is_connected = token, token.userid, not token.needs_person
+    return ConnectionStatus(options, userid, stored, is_connected, connect_url, disconnect_url, right_host_url)
+
+
+def redirect_to_airisk(
     request: HttpRequest, deployment: Deployment, *, next_url: str = "", for_application: bool = False
 ) -> HttpResponse:
-    """Send this user's browser to AIRisk, or say why that is not possible."""
-    value = browsers.value_for(request)
+    """Start a flow and redirect this user's browser to AIRisk, or show a page that says why that is not possible.
+
+    A browser at another host than ``REDIRECT_URI``'s is redirected to the connect page there first.
+
+    :param next_url: path to go to afterwards.
+    :param for_application: obtain the application's token, not the user's.
+    """
+    if impersonation.is_impersonated(request):
+        return problem_page(request, ConnectionFailed(Reason.SIGNED_OUT))
+    right_host_url = hosts.right_host_url(request, deployment, next_url)
+    if right_host_url is not None:
+        # The application's token is obtained from the admin, and the connect page is for a user's own.
+        if for_application:
+            return problem_page(request, ConnectionFailed(Reason.AT_ANOTHER_HOST))
+        return redirect(right_host_url)
+    value = browsers.cookie_value_or_new(request)
     browser = browsers.binding(request, value)
     try:
-        _require_own_session(request)
-        right_host_url = hosts.on_right_host(request, deployment, next_url)
-        if right_host_url is not None and not for_application:
-            return redirect(right_host_url)
-        _require_right_host(right_host_url)
         url = flow.begin(deployment, request.user, browser=browser, next_url=next_url, for_application=for_application)
-    except (flow.NoIdentity, SignedOut, AtAnotherHost) as error:
-        return problem_response(request, error)
-    response = _ToAIRisk(url)
-    browsers.keep(response, value)
+    except ConnectionFailed as error:
+        return problem_page(request, error)
+    response = _RedirectToAIRisk(url)
+    browsers.set_cookie(response, value)
     return response
 
 
-class _ToAIRisk(HttpResponseRedirect):
-    """A redirect whose ``repr`` does not tell the state."""
+class _RedirectToAIRisk(HttpResponseRedirect):
+    """A redirect whose ``repr`` does not show the state."""
 
     def __repr__(self) -> str:
         return "<redirect to AIRisk>"
 
 
-def _require_own_session(request: HttpRequest) -> None:
-    """Refuse a session in which somebody acts as another user: a connection is made by its owner only."""
-    if impersonation.acts_for_another(request):
-        raise SignedOut
-
-
-def _require_right_host(right_host_url: str | None) -> None:
-    """Refuse a browser that comes back to a host where nobody is signed in, for want of a page to lead it to."""
-    if right_host_url is not None:
-        raise AtAnotherHost
-
-
-def connection_status(request: HttpRequest, deployment: Deployment, next_url: str = "") -> ConnectionStatus:
-    """Return where this user stands, for a page that offers to connect.
-
-    :param next_url: path to lead to after connecting.
-    """
-    user: Any = request.user
-    connect_url, disconnect_url = (conf.page_url(name, deployment.alias, request) for name in ("connect", "disconnect"))
-    urls = connect_url, disconnect_url, hosts.on_right_host(request, deployment, next_url)
-    try:
-        token = StoredToken(deployment, user).check()
-    except ConnectionRequired:
-        stored = AIRiskToken.objects.primary().owned_by(user.pk, deployment.alias).first()
-        return ConnectionStatus(deployment, userid_of(deployment, user), stored, False, *urls)  # noqa: FBT003 - is_usable
-    return ConnectionStatus(deployment, token.userid, token, not token.needs_person, *urls)
-
-
 def deployment_or_404(alias: str) -> Deployment:
     """Return the deployment that a URL names.
 
-    :raises Http404: there is none of this alias.
+    :raises Http404: there is no deployment with this alias.
     """
     if alias not in conf.aliases():
         raise Http404

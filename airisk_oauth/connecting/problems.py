@@ -1,7 +1,8 @@
-"""How a connection can fail to come about, and how a person is told."""
+"""What can go wrong while a person connects, and the pages and messages that say so."""
 
+from enum import Enum
 from http import HTTPStatus
-from typing import Final
+from typing import Final, Self
 
 from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse
@@ -10,120 +11,188 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_noop
 
 from .. import conf
-from ..exceptions import AIRiskError, AIRiskInvalidResponse, AIRiskRefused, AIRiskUnavailable
-from ..oauth.authorization import MalformedCallback
-from . import flow
+from ..exceptions import AIRiskError, AIRiskRefused, AIRiskUnavailable
+
+_NOT_FROM_AIRISK: Final = (
+    gettext_noop("This link does not come from AIRisk"),
+    gettext_noop("It is incomplete or was changed on the way. Nothing has happened; you can connect again."),
+)
 
 
-class SignedOut(Exception):
-    """Nobody is signed in, or somebody acts in another's name."""
+class Reason(Enum):
+    """Why a person could not be connected.
 
+    The value is a code that never changes. The status is that of the problem's page, whose title and text are in
+    English here, and translated when they are shown.
+    """
 
-class AtAnotherHost(Exception):
-    """AIRisk would send this browser back to a host of this site that it is not at."""
-
-
-#: How a connection can fail to come about: status, title and text of its page.
-PROBLEMS: Final[dict[type[Exception], tuple[HTTPStatus, str, str]]] = {
-    SignedOut: (
+    SIGNED_OUT = (
+        "signed_out",
         HTTPStatus.FORBIDDEN,
         gettext_noop("You are not signed in here"),
         gettext_noop("Sign in with your own account in this browser, then connect again."),
-    ),
-    AtAnotherHost: (
+    )
+    AT_ANOTHER_HOST = (
+        "at_another_host",
         HTTPStatus.CONFLICT,
         gettext_noop("This is not the address that AIRisk sends you back to"),
         gettext_noop("Open this site at the address that is registered with AIRisk, then connect there."),
-    ),
-    MalformedCallback: (
-        HTTPStatus.BAD_REQUEST,
-        gettext_noop("This link does not come from AIRisk"),
-        gettext_noop("It is incomplete or was changed on the way. Nothing has happened; you can connect again."),
-    ),
-    Http404: (
-        HTTPStatus.NOT_FOUND,
-        gettext_noop("This link does not come from AIRisk"),
-        gettext_noop("It is incomplete or was changed on the way. Nothing has happened; you can connect again."),
-    ),
-    flow.CallbackRejected: (
+    )
+    NO_IDENTITY = (
+        "no_identity",
+        HTTPStatus.FORBIDDEN,
+        gettext_noop("You have no AIRisk identity yet"),
+        gettext_noop("Ask an administrator of this site to enter which AIRisk user you are, then connect again."),
+    )
+    MALFORMED_CALLBACK = "malformed_callback", HTTPStatus.BAD_REQUEST, *_NOT_FROM_AIRISK
+    UNKNOWN_DEPLOYMENT = "unknown_deployment", HTTPStatus.NOT_FOUND, *_NOT_FROM_AIRISK
+    CALLBACK_REJECTED = (
+        "callback_rejected",
         HTTPStatus.FORBIDDEN,
         gettext_noop("This connection was not started here"),
         gettext_noop(
             "It was started in another browser or by another account, or too long ago. Nothing has happened; you can "
             "connect again."
         ),
-    ),
-    flow.StateExpired: (
+    )
+    STATE_EXPIRED = (
+        "state_expired",
         HTTPStatus.GONE,
         gettext_noop("That took too long"),
         gettext_noop("A connection has to be finished within ten minutes. Please connect again."),
-    ),
-    flow.StateSpent: (
+    )
+    STATE_SPENT = (
+        "state_spent",
         HTTPStatus.GONE,
         gettext_noop("This connection was already tried"),
         gettext_noop("It did not succeed, and cannot be used a second time. Please connect again."),
-    ),
-    flow.IdentityChanged: (
+    )
+    IDENTITY_CHANGED = (
+        "identity_changed",
         HTTPStatus.FORBIDDEN,
         gettext_noop("Your AIRisk identity has changed"),
         gettext_noop("It changed while you were connecting, so nothing was saved. Please connect again."),
-    ),
-    flow.NotPermitted: (
+    )
+    NOT_PERMITTED = (
+        "not_permitted",
         HTTPStatus.FORBIDDEN,
-        gettext_noop("You may not do this any more"),
-        gettext_noop("Only staff who may change tokens can obtain the application's own. Nothing was saved."),
-    ),
-    flow.NoIdentity: (
-        HTTPStatus.FORBIDDEN,
-        gettext_noop("You have no AIRisk identity yet"),
-        gettext_noop("Ask an administrator of this site to enter which AIRisk user you are, then connect again."),
-    ),
-    AIRiskRefused: (
+        gettext_noop("You no longer have permission to do this"),
+        gettext_noop(
+            "Only staff with permission to change tokens can obtain the application's token. Nothing was saved."
+        ),
+    )
+    AIRISK_REFUSED = (
+        "airisk_refused",
         HTTPStatus.FORBIDDEN,
         gettext_noop("AIRisk refused the connection"),
         gettext_noop("You can try again. If it happens again, tell an administrator of this site."),
-    ),
-    AIRiskUnavailable: (
+    )
+    AIRISK_UNAVAILABLE = (
+        "airisk_unavailable",
         HTTPStatus.BAD_GATEWAY,
         gettext_noop("AIRisk could not be reached"),
         gettext_noop("It may be down for a moment. Please try again in a few minutes."),
-    ),
-    AIRiskInvalidResponse: (
+    )
+    AIRISK_INVALID_RESPONSE = (
+        "airisk_invalid_response",
         HTTPStatus.BAD_GATEWAY,
         gettext_noop("AIRisk's answer could not be used"),
         gettext_noop("Please try again. If it happens again, tell an administrator of this site."),
-    ),
-}
+    )
+
+    status: HTTPStatus
+    title: str
+    text: str
+
+    def __new__(cls, code: str, status: HTTPStatus, title: str, text: str) -> Self:
+        reason = object.__new__(cls)
+        reason._value_ = code
+        reason.status, reason.title, reason.text = status, title, text
+        return reason
+
+    @property
+    def rejects_callback(self) -> bool:
+        """Whether a callback with this problem is turned away: AIRisk is not called, and nothing is stored."""
+        return self in _REJECTING_CALLBACKS
+
+
+_REJECTING_CALLBACKS: Final = frozenset(
+    {
+        Reason.SIGNED_OUT,
+        Reason.MALFORMED_CALLBACK,
+        Reason.UNKNOWN_DEPLOYMENT,
+        Reason.CALLBACK_REJECTED,
+        Reason.STATE_EXPIRED,
+        Reason.STATE_SPENT,
+    }
+)
+
+
+class ConnectionFailed(Exception):
+    """A person could not be connected, for a reason that is not AIRisk's.
+
+    :ivar reason: a :class:`Reason`.
+    """
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    @property
+    def log_fields(self) -> dict[str, str]:
+        # An alert can tell the reasons from each other by this field, as it can AIRisk's errors.
+        return {"error": self.reason.value.title().replace("_", "")}
+
+    def __str__(self) -> str:
+        return str(self.reason.value).replace("_", " ")
+
+
+Problem = ConnectionFailed | AIRiskError | Http404
+
+
+def reason_of(problem: Problem) -> Reason:
+    """Return the reason that a problem is shown by."""
+    if isinstance(problem, ConnectionFailed):
+        return problem.reason
+    if isinstance(problem, Http404):
+        return Reason.UNKNOWN_DEPLOYMENT
+    if isinstance(problem, AIRiskRefused):
+        return Reason.AIRISK_REFUSED
+    if isinstance(problem, AIRiskUnavailable):
+        return Reason.AIRISK_UNAVAILABLE
+    return Reason.AIRISK_INVALID_RESPONSE
 
 
 def home_url(request: HttpRequest) -> str:
-    """Return the path of the connection page, or where a site does without it, of the site."""
+    """Return the path of the connection page, or of the site's front page where the site does not include ours."""
     return conf.page_url("connection", request=request) or "/"
 
 
-def say_problem(request: HttpRequest, error: Exception) -> HttpResponse:
-    """Show a problem as a message on the connection page; as a page of its own where the site has no messages."""
+def problem_page(request: HttpRequest, problem: Problem) -> HttpResponse:
+    """Show a problem as a page of its own, with its status."""
+    title, text = _describe(request, problem)
+    context = {"title": title, "text": text, "connection_url": conf.page_url("connection", request=request)}
+    return render(request, "airisk_oauth/problem.html", context, status=reason_of(problem).status)
+
+
+def problem_on_connection_page(request: HttpRequest, problem: Problem) -> HttpResponse:
+    """Redirect to the connection page and show a problem there as a message; without messages, show its own page."""
     if not hasattr(request, "_messages"):
-        return problem_response(request, error)
-    messages.error(request, told(request, error))
+        return problem_page(request, problem)
+    messages.error(request, problem_message(request, problem))
     return redirect(home_url(request))
 
 
-def problem_response(request: HttpRequest, error: Exception) -> HttpResponse:
-    """Show a problem as a page of its own."""
-    status, title, text = _words(request, error)
-    context = {"title": title, "text": text, "connection_url": conf.page_url("connection", request=request)}
-    return render(request, "airisk_oauth/problem.html", context, status=status)
-
-
-def told(request: HttpRequest, error: Exception) -> str:
-    """Return a problem as one message."""
-    _status, title, text = _words(request, error)
+def problem_message(request: HttpRequest, problem: Problem) -> str:
+    """Return a problem's title and text as one message."""
+    title, text = _describe(request, problem)
     # Translators: title and text of a problem; only the mark and the space between them may differ.
     return _("%(title)s. %(text)s") % {"title": title, "text": text}
 
 
-def _words(request: HttpRequest, error: Exception) -> tuple[HTTPStatus, str, str]:
-    status, title, text = next(PROBLEMS[kind] for kind in type(error).__mro__ if kind in PROBLEMS)
-    details = f" [{error}]" if isinstance(error, AIRiskError) and getattr(request.user, "is_staff", False) else ""
-    return status, _(title), _(text) + details
+def _describe(request: HttpRequest, problem: Problem) -> tuple[str, str]:
+    """Return a problem's title and text; staff also see what AIRisk answered."""
+    reason = reason_of(problem)
+    is_staff = getattr(request.user, "is_staff", False)
+    details = f" [{problem}]" if isinstance(problem, AIRiskError) and is_staff else ""
+    return _(reason.title), _(reason.text) + details

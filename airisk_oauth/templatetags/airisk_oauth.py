@@ -1,4 +1,4 @@
-"""``{% load airisk_oauth %}{% airisk_connection %}``: a user's connection on a page of the site's own."""
+"""``{% load airisk_oauth %}{% airisk_connection %}``: a user's connection, on one of the site's own pages."""
 
 from typing import Any
 
@@ -14,9 +14,11 @@ register = template.Library()
 
 @register.inclusion_tag("airisk_oauth/_connection.html", takes_context=True)
 def airisk_connection(context: template.Context, deployment: str = conf.DEFAULT_ALIAS) -> dict[str, Any]:
-    """Show where the signed-in user stands with a deployment, with buttons to connect and disconnect.
+    """Show the signed-in user's connection to a deployment, with buttons to connect and disconnect.
 
-    Both lead back to the page. For somebody who is not signed in there is nothing to show.
+    Both buttons lead back to the page. Shows nothing to a visitor who is not signed in.
+
+    :param deployment: alias.
 
     :raises ImproperlyConfigured: the context has no ``request``, or there is no such deployment.
     """
@@ -26,19 +28,16 @@ def airisk_connection(context: template.Context, deployment: str = conf.DEFAULT_
     if not request.user.is_authenticated:
         return {}
     next_url = request.get_full_path() if request.method == "GET" else ""
-    return {
-        "connection": connection_status(request, conf.deployment(deployment), next_url),
-        "next": next_url,
-        "csrf_token": context.get("csrf_token"),
-    }
+    status = connection_status(request.user, deployment, request=request, next_url=next_url)
+    return {"connection": status, "next": next_url, "csrf_token": context.get("csrf_token")}
 
 
 @register.simple_tag(takes_context=True)
 def airisk_nonce(context: template.Context) -> str:
-    """Return the attribute that a Content-Security-Policy asks of a ``<style>``, empty where there is no policy.
+    """Return the ``nonce`` attribute that a Content-Security-Policy requires of a ``<style>``, or an empty string.
 
-    A nonce that nothing has used yet is false, both Django's (from 6.0 on) and django-csp's; writing it makes it, and
-    only one that was made comes into the policy. Neither needs its context processor.
+    Works with the nonces of Django (6.0 or later) and django-csp, and needs neither's context processor. Both are made
+    when they are first written out, and are false until then.
     """
     request = getattr(context, "request", None) or context.get("request")
     found = (context.get("csp_nonce"), *(getattr(request, name, None) for name in ("csp_nonce", "_csp_nonce")))

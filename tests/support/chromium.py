@@ -1,4 +1,4 @@
-"""Chromium, driven by Playwright; skipped where there is none, except in CI."""
+"""Chromium, driven by Playwright. Tests are skipped if it is not installed, except in CI."""
 
 import os
 from collections.abc import Iterator
@@ -24,9 +24,9 @@ needs_chromium = pytest.mark.skipif(not CHROMIUM.exists() and "CI" not in os.env
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     with sync_playwright() as playwright, pytest.MonkeyPatch.context() as patch:
-        # Playwright keeps an event loop in this thread, and Django takes that for asynchronous code.
+        # Playwright runs an event loop in this thread, which Django would take for asynchronous code.
         patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")
-        # A machine with much to do is no failure.
+        # A busy machine must not make a test fail.
         expect.set_options(timeout=30_000)
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield browser
@@ -42,7 +42,7 @@ def assert_said(page: Page, text: str) -> None:
 
 
 def assert_no_barrier(page: Page, *apart_from: str) -> None:
-    """Look for what keeps people out, and for what makes them scroll sideways."""
+    """Check a page for accessibility problems, and that it needs no horizontal scrolling."""
     found = Axe().run(page, {"exclude": [[selector] for selector in apart_from]})
     assert found.violations_count == 0, f"{page.url}: {found.generate_report()}"
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), page.url

@@ -9,7 +9,7 @@ from django.utils import timezone
 from airisk_oauth import conf
 from airisk_oauth.models import AIRiskIdentity, AIRiskToken
 from airisk_oauth.oauth.calls import run
-from airisk_oauth.sandbox.world import Caller, Seen, World
+from airisk_oauth.sandbox.world import Caller, JournalEntry, World
 from airisk_oauth.tokens.renewal import Credential, Renewal
 from airisk_oauth.tokens.stored import APPLICATION, StoredToken
 
@@ -86,7 +86,7 @@ def renewed_of(tokens: list[AIRiskToken]) -> list[bool]:
     return [rows[token.userid].access_token != "stored-token" for token in tokens]
 
 
-def token_requests(airisk: World) -> list[Seen]:
+def token_requests(airisk: World) -> list[JournalEntry]:
     """Return the requests that reached AIRisk's token endpoint."""
     return [seen for seen in airisk.journal if seen.endpoint == "/api/oauth2/Token"]
 
