@@ -150,7 +150,7 @@ def test_users_flow_stores_no_application_token(admin_client: Client, admin_user
 
 
 @pytest.mark.parametrize(
-    ("trouble", "words"), [("outage", "AIRisk answered with status 503."), ("refuse", "status 302: access_denied")]
+    ("trouble", "words"), [("outage", "AIRisk answered with status 503."), ("refuse", "by redirect: access_denied")]
 )
 def test_failure_to_obtain_is_a_message(trouble: str, words: str, admin_client: Client, airisk: World) -> None:
     setattr(airisk.switches, trouble, True)
