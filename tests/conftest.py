@@ -15,12 +15,21 @@ from django.test.testcases import QuietWSGIRequestHandler
 
 from airisk_oauth.models import AIRiskIdentity
 from airisk_oauth.sandbox.world import World, world
-from tests.support.chromium import chromium
+from tests.support.chromium import chromium, page, site
 from tests.support.options import save_soon
 from tests.support.processes import environment
 from tests.support.wire import certificate, nothing_in_the_environment, serve
 
-__all__ = ["certificate", "chromium", "environment", "nothing_in_the_environment", "save_soon", "serve"]
+__all__ = [
+    "certificate",
+    "chromium",
+    "environment",
+    "nothing_in_the_environment",
+    "page",
+    "save_soon",
+    "serve",
+    "site",
+]
 
 
 def pytest_configure(config: pytest.Config) -> None:

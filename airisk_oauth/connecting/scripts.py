@@ -8,6 +8,7 @@ from urllib.parse import urlsplit, urlunsplit
 from django.http import HttpRequest, JsonResponse
 from django.http.response import HttpResponseBase
 from django.utils.cache import add_never_cache_headers, patch_vary_headers
+from django.utils.encoding import iri_to_uri
 
 from .hosts import is_own_host
 
@@ -47,7 +48,8 @@ def json_response(
     """
     response = JsonResponse(body, status=status)
     if redirect_to is not None and "HX-Request" in request.headers:
-        response.headers["HX-Redirect"] = redirect_to
+        # As Django does for a redirect: the URL on AIRisk is a Secret, and WSGI servers refuse subclasses of str.
+        response.headers["HX-Redirect"] = iri_to_uri(redirect_to)
     return response
 
 
