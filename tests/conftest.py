@@ -17,7 +17,7 @@ from airisk_oauth.models import AIRiskIdentity
 from airisk_oauth.sandbox.world import World, world
 from tests.support.admin import desk, staff
 from tests.support.api_clients import api_client, other_server, session
-from tests.support.chromium import chromium
+from tests.support.chromium import chromium, page, site
 from tests.support.oauth_clients import make_client
 from tests.support.options import save_soon
 from tests.support.processes import environment
@@ -37,11 +37,13 @@ __all__ = [
     "nothing_in_the_environment",
     "other_airisk",
     "other_server",
+    "page",
     "save_soon",
     "scripted",
     "second_by_hand",
     "serve",
     "session",
+    "site",
     "staff",
     "two_clients",
 ]

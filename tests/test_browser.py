@@ -4,20 +4,17 @@ Needs Debian's ``chromium``. Without it these tests are skipped, but for CI, whe
 """
 
 import re
-from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 from django.contrib.auth.models import User
 from django.contrib.sessions.models import Session
-from django.test import Client
 from playwright.sync_api import Browser, Page, expect
 
 from airisk_oauth.models import AIRiskIdentity, AIRiskToken
 from airisk_oauth.sandbox.world import World
-from tests.support.chromium import assert_no_barrier, assert_said, click, needs_chromium
-from tests.support.options import set_option
+from tests.support.chromium import assert_no_barrier, assert_said, click, needs_chromium, sign_in
 from tests.support.people import give_token, token_requests
 
 REFUSED: dict[str, Any] = {
@@ -28,30 +25,6 @@ REFUSED: dict[str, Any] = {
 }
 
 pytestmark = [pytest.mark.django_db(transaction=True), needs_chromium, pytest.mark.once]
-
-
-@pytest.fixture
-def site(airisk: World, live_server: Any, settings: Any) -> str:
-    """The site's address, with another host name than AIRisk's, so that a browser takes it for another site."""
-    address = live_server.url.replace("127.0.0.1", "localhost")
-    set_option(settings, REDIRECT_URI=f"{address}/airisk/callback/")
-    return str(address)
-
-
-@pytest.fixture
-def page(chromium: Browser, site: str, mia: User) -> Iterator[Page]:
-    """A tab of the browser in which Mia is signed in."""
-    with chromium.new_context(base_url=site) as context:
-        sign_in(context, site, mia)
-        tab = context.new_page()
-        yield tab
-
-
-def sign_in(context: Any, site: str, user: User, same_site: str = "Lax") -> None:
-    client = Client()
-    client.force_login(user)
-    value = client.cookies["sessionid"].value
-    context.add_cookies([{"name": "sessionid", "value": value, "url": site, "sameSite": same_site}])
 
 
 def test_one_click_connects_and_one_disconnects(page: Page, site: str, mia: User) -> None:

@@ -3,10 +3,16 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from django.contrib.auth.models import User
+from django.test import Client
 from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from airisk_oauth.sandbox.world import World
+from tests.support.options import set_option
 
 CHROMIUM = Path("/usr/bin/chromium")
 
@@ -31,6 +37,30 @@ def chromium() -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield browser
         browser.close()
+
+
+@pytest.fixture
+def site(airisk: World, live_server: Any, settings: Any) -> str:
+    """The site's address: by another name than AIRisk's, which makes it another site to a browser."""
+    address = live_server.url.replace("127.0.0.1", "localhost")
+    set_option(settings, REDIRECT_URI=f"{address}/airisk/callback/")
+    return str(address)
+
+
+@pytest.fixture
+def page(chromium: Browser, site: str, mia: User) -> Iterator[Page]:
+    """A tab of the browser in which Mia is signed in."""
+    with chromium.new_context(base_url=site) as context:
+        sign_in(context, site, mia)
+        tab = context.new_page()
+        yield tab
+
+
+def sign_in(context: Any, site: str, user: User, same_site: str = "Lax") -> None:
+    client = Client()
+    client.force_login(user)
+    value = client.cookies["sessionid"].value
+    context.add_cookies([{"name": "sessionid", "value": value, "url": site, "sameSite": same_site}])
 
 
 def click(page: Page, name: str) -> None:
