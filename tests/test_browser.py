@@ -1,6 +1,6 @@
 """Connecting in a real browser, with the site and AIRisk on different sites, so that cookies behave as in production.
 
-Needs Debian's ``chromium``. Without it these tests are skipped, but for CI, where that is a failure.
+Needs Debian's ``chromium``. Without it these tests are skipped, except in CI, where that is a failure.
 """
 
 import re

@@ -1,6 +1,6 @@
 """Single-page apps, htmx and Turbo in a real browser, as the documentation says.
 
-Needs Debian's ``chromium``. Without it these tests are skipped, but for CI, where that is a failure.
+Needs Debian's ``chromium``. Without it these tests are skipped, except in CI, where that is a failure.
 """
 
 import re
