@@ -86,7 +86,7 @@ class AIRiskToken(ExpiringModel, FailureModel):
     user = UserField(related_name="airisk_tokens", null=True, blank=True)
     deployment = AliasField()
     userid = models.CharField("userid", max_length=conf.MAX_USERID, blank=True, default="")
-    sealed = UnsearchableTextField(_("sealed token"), blank=True, default="", editable=False)
+    sealed = UnsearchableTextField(_("encrypted token"), blank=True, default="", editable=False)
     key_id = models.CharField(_("key"), max_length=12, blank=True, default="", editable=False)
     # With a default in the database, because the previous version stores tokens while this one is rolled out.
     origin = models.CharField(max_length=300, blank=True, default="", db_default="", editable=False)

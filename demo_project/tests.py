@@ -64,7 +64,7 @@ def test_failed_renewal_shows_reason_and_remedy(airisk: FakeAIRisk, client: Clie
     assert client.get("/conversations/")["Location"] == "/airisk/connect/?next=%2Fconversations%2F"
     home = client.get("/").text
     assert "Please reconnect" in home
-    assert "Token not renewed: AIRisk asks for a person" in home
+    assert "Token not renewed: AIRisk requires a sign-in" in home
 
 
 def test_refusal_shows_its_reason_to_staff_only(airisk: FakeAIRisk, client: Client, demo: User) -> None:

@@ -218,9 +218,9 @@ def test_admin_shows_status_of_upgraded_tokens(staff: Client) -> None:
     ("username", "words"),
     [
         ("refused", ["refused by AIRisk", "401", "Unauthorized"]),
-        ("needs_person", ["AIRisk asks for a person"]),
+        ("needs_person", ["AIRisk requires a sign-in"]),
         ("unavailable", ["AIRisk unavailable"]),
-        ("invalid_answer", ["unusable answer"]),
+        ("invalid_answer", ["unusable response"]),
     ],
 )
 def test_admin_shows_failures_from_before(staff: Client, username: str, words: list[str]) -> None:

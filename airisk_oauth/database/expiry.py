@@ -20,7 +20,7 @@ def is_recent(then: datetime | None, now: datetime, within: timedelta) -> bool:
 
 
 class ExpiringModel(models.Model):
-    expires_at = models.DateTimeField(_("ends"), null=True, blank=True)
+    expires_at = models.DateTimeField(_("expires"), null=True, blank=True)
     renewed_at = models.DateTimeField(_("last renewed"), default=timezone.now)
 
     class Meta:

@@ -29,9 +29,9 @@ MAX_PAUSE_FOR_PERSON: Final = MAX_COOL_DOWN_FOR_PERSON * SPREAD
 class FailureModel(models.Model):
     class Failure(models.TextChoices):
         REFUSED = "refused", _("refused by AIRisk")
-        PERSON = "person", _("AIRisk asks for a person")
+        PERSON = "person", _("AIRisk requires a sign-in")
         UNAVAILABLE = "unavailable", _("AIRisk unavailable")
-        INVALID = "invalid", _("unusable answer")
+        INVALID = "invalid", _("unusable response")
 
         @classmethod
         def of(cls, error: AIRiskError) -> "FailureModel.Failure":
@@ -43,13 +43,13 @@ class FailureModel(models.Model):
 
     failed_at = models.DateTimeField(_("last failure"), null=True, blank=True)
     failing_since = models.DateTimeField(_("failing since"), null=True, blank=True)
-    failure_count = models.PositiveIntegerField(_("failures in a row"), default=0)
+    failure_count = models.PositiveIntegerField(_("consecutive failures"), default=0)
     failure_kind = models.CharField(_("kind of failure"), max_length=12, choices=Failure, blank=True, default="")
     failure_status = models.PositiveSmallIntegerField(_("AIRisk's status"), null=True, blank=True)
     failure_reason = models.CharField(_("AIRisk's reason"), max_length=120, blank=True, default="")
     failure_trace_id = models.CharField(_("AIRisk's traceId"), max_length=128, blank=True, default="")
-    retry_at = models.DateTimeField(_("not tried again before"), null=True, blank=True)
-    refused_anew_at = models.DateTimeField(_("refused though new"), null=True, blank=True)
+    retry_at = models.DateTimeField(_("next attempt not before"), null=True, blank=True)
+    refused_anew_at = models.DateTimeField(_("rejected although new"), null=True, blank=True)
 
     deployment: Any
 
