@@ -14,13 +14,20 @@ class AIRiskRequiredMixin:
     """Send a user without a usable token to the connect page, and a visitor who is not signed in to the login page.
 
     Put it to the left of the view class. It does what :func:`~airisk_oauth.decorators.airisk_required` does, for the
-    deployment whose alias is ``airisk_deployment``.
+    deployment whose alias is ``airisk_deployment``. A view of Django REST framework signs its user in by itself: there,
+    it does what :class:`~airisk_oauth.contrib.rest_framework.IsConnected` does, after the view's own permissions.
     """
 
     airisk_deployment = conf.DEFAULT_ALIAS
+    permission_classes: Any
     view_is_async: bool
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        if hasattr(self, "perform_authentication"):
+            from .contrib.rest_framework import IsConnected
+
+            self.permission_classes = [*self.permission_classes, IsConnected]
+            return super().dispatch(request, *args, **kwargs)  # type: ignore[misc]
         if self.view_is_async:
             return self._dispatch_async(request, *args, **kwargs)
         answer = answer_unconnected(request, self.airisk_deployment)
