@@ -19,16 +19,16 @@ class AIRiskRequiredMixin:
     """
 
     airisk_deployment = conf.DEFAULT_ALIAS
-    permission_classes: Any
-    view_is_async: bool
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
-        if hasattr(self, "perform_authentication"):
+        # Declaring the attributes of views here would contradict other people's types of them.
+        view: Any = self
+        if hasattr(view, "perform_authentication"):
             from .contrib.rest_framework import IsConnected
 
-            self.permission_classes = [*self.permission_classes, IsConnected]
+            view.permission_classes = [*view.permission_classes, IsConnected]
             return super().dispatch(request, *args, **kwargs)  # type: ignore[misc]
-        if self.view_is_async:
+        if view.view_is_async:
             return self._dispatch_async(request, *args, **kwargs)
         answer = answer_unconnected(request, self.airisk_deployment)
         return answer or super().dispatch(request, *args, **kwargs)  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""APIs of Django REST framework and django-ninja, which sign their users in by themselves, later than all middleware."""
+"""APIs of Django REST framework and django-ninja, which sign their users in later than all middleware."""
 
 from typing import Any
 
@@ -15,8 +15,8 @@ from rest_framework.decorators import api_view, authentication_classes, permissi
 from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.permissions import BasePermission, IsAuthenticated
 from rest_framework.response import Response
-from rest_framework.viewsets import ViewSet
 from rest_framework.views import APIView
+from rest_framework.viewsets import ViewSet
 
 from airisk_oauth import AIRiskSession
 from airisk_oauth.connecting.api import answer_for
@@ -108,9 +108,9 @@ class WithMixinInViewSet(AIRiskRequiredMixin, ViewSet):  # type: ignore[misc]
         return Response("connected")
 
 
-@api_view()
-@authentication_classes([NameAuthentication])
-@permission_classes([IsAuthenticated])
+@api_view()  # type: ignore[untyped-decorator]
+@authentication_classes([NameAuthentication])  # type: ignore[untyped-decorator]
+@permission_classes([IsAuthenticated])  # type: ignore[untyped-decorator]
 @airisk_required
 def with_decorator(request: Any) -> Response:
     return Response("connected")
@@ -218,7 +218,7 @@ def call(page: str, name: str = "mia", accept: str = "application/json", browser
 
 @pytest.mark.parametrize("kind", BOTH)
 @pytest.mark.usefixtures("site")
-def test_unconnected_client_is_told_where_to_connect(kind: str, mia: User, airisk: World) -> None:
+def test_client_is_told_where_to_connect(kind: str, mia: User, airisk: World) -> None:
     response = call(f"{kind}/calling")
     assert (response.status_code, response["Content-Type"].partition(";")[0]) == (403, "application/json")
     assert response.json() == {
@@ -282,7 +282,7 @@ def test_retry_after_is_whole_seconds_with_a_cap(asked: float | None, sent: str)
     assert answer.headers == {"Retry-After": sent}
 
 
-def test_words_of_an_outage_name_nothing_of_ours() -> None:
+def test_outage_answer_hides_internal_addresses() -> None:
     answer = answer_for(AIRiskUnavailable("The proxy proxy.internal:3128 cannot be used."))
     assert answer is not None
     assert "internal" not in str(answer)

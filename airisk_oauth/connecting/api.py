@@ -24,7 +24,7 @@ class Answer(NamedTuple):
     headers: dict[str, str]
 
 
-def answer_for(error: Exception) -> Answer | None:
+def answer_for(error: Exception | None) -> Answer | None:
     """Return the answer to an API client, or ``None`` for an error about which its user can do nothing.
 
     ``ConnectionRequired`` is a 403 that names the page to connect on, and ``AIRiskUnavailable`` a 503 with
