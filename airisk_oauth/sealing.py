@@ -1,9 +1,8 @@
-"""A token to and from its sealed text, bound to the row that owns it, with key rotation.
+"""Tokens are sealed: encrypted together with their owner, so that a token copied to another row cannot be opened there.
 
-The sealed text is a Fernet message around ``[deployment, user id or null, userid, token]``: copied to another
-row it does not open. Keys are ``AIRISK_OAUTH_ENCRYPTION_KEYS``, newest first; unset, they are derived from
-``SECRET_KEY`` and ``SECRET_KEY_FALLBACKS``. Derived keys go on opening what they sealed after the list is set, until
-they are dropped.
+The keys are ``AIRISK_OAUTH_ENCRYPTION_KEYS``, newest first. Without that setting they are derived from ``SECRET_KEY``
+and ``SECRET_KEY_FALLBACKS``. Once a site has keys of its own, derived keys still open what they sealed, until they are
+dropped.
 """
 
 import base64
@@ -11,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
@@ -25,31 +24,64 @@ if TYPE_CHECKING:
 #: Deployment, user id (``None``: the application) and userid.
 Owner = tuple[str, str | None, str]
 
+#: Part of every derived key: tokens could not be opened any more if it changed.
 _DERIVED_FOR: Final = b"airisk_oauth.sealing.1"
 
 
 class Unreadable(Exception):
-    """The sealed text does not open: no key of ours sealed it, or it was sealed for another row."""
+    """The sealed text cannot be opened: none of our keys sealed it, or it was sealed for another row."""
+
+
+class Format(NamedTuple):
+    """A way to encrypt tokens.
+
+    :ivar name: a part of every id, so that one key has another id in another format.
+    :ivar encrypt: takes a key and a message, and returns text for a database.
+    :ivar decrypt: takes keys and such a text, and returns the message, or nothing if none of the keys encrypted it.
+    """
+
+    name: bytes
+    encrypt: Callable[[str, bytes], str]
+    decrypt: Callable[[tuple[str, ...], str], bytes]
+
+
+def _encrypt(key: str, message: bytes) -> str:
+    return _fernet((key,)).encrypt(message).decode()
+
+
+def _decrypt(keys: tuple[str, ...], text: str) -> bytes:
+    from cryptography.fernet import InvalidToken
+
+    try:
+        return _fernet(keys).decrypt(text)
+    except (InvalidToken, ValueError):
+        return b""
+
+
+#: Newest first: the first one encrypts, all of them decrypt. During a rolling deployment two versions read the same
+#: rows: add a format at the end, and move it to the front a version later.
+FORMATS: tuple[Format, ...] = (Format(b"airisk_oauth.sealing.1", _encrypt, _decrypt),)
 
 
 def seal(token: str, owner: Owner) -> tuple[str, str]:
-    """Return the sealed text and the id of the key that sealed it."""
-    keys = _listed() or _derived_keys()
+    """Return the sealed text, and the id of the format and the key that sealed it."""
+    key = (_own_keys() or _derived_keys())[0]
     message = json.dumps([*owner, token]).encode()
-    return _fernet(keys).encrypt(message).decode(), key_id(keys[0])
+    return FORMATS[0].encrypt(key, message), key_id(FORMATS[0], key)
 
 
-def unseal(sealed: str, owner: Owner, *, derived_open: Callable[[], bool] = lambda: True) -> Secret:
+def unseal(sealed: str, owner: Owner, *, derived_keys_accepted: Callable[[], bool] = lambda: True) -> Secret:
     """Return the token.
 
-    :param derived_open: whether derived keys open as well where keys are listed; asked only if no listed one does.
-    :raises Unreadable: it was not sealed for this owner with a key that is still there.
+    :param derived_keys_accepted: whether derived keys may open it, too, although the site has keys of its own; called
+        only if none of those opens it.
+    :raises Unreadable: it was not sealed for this owner with one of our keys.
     """
-    listed = _listed()
+    own_keys = _own_keys()
     try:
-        message = _decrypted(sealed, listed) if listed else b""
-        if not message and (not listed or derived_open()):
-            message = _decrypted(sealed, _derived_keys())
+        message = _opened(sealed, own_keys) if own_keys else b""
+        if not message and (not own_keys or derived_keys_accepted()):
+            message = _opened(sealed, _derived_keys())
         *sealed_for, token = json.loads(message)
     except (TypeError, ValueError):
         raise Unreadable("This stored token cannot be opened with the keys at hand.") from None
@@ -58,45 +90,41 @@ def unseal(sealed: str, owner: Owner, *, derived_open: Callable[[], bool] = lamb
     return Secret(token)
 
 
-def _decrypted(sealed: str, keys: tuple[str, ...]) -> bytes:
-    """Return the message, or nothing where none of these keys sealed it."""
-    from cryptography.fernet import InvalidToken
-
-    try:
-        return _fernet(keys).decrypt(sealed)
-    except InvalidToken:
-        return b""
+def _opened(sealed: str, keys: tuple[str, ...]) -> bytes:
+    """Return the message, or nothing if none of these keys sealed it, in any format."""
+    return next(filter(None, (each.decrypt(keys, sealed) for each in FORMATS)), b"")
 
 
-def has_list() -> bool:
-    """Tell whether the site lists keys of its own, apart from ``SECRET_KEY``."""
+def has_own_keys() -> bool:
+    """Tell whether the site has keys of its own, apart from ``SECRET_KEY``."""
     return bool(getattr(settings, "AIRISK_OAUTH_ENCRYPTION_KEYS", None))
 
 
-def key_ids(*, derived_open: bool = True) -> list[str]:
-    """Return the ids of the keys that can open a token, the sealing one first. Ids tell nothing of a key."""
-    listed = _listed()
-    derived = _derived_keys() if derived_open or not listed else ()
-    return [key_id(key) for key in (*listed, *derived)]
+def key_ids(*, derived_keys_accepted: bool = True) -> list[str]:
+    """Return the ids that a token may have which can be opened; first the id that :func:`seal` returns now."""
+    own_keys = _own_keys()
+    derived = _derived_keys() if derived_keys_accepted or not own_keys else ()
+    return [key_id(each, key) for each in FORMATS for key in (*own_keys, *derived)]
 
 
-def key_id(key: str) -> str:
-    return hashlib.sha256(_DERIVED_FOR + key.encode()).hexdigest()[:12]
+def key_id(sealed_in: Format, key: str) -> str:
+    """Return 12 characters that name a format and a key, and reveal nothing about the key."""
+    return hashlib.sha256(sealed_in.name + key.encode()).hexdigest()[:12]
 
 
 def problem() -> str | None:
     """Return what is wrong with ``AIRISK_OAUTH_ENCRYPTION_KEYS``, or ``None``."""
-    listed = getattr(settings, "AIRISK_OAUTH_ENCRYPTION_KEYS", None)
-    if listed is None:
+    keys = getattr(settings, "AIRISK_OAUTH_ENCRYPTION_KEYS", None)
+    if keys is None:
         return None
-    if not isinstance(listed, list | tuple) or not listed:
+    if not isinstance(keys, list | tuple) or not keys:
         return "AIRISK_OAUTH_ENCRYPTION_KEYS must be a list of Fernet keys, newest first."
-    if not all(_is_fernet_key(key) for key in listed):
-        return "AIRISK_OAUTH_ENCRYPTION_KEYS holds something that is no Fernet key."
+    if not all(_is_fernet_key(key) for key in keys):
+        return "AIRISK_OAUTH_ENCRYPTION_KEYS contains something that is not a Fernet key."
     return None
 
 
-def _listed() -> tuple[str, ...]:
+def _own_keys() -> tuple[str, ...]:
     if wrong := problem():
         raise ImproperlyConfigured(wrong)
     return tuple(Secret(key) for key in getattr(settings, "AIRISK_OAUTH_ENCRYPTION_KEYS", None) or ())

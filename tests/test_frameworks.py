@@ -164,7 +164,7 @@ def test_fragment_says_what_there_is_to_do(headers: dict[str, str], browser: Cli
 def test_htmx_is_told_where_to_connect(browser: Client, airisk: World) -> None:
     headers = {"HX-Request": "true", "HX-Current-URL": "http://testserver/dashboard/"}
     response = browser.get("/needs/", headers=headers)
-    assert (response.status_code, response.json()["connect_url"]) == (403, "/airisk/connect/")
+    assert (response.status_code, response["HX-Redirect"]) == (403, "/airisk/connect/?next=%2Fdashboard%2F")
 
 
 # Celery

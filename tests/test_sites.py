@@ -1,4 +1,4 @@
-"""Sites as others have them, each run in a process of its own; see the modules in ``tests.sites``."""
+"""Sites as other people have them, each in its own process; see the modules in ``tests.sites``."""
 
 import os
 from collections.abc import Iterator
@@ -44,7 +44,7 @@ SITES = {
 
 @pytest.fixture(scope="module")
 def environment() -> Iterator[dict[str, str]]:
-    """A PostgreSQL for all sites that want a database of it, and nothing of the tests' own settings."""
+    """The environment of the sites, with a PostgreSQL server and without the tests' own settings."""
     with postgresql() as url:
         own = {name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"}
         yield {**own, "DATABASE_URL": url}

@@ -14,7 +14,7 @@ from tests.support.pages import ROOT
 
 @pytest.fixture
 def environment(airisk: World, settings: Any) -> dict[str, str]:
-    """What makes a process one of the site under test: its settings, its database, its AIRisk."""
+    """Environment variables for another process of the site under test, with its settings, database and AIRisk."""
     database = str(connection.settings_dict["NAME"])
     postgresql = os.environ.get("DATABASE_URL", "").replace("/postgres?", f"/{database}?")
     return {

@@ -1,4 +1,4 @@
-"""Seal every stored token with the newest key, so that older keys can go."""
+"""Seal every stored token with the newest key and in the newest format, so that the old ones are no longer needed."""
 
 from collections.abc import Iterator
 from typing import Any, Final
@@ -12,55 +12,59 @@ from airisk_oauth import sealing
 from airisk_oauth.models import AIRiskToken, SealingPolicy
 
 NOT_ALL: Final = 1
-NOTHING_TRIED: Final = 2
+STOPPED: Final = 2
 #: How many rows are read at a time.
 PAGE: Final = 200
 
 
 class Command(BaseCommand):
-    help = "Seals every stored token with the newest key. Exit status: 0 all well, 1 some not, 2 nothing tried."
+    help = (
+        "Encrypts every stored token again, with the newest key. "
+        "Exit status: 0 all tokens, 1 some cannot be opened, 2 an error stopped it."
+    )
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(
             "--drop-derived",
             action="store_true",
-            help="from then on keys derived from SECRET_KEY open no token, only AIRISK_OAUTH_ENCRYPTION_KEYS do",
+            help="from then on only AIRISK_OAUTH_ENCRYPTION_KEYS open tokens, and keys derived from SECRET_KEY do not",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
             resealed, unreadable = _reseal_and_drop() if options["drop_derived"] else _reseal()
         except (ImproperlyConfigured, DatabaseError) as error:
-            raise CommandError(f"Nothing more could be done: {error}", returncode=NOTHING_TRIED) from None
+            raise CommandError(f"Stopped by an error: {error}", returncode=STOPPED) from None
         self.stdout.write(f"{resealed} resealed, {unreadable} cannot be opened.")
         if unreadable:
             raise CommandError(
-                "Bring back the key of what cannot be opened, or disconnect it in the admin; no key is dropped before.",
+                "Restore the keys of those that cannot be opened, or disconnect them in the admin. "
+                "Until then no key is dropped.",
                 returncode=NOT_ALL,
             )
 
 
 def _reseal_and_drop() -> tuple[int, int]:
-    if not sealing.has_list():
-        raise ImproperlyConfigured("without AIRISK_OAUTH_ENCRYPTION_KEYS there are no keys but derived ones.")
-    derived_open = SealingPolicy.derived_open()
-    resealed, unreadable = _reseal(derived_open=derived_open)
+    if not sealing.has_own_keys():
+        raise ImproperlyConfigured("without AIRISK_OAUTH_ENCRYPTION_KEYS there are only derived keys.")
+    derived_keys_accepted = SealingPolicy.derived_keys_accepted()
+    resealed, unreadable = _reseal(derived_keys_accepted=derived_keys_accepted)
     if not unreadable:
         SealingPolicy.drop_derived()
-        # Once more, for what a process that did not know of it has sealed meanwhile.
-        resealed += _reseal(derived_open=derived_open)[0]
+        # Again, for tokens that a process which has not read the new setting sealed in the meantime.
+        resealed += _reseal(derived_keys_accepted=derived_keys_accepted)[0]
     return resealed, unreadable
 
 
-def _reseal(*, derived_open: bool | None = None) -> tuple[int, int]:
-    """Return how many tokens were sealed anew, and how many could not be opened; those are left as they are."""
-    if derived_open is None:
-        derived_open = SealingPolicy.derived_open()
+def _reseal(*, derived_keys_accepted: bool | None = None) -> tuple[int, int]:
+    """Return how many tokens were sealed again, and how many could not be opened and were left unchanged."""
+    if derived_keys_accepted is None:
+        derived_keys_accepted = SealingPolicy.derived_keys_accepted()
     resealed = unreadable = 0
     for page in _pages(sealing.key_ids()[0]):
         for token in page:
             try:
-                text = sealing.unseal(token.sealed, token.owner, derived_open=lambda: derived_open)
+                text = sealing.unseal(token.sealed, token.owner, derived_keys_accepted=lambda: derived_keys_accepted)
             except sealing.Unreadable:
                 unreadable += 1
             else:
@@ -69,10 +73,10 @@ def _reseal(*, derived_open: bool | None = None) -> tuple[int, int]:
 
 
 def _replace(token: AIRiskToken, sealed: str, key_id: str) -> int:
-    """Write one row in a transaction of its own, and return how many were changed.
+    """Write one row in a transaction of its own, and return how many rows were changed.
 
-    Several rows in one transaction would be locked in an order that a sweep may reverse, and both would wait for ever.
-    What was replaced meanwhile stays as it is: it was sealed when it was replaced.
+    With several rows in one transaction, this command and a sweep that locks them in another order would block each
+    other. A token that was replaced in the meantime is left unchanged: it has just been sealed.
     """
     row = AIRiskToken.objects.primary().filter(pk=token.pk, sealed=token.sealed)
     with transaction.atomic(using=row.db):
@@ -80,7 +84,7 @@ def _replace(token: AIRiskToken, sealed: str, key_id: str) -> int:
 
 
 def _pages(newest: str) -> Iterator[list[AIRiskToken]]:
-    """Yield what another key sealed, a page at a time."""
+    """Yield the tokens that another key sealed, or another format, a page at a time."""
     rows = AIRiskToken.objects.primary().exclude(sealed="").exclude(key_id=newest).order_by("pk")
     page = list(rows[:PAGE])
     while page:
