@@ -29,6 +29,7 @@ class AIRisk(ThreadingHTTPServer):
 
     :ivar latency: seconds before the token endpoint answers.
     :ivar refuses: whether the authorization endpoint redirects with an error.
+    :ivar is_down: whether the authorization endpoint answers 503, with a ``Retry-After`` of 7 seconds.
     :ivar granted: the userid of every issued token, oldest first.
     :ivar has_granted: set when a token is issued.
     """
@@ -41,6 +42,7 @@ class AIRisk(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.latency = 0.0
         self.refuses = False
+        self.is_down = False
         self.granted: list[str] = []
         self.has_granted = threading.Event()
         self.calls: list[Call] = []
@@ -93,6 +95,9 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer_json(200, {"access_token": self.server.new_token(userid), "expiration": expiration})
 
     def _authorize(self, query: dict[str, str]) -> None:
+        if self.server.is_down:
+            self._answer(503, b"", "text/html", **{"Retry-After": "7"})
+            return
         back = {"state": query["state"], "error": "access_denied"}
         if not self.server.refuses:
             back = {

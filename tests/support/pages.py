@@ -1,7 +1,10 @@
 """The documentation's pages and their code snippets."""
 
 import re
+import sys
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DOCS = [f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))]
@@ -28,3 +31,12 @@ def spans(pattern: str, text: str) -> set[str]:
     """Return the inline code in a text that matches a pattern as a whole."""
     prose = re.sub(_FENCED, "", text, flags=re.DOTALL | re.MULTILINE)
     return {span for span in re.findall(r"`([^`]+)`", prose) if re.fullmatch(pattern, span)}
+
+
+def module(name: str, *snippets: str) -> Any:
+    """Make a module of these snippets, as the reader of a page would."""
+    made = ModuleType(name)
+    sys.modules[name] = made
+    for text in snippets:
+        exec(compile(text, name, "exec"), vars(made))  # noqa: S102 - the page's own
+    return made
