@@ -75,7 +75,7 @@ def run(*arguments: str, output: Any = subprocess.PIPE, **variables: str) -> sub
 
 def end(process: subprocess.Popen[str]) -> tuple[int, str]:
     try:
-        output, _ = process.communicate(timeout=30)
+        output, _ = process.communicate(timeout=120)
     except subprocess.TimeoutExpired:
         process.kill()
         raise
