@@ -1,0 +1,151 @@
+"""AIRisk's chat API for synchronous code. The rules are in :mod:`.chat_rules`."""
+
+from contextlib import AbstractContextManager
+from typing import IO, TYPE_CHECKING, Any, Self
+
+import requests
+from urllib3.exceptions import HTTPError
+
+from ..exceptions import AIRiskUnavailable
+from ..oauth.calls import run
+from ..wire.adapter import timed_response
+from ..wire.failures import CallFailure
+from .chat_answers import FIRST_TEXT_TIMEOUT, AnswerSoFar
+from .chat_calls import PART, ChatRequest, Reply
+from .chat_rules import ChatRules, Pages, question
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from uuid import UUID
+
+    from .chat_types import Agent, Conversation, Feedback
+
+
+class Chat:
+    """A user's agents and conversations, as ``AIRiskSession.chat``. Provisional: AIRisk does not document these calls.
+
+    Besides what any call raises, these raise ``AIRiskRefused`` for a 4xx, ``AIRiskUnavailable`` for a 5xx or 429, and
+    ``AIRiskInvalidResponse`` for an answer in an unknown shape.
+
+    :param timeouts: seconds to connect, and to read.
+    """
+
+    def __init__(self, session: requests.Session, timeouts: tuple[float, float]) -> None:
+        self._call = BlockingCalls(session, timeouts)
+        self._rules = ChatRules(self._call, timeouts[1])
+
+    def agents(self) -> "list[Agent]":
+        """Return the agents that the user may ask; there may be none."""
+        return run(self._rules.agents())
+
+    def conversations(self) -> "Iterator[Conversation]":
+        """Yield all of the user's conversations, without their messages, fetched 50 at a time as needed."""
+        pages = Pages(self._rules)
+        while page := run(pages.next()):
+            yield from page
+
+    def conversation(self, conversation_id: "str | UUID") -> "Conversation":
+        """Return a conversation with its messages."""
+        return run(self._rules.conversation(conversation_id))
+
+    def create_conversation(self, agent_id: "str | UUID", title: str) -> "Conversation":
+        """Begin a conversation with an agent, and return it."""
+        return run(self._rules.create_conversation(agent_id, title))
+
+    def ask(
+        self, conversation_id: "str | UUID", text: str, *, first_text_timeout: float = FIRST_TEXT_TIMEOUT
+    ) -> "Answer":
+        """Ask the conversation's agent. The question is sent by ``with``, or else by the first piece that is taken.
+
+        :param first_text_timeout: seconds until the first text, and then until each next piece of it.
+        """
+        return Answer(self._call, question(conversation_id, text, first_text_timeout), first_text_timeout)
+
+    def attach(self, conversation_id: "str | UUID", file: IO[bytes] | bytes | Any, filename: str | None = None) -> None:
+        """Add a file to a conversation, from its beginning. AIRisk's own client sends none of more than 35 MB.
+
+        :param file: open in binary mode, an upload, or bytes; it is read into memory.
+        :param filename: by default the file's own name, without its folder.
+        :raises ValueError: there is no filename.
+        """
+        run(self._rules.attach(conversation_id, file, filename))
+
+    def rate(self, conversation_id: "str | UUID", message_id: "str | UUID", feedback: "Feedback") -> None:
+        """Say ``"Like"`` or ``"Dislike"`` of a message.
+
+        :raises ValueError: anything else.
+        """
+        run(self._rules.rate(conversation_id, message_id, feedback))
+
+
+class Answer(AnswerSoFar, AbstractContextManager["Answer"]):
+    """An agent's answer: iterate over it for its text, piece by piece as it comes.
+
+    Use it in a ``with`` statement, so that leaving early stops the agent. Iterating raises ``AIRiskUnavailable``, after
+    the pieces that came, if the stream breaks off, and ``AIRiskInvalidResponse`` if it is in an unknown shape.
+    """
+
+    def __enter__(self) -> Self:
+        run(self._begin())
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> str:
+        if run(self._is_over()):
+            raise StopIteration
+        return self._take()
+
+    def close(self) -> None:
+        """Close the call to AIRisk. What has not come by now never will."""
+        run(self._end())
+
+
+class BlockingCalls:
+    """Makes calls by blocking the thread."""
+
+    def __init__(self, session: requests.Session, timeouts: tuple[float, float]) -> None:
+        self._session = session
+        self._timeouts = timeouts
+
+    async def __call__(self, request: ChatRequest) -> Reply:
+        connect, read = self._timeouts
+        response = self._session.request(
+            request.method,
+            request.path,
+            params=request.params,
+            json=request.json,
+            files=request.files,
+            headers=request.headers,
+            stream=True,
+            allow_redirects=False,
+            timeout=(connect, request.patience or read),
+        )
+        return BlockingReply(response)
+
+
+class BlockingReply:
+    """A reply whose body is read by blocking the thread."""
+
+    def __init__(self, response: requests.Response) -> None:
+        self._response = response
+        self._timed = timed_response(response)
+        self.status, self.headers = response.status_code, response.headers
+        self.token = str(response.request.headers.get("Authorization", "")).removeprefix("Bearer ")
+
+    async def read(self, ends: float) -> bytes:
+        failure = CallFailure(OSError, HTTPError, hidden=(BaseException,))
+        with failure:
+            if self._timed is not None:
+                self._timed.set_deadline(ends)
+            data: bytes = self._response.raw.read1(PART, decode_content=False)
+            return data
+        self._response.close()
+        raise AIRiskUnavailable(f"AIRisk's answer broke off ({failure.cause}).")
+
+    async def close(self) -> None:
+        self._response.close()

@@ -1,0 +1,149 @@
+"""What a call of AIRisk's chat API sends and gets, for either client; and how the body of an answer is read."""
+
+import time
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from typing import Any, Final, NamedTuple, Protocol
+
+from django.utils import timezone
+
+from ..exceptions import AIRiskInvalidResponse, AIRiskUnavailable
+from ..oauth.messages import MAX_BODY, OAuthResponse
+from ..oauth.refusals import refusal
+
+#: Bytes that are read or unpacked at once.
+PART: Final = 64 * 1024
+
+_HEADERS: Final = {"Accept": "application/json", "Accept-Encoding": "identity"}
+
+
+class ChatRequest(NamedTuple):
+    """A request to AIRisk's API.
+
+    :ivar json: what to send as JSON, or ``None``.
+    :ivar files: a file to send as multipart, as ``requests`` and ``httpx2`` take it, or ``None``.
+    :ivar patience: seconds to wait for the headers of the answer; ``None``: as ``API_TIMEOUT`` says.
+    """
+
+    method: str
+    path: str
+    params: Mapping[str, str] | None = None
+    json: Mapping[str, object] | None = None
+    files: Mapping[str, Any] | None = None
+    headers: Mapping[str, str] = _HEADERS
+    patience: float | None = None
+
+    def __repr__(self) -> str:
+        return f"<ChatRequest {self.method} {self.path}>"
+
+
+class Reply(Protocol):
+    """An answer whose headers have come."""
+
+    @property
+    def status(self) -> int: ...
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Ignores the case of names."""
+
+    @property
+    def token(self) -> str:
+        """The token that was sent, which no error may repeat."""
+
+    async def read(self, ends: float) -> bytes:
+        """Return what comes next of the body, as it was sent; no bytes at its end.
+
+        :param ends: when something has to have come, on the monotonic clock.
+        :raises AIRiskUnavailable: nothing has come by then, or the connection broke.
+        """
+
+    async def close(self) -> None:
+        """Close the connection, unless the body was read to its end."""
+
+
+class Call(Protocol):
+    """Sends a request with the user's token, and returns the reply.
+
+    :raises AIRiskError: as any call of the API does; but every status is a reply.
+    """
+
+    async def __call__(self, request: ChatRequest, /) -> Reply: ...
+
+
+class Unpacker:
+    """Unpacks a body that was compressed although nobody asked for it, as some gateways do.
+
+    :raises AIRiskInvalidResponse: the encoding is neither ``gzip`` nor ``deflate``.
+    """
+
+    def __init__(self, reply: Reply) -> None:
+        encoding = reply.headers.get("content-encoding", "").strip().lower()
+        if encoding not in ("", "identity", "gzip", "x-gzip", "deflate"):
+            raise AIRiskInvalidResponse("AIRisk's answer is in an encoding that was not asked for.")
+        self._is_packed = encoding not in ("", "identity")
+        self._unpack = _new_unpack()
+
+    def __call__(self, data: bytes) -> Iterator[bytes]:
+        """Yield what this part of the body means, at most 64 KiB at a time, and nothing empty.
+
+        :raises AIRiskInvalidResponse: it cannot be unpacked.
+        """
+        if not self._is_packed:
+            yield data
+            return
+        while data:
+            try:
+                part = self._unpack.decompress(data, PART)
+            except zlib.error:
+                raise AIRiskInvalidResponse("AIRisk's answer cannot be unpacked.") from None
+            data = self._unpack.unconsumed_tail
+            if self._unpack.eof:
+                # What follows was packed by itself.
+                data, self._unpack = self._unpack.unused_data, _new_unpack()
+            if part:
+                yield part
+
+
+def _new_unpack() -> Any:
+    return zlib.decompressobj(zlib.MAX_WBITS | 32)
+
+
+async def read_body(reply: Reply, limit: int, seconds: float) -> bytes | None:
+    """Return the whole body, or ``None`` if it is longer than so many bytes.
+
+    :param seconds: how long all of it may take.
+    :raises AIRiskUnavailable: it did not come in time, or broke off.
+    :raises AIRiskInvalidResponse: it cannot be unpacked.
+    """
+    ends = time.monotonic() + seconds
+    unpack, parts, length = Unpacker(reply), list[bytes](), 0
+    while data := await reply.read(ends):
+        if time.monotonic() > ends:
+            raise AIRiskUnavailable("AIRisk's answer took too long.")
+        for part in unpack(data):
+            parts.append(part)
+            length += len(part)
+            if length > limit:
+                return None
+    return b"".join(parts)
+
+
+async def check_accepted(reply: Reply, seconds: float) -> None:
+    """Raise the error that a status means, with AIRisk's reason from the body; none for success.
+
+    :param seconds: how long the body may take.
+    :raises AIRiskRefused: 4xx.
+    :raises AIRiskUnavailable: 429 or 5xx.
+    :raises AIRiskInvalidResponse: a redirect, say.
+    """
+    if 200 <= reply.status < 300:
+        return
+    if reply.status < 400:
+        raise AIRiskInvalidResponse(f"AIRisk answered with status {reply.status}.")
+    body = None
+    with suppress(AIRiskUnavailable, AIRiskInvalidResponse):
+        body = await read_body(reply, MAX_BODY, seconds)
+    response = OAuthResponse.of(reply.status, reply.headers, body or b"", now=timezone.now())
+    raise refusal(response, secrets=(reply.token,))

@@ -1,0 +1,206 @@
+"""The stream that AIRisk answers a question with, in both of the shapes that it has had.
+
+2025: server-sent events in the manner of OpenAI's Assistants. 2026: one JSON object a line, and ``[DONE]``. A line says
+by itself which of them it belongs to. No I/O.
+"""
+
+import json
+import re
+from typing import Any, Final
+
+from ..exceptions import AIRiskError, AIRiskInvalidResponse, AIRiskUnavailable
+from .chat_types import AnswerStatus
+
+#: In bytes.
+MAX_LINE: Final = 1024 * 1024
+#: In bytes, of one answer.
+MAX_STREAM: Final = 64 * 1024 * 1024
+#: In characters, of one answer.
+MAX_TEXT: Final = 4 * 1024 * 1024
+
+_TEXT: Final = 21
+#: By ``UpdateKind``: an action that nobody here can take, completed, incomplete, failed, error.
+_KINDS: Final[dict[int, AnswerStatus]] = {5: "incomplete", 6: "completed", 7: "incomplete", 8: "failed", 24: "failed"}
+_DELTA: Final = "thread.message.delta"
+_EVENTS: Final[dict[str, AnswerStatus]] = {
+    "thread.message.incomplete": "incomplete",
+    "thread.run.requires_action": "incomplete",
+    "thread.run.incomplete": "incomplete",
+    "thread.run.completed": "completed",
+    "thread.run.cancelled": "failed",
+    "thread.run.expired": "failed",
+    "thread.run.failed": "failed",
+    "error": "failed",
+}
+_DONE: Final = "[DONE]"
+_BOM: Final = "\ufeff"
+_UNKNOWN: Final = "AIRisk's answer is in an unknown shape."
+_TOO_LONG: Final = "AIRisk's answer is longer than any answer of an agent."
+
+
+class AnswerReader:
+    """Reads an answer from the bytes of its stream, however they are cut.
+
+    :ivar status: how the answer ended; ``None`` before that.
+    :ivar is_over: no more bytes are wanted.
+    :ivar failure: what to raise once the pieces that came before it have been used.
+    """
+
+    def __init__(self) -> None:
+        self.status: AnswerStatus | None = None
+        self.is_over = False
+        self.failure: AIRiskError | None = None
+        self._received = 0
+        self._length = 0
+        self._is_first = True
+        self._after_cr = False
+        self._rest: list[bytes] = []
+        self._rest_length = 0
+        self._event = ""
+        self._data: list[str] = []
+        self._data_length = 0
+        self._half = ""
+
+    def feed(self, data: bytes) -> list[str]:
+        """Return the pieces of text that are complete with these bytes. No bytes mean that AIRisk has hung up."""
+        pieces: list[str] = []
+        try:
+            if data:
+                self._read(data, pieces)
+            else:
+                self._end(pieces)
+        except (ValueError, RecursionError):
+            self.fail(AIRiskInvalidResponse(_UNKNOWN))
+        if self.is_over and self._half:
+            pieces.append("\ufffd")
+            self._half = ""
+        return pieces
+
+    def _read(self, data: bytes, pieces: list[str]) -> None:
+        if self._after_cr and data.startswith(b"\n"):
+            # The line ended with the bytes before these.
+            data = data[1:]
+        self._after_cr = data.endswith(b"\r")
+        self._received += len(data)
+        first, *others = re.split(rb"\r\n|\n|\r", data)
+        self._rest.append(first)
+        self._rest_length += len(first)
+        if self._rest_length > MAX_LINE or self._received > MAX_STREAM:
+            self.fail(AIRiskInvalidResponse(_TOO_LONG))
+        elif others:
+            lines = [b"".join(self._rest), *others]
+            self._rest, self._rest_length = [lines[-1]], len(lines[-1])
+            for line in lines[:-1]:
+                self._take_line(line, pieces)
+                if self.is_over:
+                    break
+
+    def _end(self, pieces: list[str]) -> None:
+        self.fail(AIRiskUnavailable("AIRisk's answer broke off."))
+        line = b"".join(self._rest)
+        try:
+            self._take_line(line, pieces)
+            self._take_event(pieces)
+        except (ValueError, RecursionError):
+            if not _could_go_on(line):
+                raise
+        if self.status is not None:
+            self.failure = None
+
+    def fail(self, failure: AIRiskError) -> None:
+        """Want no more bytes, and have this raised after the pieces that came before it."""
+        self.failure, self.is_over = failure, True
+
+    def _take_line(self, raw: bytes, pieces: list[str]) -> None:
+        line = raw.decode()
+        if self._is_first:
+            self._is_first, line = False, line.removeprefix(_BOM)
+        if line.startswith("{"):
+            self._take_update(json.loads(line), pieces)
+        elif line == _DONE:
+            self._finish()
+        elif line:
+            self._take_field(line)
+        else:
+            self._take_event(pieces)
+
+    def _take_field(self, line: str) -> None:
+        """Read a line of an event, as the HTML standard describes it (9.2.6)."""
+        name, _, value = line.partition(":")
+        value = value.removeprefix(" ")
+        if name == "data":
+            self._data.append(value)
+            self._data_length += len(value)
+            if self._data_length > MAX_LINE:
+                self.fail(AIRiskInvalidResponse(_TOO_LONG))
+        elif name == "event":
+            self._event = value
+        elif name not in ("", "id", "retry"):
+            # A page, say; the standard would have it ignored.
+            raise ValueError(name)
+
+    def _take_event(self, pieces: list[str]) -> None:
+        event, data = self._event, "\n".join(self._data)
+        self._event, self._data, self._data_length = "", [], 0
+        if event == "done" or data == _DONE:
+            self._finish()
+        elif event in _EVENTS:
+            self.status = _EVENTS[event]
+        elif event == _DELTA:
+            self._add(_delta_text(json.loads(data)), pieces)
+        elif data.startswith("{") and event in ("", "message"):
+            self._take_update(json.loads(data), pieces)
+
+    def _take_update(self, update: dict[str, Any], pieces: list[str]) -> None:
+        kind = update.get("UpdateKind")
+        if type(kind) is not int:
+            raise ValueError(kind)
+        if kind == _TEXT:
+            self._add(update.get("Text"), pieces)
+        self.status = _KINDS.get(kind, self.status)
+
+    def _add(self, text: object, pieces: list[str]) -> None:
+        if text is None:
+            return
+        if not isinstance(text, str):
+            raise ValueError(text)  # noqa: TRY004 - as for any other value that makes no sense
+        piece = self._whole_characters(text)
+        self._length += len(piece)
+        if self._length > MAX_TEXT:
+            self.fail(AIRiskInvalidResponse(_TOO_LONG))
+        elif piece:
+            pieces.append(piece)
+
+    def _whole_characters(self, text: str) -> str:
+        """Return text that can be encoded: JSON may name a character by two halves, which two pieces may share."""
+        text, self._half = self._half + text, ""
+        if text.isascii():
+            return text
+        if "\ud800" <= text[-1] <= "\udbff":
+            text, self._half = text[:-1], text[-1]
+        return whole_characters(text)
+
+    def _finish(self) -> None:
+        self.is_over, self.failure = True, None
+        self.status = self.status or "completed"
+
+
+def whole_characters(text: str) -> str:
+    """Return the text with halves of characters joined, or replaced where the other half is missing."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def _could_go_on(line: bytes) -> bool:
+    """Tell whether a line that makes no sense may be the beginning of one that does."""
+    begun = re.match(rb"\{|(data|event|id|retry):", line)
+    return bool(begun) or any(name.startswith(line) for name in (b"data:", b"event:", b"id:", b"retry:", b"[DONE]"))
+
+
+def _delta_text(event: Any) -> str:
+    """Return the text in an event of 2025; what else its message consists of, such as an image, has none."""
+    try:
+        parts = event["delta"]["content"] or ()
+        values = [part["text"]["value"] for part in parts if part.get("text") is not None]
+        return "".join(value for value in values if value is not None)
+    except (LookupError, TypeError, AttributeError):
+        raise ValueError from None
