@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 #: Seconds. A synchronous server notices that a browser has left at the second comment after that.
-KEEP_ALIVE: Final = 0.4
+KEEP_ALIVE: Final = 0.3
 
 _HEADERS: Final = {
     "Cache-Control": "no-store",

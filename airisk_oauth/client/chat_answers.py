@@ -64,7 +64,7 @@ class OpenAnswer:
             pieces = self._read(await self._next(ends))
             if pieces:
                 return pieces
-            if time.monotonic() > ends:
+            if not self._reader.is_over and time.monotonic() > ends:
                 self._reader.fail(AIRiskUnavailable("AIRisk sent no text in time."))
         if self._reader.failure is not None:
             raise self._reader.failure

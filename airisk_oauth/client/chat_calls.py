@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from django.utils import timezone
 
-from ..exceptions import AIRiskInvalidResponse, AIRiskUnavailable
+from ..exceptions import AIRiskError, AIRiskInvalidResponse, AIRiskUnavailable
 from ..oauth.messages import MAX_BODY, OAuthResponse
 from ..oauth.refusals import refusal
 
@@ -142,8 +142,13 @@ async def check_accepted(reply: Reply, seconds: float) -> None:
         return
     if reply.status < 400:
         raise AIRiskInvalidResponse(f"AIRisk answered with status {reply.status}.")
+    raise await _refusal(reply, seconds)
+
+
+async def _refusal(reply: Reply, seconds: float) -> AIRiskError:
+    # Returned, because the body is in this frame.
     body = None
     with suppress(AIRiskUnavailable, AIRiskInvalidResponse):
         body = await read_body(reply, MAX_BODY, seconds)
     response = OAuthResponse.of(reply.status, reply.headers, body or b"", now=timezone.now())
-    raise refusal(response, secrets=(reply.token,))
+    return refusal(response, secrets=(reply.token,))

@@ -14,7 +14,7 @@ from .chat_types import AnswerStatus
 #: In bytes.
 MAX_LINE: Final = 1024 * 1024
 #: In bytes, of one answer.
-MAX_STREAM: Final = 64 * 1024 * 1024
+MAX_STREAM: Final = 32 * 1024 * 1024
 #: In characters, of one answer.
 MAX_TEXT: Final = 4 * 1024 * 1024
 

@@ -38,7 +38,8 @@ async def relay(call: Call, question: ChatRequest, patience: float, emit: Emit) 
         answer = await ask(call, question, patience)
         try:
             while pieces := await answer.pieces():
-                await emit(b"".join(_event("text", text=piece) for piece in pieces))
+                for piece in pieces:
+                    await emit(_event("text", text=piece))
             await emit(_event("done", status=answer.status))
             await answer.finish()
         finally:
