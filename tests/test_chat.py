@@ -9,6 +9,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 from uuid import UUID, uuid4
@@ -257,18 +258,14 @@ def test_file_without_a_name_is_an_error(at: At) -> None:
         at(silent).side.attach("c", b"content")
 
 
-class Once(io.RawIOBase):
-    """Can be read once."""
+class Once(io.FileIO):
+    """A file that cannot be rewound, of known length."""
 
-    def __init__(self) -> None:
-        self._left = b"content"
-
-    def read(self, _size: int = -1) -> bytes:
-        content, self._left = self._left, b""
-        return content
+    def seekable(self) -> bool:
+        return False
 
 
-def test_file_is_sent_again_after_a_401(chat: Side, airisk: World) -> None:
+def test_file_is_sent_again_after_a_401(chat: Side, airisk: World, tmp_path: Path) -> None:
     conversation = chat.create_conversation(chat.agents()[0]["id"], "A plan")["id"]
     for file in (io.BytesIO(b"content"), b"content"):
         airisk.end_all_tokens()
@@ -277,13 +274,16 @@ def test_file_is_sent_again_after_a_401(chat: Side, airisk: World) -> None:
     assert [message["fileName"] for message in messages] == ["plan.pdf", "plan.pdf"]
     assert api_statuses(airisk).count(401) == 2
     airisk.end_all_tokens()
-    if isinstance(chat, BlockingSide):
-        # It is in memory.
-        chat.attach(conversation, Once(), "plan.pdf")
-    else:
-        with pytest.raises(AIRiskRefused) as raised:
-            chat.attach(conversation, Once(), "plan.pdf")
-        assert raised.value.status == 401
+    plan = tmp_path / "plan.pdf"
+    plan.write_bytes(b"content")
+    with Once(plan) as file:
+        if isinstance(chat, BlockingSide):
+            # It is in memory.
+            chat.attach(conversation, file)
+        else:
+            with pytest.raises(AIRiskRefused) as raised:
+                chat.attach(conversation, file)
+            assert raised.value.status == 401
 
 
 # Where to
@@ -684,6 +684,7 @@ def test_answer_is_an_iterator_and_asks_once(settings: Any, serve: Serve, mia: U
             pass
         with pytest.raises(RuntimeError, match="closed"):
             next(left)
+        session.chat.ask(CONVERSATION, "Why?").close()
         assert len(server.seen) == 2
 
 
