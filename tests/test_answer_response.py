@@ -183,7 +183,7 @@ def test_connection_required_is_an_event(server: type[Wsgi], airisk: World, mia:
 
 def test_refusal_is_an_event_without_secrets(server: type[Wsgi], at: At, mia: User) -> None:
     at(saying(http(b"Not your token: token-canary", "400 Bad Request", "Content-Type: text/plain")))
-    assert events_of(server, mia) == [("error", {"detail": "AIRisk refused with status 400"})]
+    assert events_of(server, mia) == [("error", {"detail": "AIRisk refused the request with status 400"})]
 
 
 def test_stream_that_breaks_off_ends_in_an_event(server: type[Wsgi], at: At, mia: User) -> None:

@@ -276,13 +276,13 @@ def test_file_is_sent_again_after_a_401(chat: Side, airisk: World, tmp_path: Pat
     airisk.end_all_tokens()
     plan = tmp_path / "plan.pdf"
     plan.write_bytes(b"content")
-    with Once(plan) as file:
+    with Once(plan) as once:
         if isinstance(chat, BlockingSide):
             # It is in memory.
-            chat.attach(conversation, file)
+            chat.attach(conversation, once)
         else:
             with pytest.raises(AIRiskRefused) as raised:
-                chat.attach(conversation, file)
+                chat.attach(conversation, once)
             assert raised.value.status == 401
 
 
