@@ -164,7 +164,7 @@ def test_request_may_be_wrapped_by_a_framework(server: type[Wsgi], at: At, mia: 
     assert events_in(b"".join(parts))[-1][0] == "done"
 
 
-def test_call_is_repeated_with_a_new_token_after_401(server: type[Wsgi], airisk: World, mia: User) -> None:
+def test_answer_comes_after_a_401(server: type[Wsgi], airisk: World, mia: User) -> None:
     live_token(airisk, mia)
     airisk.end_all_tokens()
     assert events_of(server, mia, to=QUESTION["conversationID"])[-1] == ("done", {"status": "completed"})
@@ -230,7 +230,7 @@ def test_answer_that_nobody_wants_asks_nothing(server: type[Wsgi], at: At, mia: 
     assert airisk.seen == []
 
 
-def test_browser_that_leaves_early_sends_no_question(
+def test_browser_that_leaves_early_asks_nothing(
     settings: Any, mia: User, certificate: Certificate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where AIRisk is still being connected to, which cannot be interrupted."""

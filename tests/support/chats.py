@@ -5,20 +5,27 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, Final, NamedTuple
 
+import pytest
 from asgiref.sync import async_to_sync
 from django.contrib.auth.models import User
 
 from airisk_oauth import AIRiskSession, AsyncAIRiskClient
 from airisk_oauth.chat import Agent, Conversation
 from airisk_oauth.exceptions import AIRiskError
-from tests.support.wire import TOO_LONG
+from airisk_oauth.models import AIRiskToken
+from airisk_oauth.sandbox.world import World
+from tests.support.options import set_option
+from tests.support.people import give_token, live_token
+from tests.support.wire import TOO_LONG, Script, Serve, Server, http, saying
 
 HEAD: Final = b"HTTP/1.1 200 OK\r\nConnection: close\r\n"
 CHUNKED: Final = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 CONVERSATION: Final = "c-1"
+#: Seconds that nothing takes, even on a busy machine.
+SOON: Final = 5
 
 
 class Taken(NamedTuple):
@@ -114,7 +121,94 @@ def side_of(kind: type[Side], user: User) -> Iterator[Side]:
         side.close()
 
 
-# Answers
+@pytest.fixture(params=SIDES)
+def side_kind(request: pytest.FixtureRequest) -> type[Side]:
+    found: type[Side] = request.param
+    return found
+
+
+@pytest.fixture
+def chat(side_kind: type[Side], airisk: World, mia: User) -> Iterator[Side]:
+    """Mia's chat with the sandbox, on both sides."""
+    live_token(airisk, mia)
+    with side_of(side_kind, mia) as side:
+        yield side
+
+
+# Answers by a script
+
+
+def give_canary(user: User) -> None:
+    """Store a token from before its origin was noted, because the server's address is not known yet."""
+    give_token(user, access_token="token-canary")
+    AIRiskToken.objects.update(origin="")
+
+
+class ScriptedChat:
+    """Mia's chat with a server that follows a script."""
+
+    def __init__(self, server: Server, side: Side) -> None:
+        self.server, self.side = server, side
+
+    def error_of(self, call: Callable[[Side], object]) -> AIRiskError:
+        with pytest.raises(AIRiskError) as raised:
+            call(self.side)
+        return raised.value
+
+
+ChatAt = Callable[..., ScriptedChat]
+
+
+@pytest.fixture
+def chat_at(side_kind: type[Side], mia: User, settings: Any, serve: Serve) -> Iterator[ChatAt]:
+    """Return Mia's chat with a server that follows a script, on both sides."""
+    give_canary(mia)
+    with ExitStack() as stack:
+
+        def chat_at(script: Script, **options: Any) -> ScriptedChat:
+            server = serve(script)
+            set_option(settings, BASE_URL=server.url, **options)
+            return ScriptedChat(server, stack.enter_context(side_of(side_kind, mia)))
+
+        yield chat_at
+
+
+def calls_of(side: Side) -> list[Callable[[], object]]:
+    return [
+        side.agents,
+        side.conversations,
+        lambda: side.conversation("c"),
+        lambda: side.create_conversation("a", "T"),
+        lambda: side.attach("c", b"", "plan.pdf"),
+        lambda: side.rate("c", "m", "Like"),
+        lambda: raise_error(side.take().error),
+    ]
+
+
+def raise_error(error: BaseException | None) -> None:
+    if error is not None:
+        raise error
+
+
+def answering(content: object, *headers: str, status: str = "200 OK") -> Script:
+    """Answer with these bytes, or with this as JSON."""
+    body = content if isinstance(content, bytes) else json.dumps(content).encode()
+    return saying(http(body, status, *headers))
+
+
+def in_turn(*scripts: Script) -> Script:
+    def script(sock: socket.socket) -> None:
+        for each in scripts:
+            each(sock)
+
+    return script
+
+
+def pausing(_sock: socket.socket) -> None:
+    time.sleep(0.2)
+
+
+# Streams
 
 
 def old_stream(*pieces: str, end: str = "event: done\ndata: [DONE]\n\n") -> bytes:
