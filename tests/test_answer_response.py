@@ -1,5 +1,6 @@
 """An answer for a browser: its events, its errors, and when AIRisk is called at all."""
 
+import asyncio
 import gc
 import json
 import socket
@@ -136,6 +137,24 @@ def test_comments_are_sent_beside_noises(server: type[Wsgi], at: At, mia: User) 
     assert sent(server, mia, keep_alive=0.02).count(b":\n\n") > 4
     at(drip)
     assert sent(server, mia, keep_alive=0.02, first_text_timeout=0.3).count(b":\n\n") > 4
+
+
+def test_slow_browser_holds_the_answer_back(at: At, mia: User) -> None:
+    """Nothing is gathered for it on the event loop, not even comments."""
+    at(saying(CHUNKED, chunk(new_stream("One. ", "Two. ", "Three. ", "Four.")), chunk(b"")))
+    answered, taken = Asgi(mia), list[bytes]()
+
+    async def listen() -> None:
+        stream: Any = answer_response(answered.to, CONVERSATION, "Why?", keep_alive=0.02)
+        async for part in stream:
+            taken.append(part)
+            if b"text" in part:
+                await asyncio.sleep(0.2)
+
+    async_to_sync(listen)()
+    assert [name for name, _data in events_in(b"".join(taken))] == ["text"] * 4 + ["done"]
+    first = next(index for index, part in enumerate(taken) if b"text" in part)
+    assert taken[first:].count(b":\n\n") <= 4
 
 
 def test_user_of_that_moment_asks_the_deployment(server: type[Wsgi], at: At, mia: User) -> None:

@@ -155,8 +155,8 @@ def test_complete_answer_waits_a_second_for_airisk(chat_at: ChatAt) -> None:
         assert chat_at(script).side.take().status == "completed"
         assert time.monotonic() - began < SOON
     script = Watched(CHUNKED + whole, chunk(b""))
-    threading.Timer(0.2, script.go_on.set).start()
     began = time.monotonic()
+    threading.Timer(0.2, script.go_on.set).start()
     assert chat_at(script).side.take().status == "completed"
     assert script.left.wait(SOON)
     assert script.left_at - began >= 0.2

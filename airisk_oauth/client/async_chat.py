@@ -1,12 +1,12 @@
 """AIRisk's chat API for asynchronous code (extra ``async``). The rules are in :mod:`.chat_rules`, as :mod:`.chat`'s."""
 
 import asyncio
-import time
 from contextlib import AbstractAsyncContextManager
 from typing import IO, TYPE_CHECKING, Any, Final, Self
 
 from ..exceptions import AIRiskUnavailable
 from ..wire.async_environment import httpx2
+from ..wire.async_limits import TimeLimit
 from ..wire.failures import CallFailure
 from .chat_answers import FIRST_TEXT_TIMEOUT, AnswerSoFar
 from .chat_calls import ChatRequest, Reply
@@ -116,18 +116,20 @@ class _AsyncReply:
 
     def __init__(self, response: httpx2.Response) -> None:
         self._response = response
-        self._parts = response.aiter_raw()
+        # Not by the response, which would add a layer that decodes.
+        self._parts: Any = aiter(response.stream)  # type: ignore[arg-type]
+        self._limit = TimeLimit()
         self.status, self.headers = response.status_code, response.headers
         self.token = response.request.headers.get("Authorization", "").removeprefix("Bearer ")
 
     async def read(self, ends: float) -> bytes:
         failure = CallFailure(*_NO_ANSWER, hidden=(asyncio.CancelledError,))
-        with failure:
-            async with asyncio.timeout(ends - time.monotonic()):
-                return await anext(self._parts, b"")
+        with failure, self._limit.until(ends):
+            return await anext(self._parts, b"")
         await self.close()
         raise AIRiskUnavailable(f"AIRisk's answer broke off ({failure.cause}).")
 
     async def close(self) -> None:
+        self._limit.stop()
         await self._parts.aclose()
         await self._response.aclose()

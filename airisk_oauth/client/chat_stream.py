@@ -82,7 +82,7 @@ class AnswerReader:
             data = data[1:]
         self._after_cr = data.endswith(b"\r")
         self._received += len(data)
-        first, *others = re.split(rb"\r\n|\n|\r", data)
+        first, *others = re.split(rb"\r\n|\n|\r", data) if b"\r" in data else data.split(b"\n")
         self._rest.append(first)
         self._rest_length += len(first)
         if self._rest_length > MAX_LINE or self._received > MAX_STREAM:

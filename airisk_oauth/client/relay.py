@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Generator, Iterator
 from concurrent.futures import wait
 from contextvars import copy_context
 from functools import partial
+from json.encoder import encode_basestring_ascii
 from typing import Any, Final
 
 import requests
@@ -39,7 +40,7 @@ async def relay(call: Call, question: ChatRequest, patience: float, emit: Emit) 
         try:
             while pieces := await answer.pieces():
                 for piece in pieces:
-                    await emit(_event("text", text=piece))
+                    await emit(_text_event(piece))
             await emit(_event("done", status=answer.status))
             await answer.finish()
         finally:
@@ -51,6 +52,11 @@ async def relay(call: Call, question: ChatRequest, patience: float, emit: Emit) 
     except Exception:
         await emit(_event("error", detail="The answer could not be fetched."))
         raise
+
+
+def _text_event(piece: str) -> bytes:
+    # As json.dumps() would write it, which takes several times as long.
+    return f'event: text\ndata: {{"text": {encode_basestring_ascii(piece)}}}\n\n'.encode()
 
 
 def _event(name: str, **data: object) -> bytes:
