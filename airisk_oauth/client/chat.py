@@ -138,6 +138,12 @@ class BlockingReply:
         self.token = str(response.request.headers.get("Authorization", "")).removeprefix("Bearer ")
 
     async def read(self, ends: float) -> bytes:
+        return self._read(ends)
+
+    async def close(self) -> None:
+        self._response.close()
+
+    def _read(self, ends: float) -> bytes:
         failure = CallFailure(OSError, HTTPError, hidden=(BaseException,))
         with failure:
             if self._timed is not None:
@@ -146,6 +152,3 @@ class BlockingReply:
             return data
         self._response.close()
         raise AIRiskUnavailable(f"AIRisk's answer broke off ({failure.cause}).")
-
-    async def close(self) -> None:
-        self._response.close()

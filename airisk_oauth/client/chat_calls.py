@@ -2,7 +2,7 @@
 
 import time
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -85,14 +85,14 @@ class Unpacker:
         self._is_packed = encoding not in ("", "identity")
         self._unpack = _new_unpack()
 
-    def __call__(self, data: bytes) -> Iterator[bytes]:
-        """Yield what this part of the body means, at most 64 KiB at a time, and nothing empty.
+    def __call__(self, data: bytes) -> Iterable[bytes]:
+        """Return what this part of the body means, at most 64 KiB at a time, and nothing empty.
 
         :raises AIRiskInvalidResponse: it cannot be unpacked.
         """
-        if not self._is_packed:
-            yield data
-            return
+        return self._unpacked(data) if self._is_packed else (data,)
+
+    def _unpacked(self, data: bytes) -> Iterator[bytes]:
         while data:
             try:
                 part = self._unpack.decompress(data, PART)

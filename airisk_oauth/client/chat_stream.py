@@ -33,6 +33,7 @@ _EVENTS: Final[dict[str, AnswerStatus]] = {
     "error": "failed",
 }
 _DONE: Final = "[DONE]"
+_DECODER: Final = json.JSONDecoder()
 _BOM: Final = "\ufeff"
 _UNKNOWN: Final = "AIRisk's answer is in an unknown shape."
 _TOO_LONG: Final = "AIRisk's answer is longer than any answer of an agent."
@@ -116,7 +117,7 @@ class AnswerReader:
         if self._is_first:
             self._is_first, line = False, line.removeprefix(_BOM)
         if line.startswith("{"):
-            self._take_update(json.loads(line), pieces)
+            self._take_update(_parse(line), pieces)
         elif line == _DONE:
             self._finish()
         elif line:
@@ -147,9 +148,9 @@ class AnswerReader:
         elif event in _EVENTS:
             self.status = _EVENTS[event]
         elif event == _DELTA:
-            self._add(_delta_text(json.loads(data)), pieces)
+            self._add(_delta_text(_parse(data)), pieces)
         elif data.startswith("{") and event in ("", "message"):
-            self._take_update(json.loads(data), pieces)
+            self._take_update(_parse(data), pieces)
 
     def _take_update(self, update: dict[str, Any], pieces: list[str]) -> None:
         kind = update.get("UpdateKind")
@@ -183,6 +184,14 @@ class AnswerReader:
     def _finish(self) -> None:
         self.is_over, self.failure = True, None
         self.status = self.status or "completed"
+
+
+def _parse(text: str) -> Any:
+    # Quicker than json.loads(), which looks for blanks on both sides.
+    value, end = _DECODER.raw_decode(text)
+    if text[end:].strip():
+        raise ValueError
+    return value
 
 
 def whole_characters(text: str) -> str:

@@ -151,4 +151,4 @@ class _PolledReply(BlockingReply):
     async def read(self, ends: float) -> bytes:
         if self._timed is not None:
             await self._relay.wait(self._timed.has_data, ends)
-        return await super().read(ends)
+        return self._read(ends)

@@ -42,8 +42,9 @@ class TimedResponse(http.client.HTTPResponse):
 
     def set_deadline(self, deadline: float) -> None:
         """Let reading raise ``TimeoutError`` after this time on the monotonic clock."""
-        if self._socket is not None:
-            self._socket.deadline = deadline
+        sock = self._socket
+        if sock is not None:
+            sock.deadline = deadline
 
     def has_data(self, seconds: float) -> bool:
         """Tell whether a part of the body, or its end, can be read now; wait for it for at most this long."""
