@@ -199,9 +199,9 @@ def answers(site: Site) -> Figure:
         "An agent's answer, relayed to browsers",
         "By one worker process: uvicorn in an asynchronous view, gunicorn with 32 threads in a synchronous one; a view "
         f"that copies the bytes by hand = 1, lower is better. {number} rounds. Delay: from the moment AIRisk sends the "
-        f"first piece until it arrives, one answer at a time. Processor time: per piece, {few} answers of 100 pieces at "
-        f"once. {crowd} at once: 100 pieces of 1 kB each within 10 s; the delay of all pieces, and how much the worker's "
-        "memory grew from the second third of that time to the last.",
+        "first piece until it arrives, one answer at a time. Processor time: per piece, "
+        f"{few} answers of 100 pieces at once. {crowd} at once: 100 pieces of 1 kB each within 10 s; the delay of all "
+        "pieces, and how much the worker's memory grew from the second third of that time to the last.",
     )
     for server in ("uvicorn", "gunicorn"):
         with site.contender("answers", server, "cost", str(few)) as contender:
