@@ -1,7 +1,7 @@
-"""AIRisk's chat API: an answer for a browser, and the types of what AIRisk answers.
+"""AIRisk's chat API: answers that are streamed to browsers, and the types of conversations and messages.
 
-The calls are made by ``AIRiskSession.chat`` and ``AsyncAIRiskClient.chat``. All of this is provisional, because AIRisk
-does not document them.
+``AIRiskSession.chat`` and ``AsyncAIRiskClient.chat`` make the calls. All of this is provisional, because AIRisk does
+not document its chat API.
 """
 
 from typing import TYPE_CHECKING, Any, Final
@@ -36,12 +36,12 @@ __all__ = [
     "answer_response",
 ]
 
-#: Seconds. A synchronous server notices that a browser has left at the second comment after that.
+#: Seconds between comments. A synchronous server notices at the second comment that a browser has left.
 KEEP_ALIVE: Final = 0.3
 
 _HEADERS: Final = {
     "Cache-Control": "no-store",
-    # Keeps nginx from gathering the events, and Django's GZipMiddleware and other compressors away from them.
+    # The first keeps nginx from collecting the events, the second keeps GZipMiddleware and others from doing so.
     "X-Accel-Buffering": "no",
     "Content-Encoding": "identity",
 }
@@ -58,16 +58,16 @@ def answer_response(
 ) -> StreamingHttpResponse:
     """Ask a conversation's agent as ``request.user``, and stream the answer to the browser as server-sent events.
 
-    ``event: text`` has a piece of the answer as ``{"text"}``; the last event is ``event: done`` with ``{"status"}``
-    (see :class:`.Answer`), or ``event: error`` with ``{"detail"}``, and ``"connect_url"`` if the user has to connect.
-    Works in synchronous and asynchronous views, and streams under WSGI and ASGI alike; under ASGI it needs the extra
-    ``async``. AIRisk is called when the response is sent, not before, and the call is closed when the browser leaves.
+    ``event: text`` carries a piece of the answer as ``{"text"}``. The last event is ``event: done`` with ``{"status"}``
+    or ``event: error`` with ``{"detail"}``, and with ``"connect_url"`` if the user has to connect. This works in
+    synchronous and asynchronous views, and under WSGI and ASGI; under ASGI the extra ``async`` is required. AIRisk is
+    called when the response is sent, not before, and the call is closed when the browser leaves.
 
-    :param first_text_timeout: seconds until the first text, and then until each next piece of it.
-    :param keep_alive: seconds between the comments that are sent while there is nothing else to send.
+    :param first_text_timeout: seconds to wait for the first piece of text, and then for each further one.
+    :param keep_alive: seconds between comments, which are sent while there is nothing else to send.
     """
     asked = question(conversation_id, text, first_text_timeout)
-    # Which iterator can be streamed depends on the server, not on the view. Others wrap the request, and pass this on.
+    # The server, not the view, decides which kind of iterator can be streamed. Wrapped requests have a scope, too.
     stream = _asynchronous if hasattr(request, "scope") else _synchronous
     content = stream(request, deployment, asked, first_text_timeout, keep_alive)
     return StreamingHttpResponse(content, content_type="text/event-stream", headers=_HEADERS)

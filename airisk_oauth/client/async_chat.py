@@ -1,4 +1,4 @@
-"""AIRisk's chat API for asynchronous code (extra ``async``). The rules are in :mod:`.chat_rules`, as :mod:`.chat`'s."""
+"""AIRisk's chat API for asynchronous code (extra ``async``). The rules are in :mod:`.chat_rules`."""
 
 import asyncio
 from contextlib import AbstractAsyncContextManager
@@ -36,7 +36,7 @@ class AsyncChat:
         return await self._rules.agents()
 
     async def conversations(self) -> "AsyncIterator[Conversation]":
-        """As :meth:`.Chat.conversations`; not awaited, but iterated over by ``async for``."""
+        """As :meth:`.Chat.conversations`. Do not await this; use ``async for``."""
         pages = Pages(self._rules)
         while page := await pages.next():
             for conversation in page:
@@ -53,13 +53,13 @@ class AsyncChat:
     def ask(
         self, conversation_id: "str | UUID", text: str, *, first_text_timeout: float = FIRST_TEXT_TIMEOUT
     ) -> "AsyncAnswer":
-        """As :meth:`.Chat.ask`; not awaited, but used by ``async with``."""
+        """As :meth:`.Chat.ask`. Do not await this; use ``async with``."""
         return AsyncAnswer(self._call, question(conversation_id, text, first_text_timeout), first_text_timeout)
 
     async def attach(
         self, conversation_id: "str | UUID", file: IO[bytes] | bytes | Any, filename: str | None = None
     ) -> None:
-        """As :meth:`.Chat.attach`; the file is read piece by piece, while it is sent."""
+        """As :meth:`.Chat.attach`, but the file is read piece by piece while it is sent."""
         await self._rules.attach(conversation_id, file, filename)
 
     async def rate(self, conversation_id: "str | UUID", message_id: "str | UUID", feedback: "Feedback") -> None:
@@ -116,7 +116,7 @@ class _AsyncReply:
 
     def __init__(self, response: httpx2.Response) -> None:
         self._response = response
-        # Not by the response, which would add a layer that decodes.
+        # Not response.aiter_raw(), which would add a layer for each piece.
         self._parts: Any = aiter(response.stream)  # type: ignore[arg-type]
         self._limit = TimeLimit()
         self.status, self.headers = response.status_code, response.headers

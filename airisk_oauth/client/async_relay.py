@@ -1,4 +1,4 @@
-"""An agent's answer for a browser, on an event loop. The rule is :func:`.relay.relay`."""
+"""Relays an agent's answer to a browser, on an event loop. The rule is :func:`.relay.relay`."""
 
 import asyncio
 from collections import deque
@@ -9,12 +9,12 @@ from .relay import COMMENT, relay
 
 
 async def arelay(call: Call, question: ChatRequest, patience: float, every: float) -> AsyncIterator[bytes]:
-    """Yield what to send to the browser. Closing this, or cancelling its task, closes the call to AIRisk.
+    """Yield what to send to the browser. Closing the generator, or cancelling its task, closes the call to AIRisk.
 
     :param every: seconds between two comments while there is nothing else to send.
     """
     outbox = _Outbox(every)
-    # In a task of its own, because a read from AIRisk cannot be interrupted by a comment and then continued.
+    # A separate task, because reading from AIRisk cannot be interrupted for a comment and then continued.
     relaying = asyncio.create_task(relay(call, question, patience, outbox.put))
     relaying.add_done_callback(outbox.end)
     try:
@@ -29,7 +29,7 @@ async def arelay(call: Call, question: ChatRequest, patience: float, every: floa
 
 
 class _Outbox:
-    """Hands over what is to be sent, one part at a time, and comments in between. One timer serves the whole answer."""
+    """Passes on one part at a time, and comments in between. There is one timer for the whole answer."""
 
     def __init__(self, every: float) -> None:
         self._loop = asyncio.get_running_loop()
@@ -42,7 +42,7 @@ class _Outbox:
         self._timer = self._loop.call_at(self._due, self._comment)
 
     async def put(self, data: bytes) -> None:
-        """Add a part, once the browser has taken the one before."""
+        """Add a part; wait until the previous one has been sent."""
         while self._parts:
             self._taken = self._loop.create_future()
             await self._taken
@@ -68,7 +68,7 @@ class _Outbox:
         now = self._loop.time()
         if now >= self._due:
             self._due = now + self._every
-            # While a part waits, the browser takes nothing.
+            # A part that is waiting means that the browser is slow.
             if not self._parts:
                 self._parts.append(COMMENT)
                 _set(self._added)

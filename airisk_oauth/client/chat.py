@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 class Chat:
     """A user's agents and conversations, as ``AIRiskSession.chat``. Provisional: AIRisk does not document these calls.
 
-    Besides what any call raises, these raise ``AIRiskRefused`` for a 4xx, ``AIRiskUnavailable`` for a 5xx or 429, and
-    ``AIRiskInvalidResponse`` for an answer in an unknown shape.
+    In addition to what every call raises, these raise ``AIRiskRefused`` for a 4xx, ``AIRiskUnavailable`` for a 5xx or
+    429, and ``AIRiskInvalidResponse`` for an answer in an unknown format.
 
     :param timeouts: seconds to connect, and to read.
     """
@@ -35,11 +35,11 @@ class Chat:
         self._rules = ChatRules(self._call, timeouts[1])
 
     def agents(self) -> "list[Agent]":
-        """Return the agents that the user may ask; there may be none."""
+        """Return the agents that the user may ask, or an empty list."""
         return run(self._rules.agents())
 
     def conversations(self) -> "Iterator[Conversation]":
-        """Yield all of the user's conversations, without their messages, fetched 50 at a time as needed."""
+        """Yield all of the user's conversations, without messages. They are fetched 50 at a time, as needed."""
         pages = Pages(self._rules)
         while page := run(pages.next()):
             yield from page
@@ -49,40 +49,40 @@ class Chat:
         return run(self._rules.conversation(conversation_id))
 
     def create_conversation(self, agent_id: "str | UUID", title: str) -> "Conversation":
-        """Begin a conversation with an agent, and return it."""
+        """Start a conversation with an agent, and return it."""
         return run(self._rules.create_conversation(agent_id, title))
 
     def ask(
         self, conversation_id: "str | UUID", text: str, *, first_text_timeout: float = FIRST_TEXT_TIMEOUT
     ) -> "Answer":
-        """Ask the conversation's agent. The question is sent by ``with``, or else by the first piece that is taken.
+        """Ask the agent of a conversation. The question is sent when the answer's ``with`` block begins.
 
-        :param first_text_timeout: seconds until the first text, and then until each next piece of it.
+        :param first_text_timeout: seconds to wait for the first piece of text, and then for each further one.
         """
         return Answer(self._call, question(conversation_id, text, first_text_timeout), first_text_timeout)
 
     def attach(self, conversation_id: "str | UUID", file: IO[bytes] | bytes | Any, filename: str | None = None) -> None:
-        """Add a file to a conversation, from its beginning. AIRisk's own client sends none of more than 35 MB.
+        """Add a whole file to a conversation. AIRisk's own client sends files of at most 35 MB.
 
-        :param file: open in binary mode, an upload, or bytes; it is read into memory.
+        :param file: a file that is open in binary mode, an upload, or bytes; it is read into memory.
         :param filename: by default the file's own name, without its folder.
         :raises ValueError: there is no filename.
         """
         run(self._rules.attach(conversation_id, file, filename))
 
     def rate(self, conversation_id: "str | UUID", message_id: "str | UUID", feedback: "Feedback") -> None:
-        """Say ``"Like"`` or ``"Dislike"`` of a message.
+        """Rate a message: ``"Like"`` or ``"Dislike"``.
 
-        :raises ValueError: anything else.
+        :raises ValueError: the feedback is something else.
         """
         run(self._rules.rate(conversation_id, message_id, feedback))
 
 
 class Answer(AnswerSoFar, AbstractContextManager["Answer"]):
-    """An agent's answer: iterate over it for its text, piece by piece as it comes.
+    """An agent's answer. Iterate over it to get the text, piece by piece, while the agent writes it.
 
-    Use it in a ``with`` statement, so that leaving early stops the agent. Iterating raises ``AIRiskUnavailable``, after
-    the pieces that came, if the stream breaks off, and ``AIRiskInvalidResponse`` if it is in an unknown shape.
+    Use it in a ``with`` statement: leaving that early stops the agent. If the stream breaks off, the iteration raises
+    ``AIRiskUnavailable`` after the last piece, and for an unknown format ``AIRiskInvalidResponse``.
     """
 
     def __enter__(self) -> Self:
@@ -101,12 +101,12 @@ class Answer(AnswerSoFar, AbstractContextManager["Answer"]):
         return self._take()
 
     def close(self) -> None:
-        """Close the call to AIRisk. What has not come by now never will."""
+        """Close the call to AIRisk, which stops the agent."""
         run(self._end())
 
 
 class BlockingCalls:
-    """Makes calls by blocking the thread."""
+    """Makes calls, and blocks the thread meanwhile."""
 
     def __init__(self, session: requests.Session, timeouts: tuple[float, float]) -> None:
         self._session = session
@@ -129,7 +129,7 @@ class BlockingCalls:
 
 
 class BlockingReply:
-    """A reply whose body is read by blocking the thread."""
+    """A reply whose body is read blocking."""
 
     def __init__(self, response: requests.Response) -> None:
         self._response = response

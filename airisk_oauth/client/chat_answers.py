@@ -1,4 +1,4 @@
-"""The answer to a question, as both clients read it: coroutines over ``call``."""
+"""An agent's answer, as both clients read it: coroutines over ``call``."""
 
 import time
 from collections import deque
@@ -9,24 +9,26 @@ from .chat_calls import Call, ChatRequest, Reply, Unpacker, check_accepted
 from .chat_stream import AnswerReader
 from .chat_types import AnswerStatus
 
-#: Seconds to wait for text: an agent may think for more than half a minute before it writes any.
+#: Seconds to wait for text. An agent may think for more than half a minute before it writes any.
 FIRST_TEXT_TIMEOUT: Final = 120.0
-#: Seconds in which AIRisk can end the stream of an answer that is complete; it may be saving the answer.
+#: Seconds that AIRisk has to end the stream of a complete answer; it may be saving the answer.
 _LINGER: Final = 1.0
-#: Seconds that are always left.
+#: Seconds for the body of a refusal.
+_REFUSAL_TIMEOUT: Final = 10.0
+#: Seconds that are left at least.
 _LEAST: Final = 0.001
 
 
 async def ask(call: Call, question: ChatRequest, patience: float) -> "OpenAnswer":
-    """Ask, once, and return the answer before its first text.
+    """Send a question, and return the answer before its first text.
 
-    :param patience: seconds until the first text, counted from now, and then until each next one.
+    :param patience: seconds to wait for the first text, counted from now, and then for each further piece.
     :raises AIRiskError: as any call of the API does, and for every status that is not a success.
     """
     began = time.monotonic()
     reply = await call(question)
     try:
-        await check_accepted(reply, patience)
+        await check_accepted(reply, min(patience, _REFUSAL_TIMEOUT))
         return OpenAnswer(reply, patience, patience - (time.monotonic() - began))
     except BaseException:
         await reply.close()
@@ -36,8 +38,8 @@ async def ask(call: Call, question: ChatRequest, patience: float) -> "OpenAnswer
 class OpenAnswer:
     """An answer whose stream has begun.
 
-    :param patience: seconds until each next text.
-    :param left: seconds until the first text, of those that the caller waits.
+    :param patience: seconds to wait for each further piece of text.
+    :param left: seconds to wait for the first one.
     """
 
     def __init__(self, reply: Reply, patience: float, left: float) -> None:
@@ -49,14 +51,14 @@ class OpenAnswer:
 
     @property
     def status(self) -> AnswerStatus | None:
-        """How the answer ended; ``None`` as long as more may come, and where it broke off."""
+        """How the answer ended; ``None`` until then, and if it broke off."""
         return self._reader.status if self._reader.is_over else None
 
     async def pieces(self) -> list[str]:
-        """Return the pieces of text that come next, none at the end of the answer.
+        """Return the next pieces of text, or none at the end of the answer.
 
         :raises AIRiskUnavailable: no text came in time, or the stream broke off.
-        :raises AIRiskInvalidResponse: the stream is in an unknown shape, or too long.
+        :raises AIRiskInvalidResponse: the stream is in an unknown format, or too long.
         """
         ends = time.monotonic() + self._left
         self._left = self._patience
@@ -90,7 +92,7 @@ class OpenAnswer:
         except AIRiskUnavailable:
             if self._reader.status is None:
                 raise
-        # All that is missing is the mark at the end.
+        # Only the mark at the end is missing.
         return b""
 
     def _read(self, data: bytes) -> list[str]:
@@ -106,7 +108,7 @@ class OpenAnswer:
 
 
 class AnswerSoFar:
-    """What the answers of both clients have in common; how each is iterated over is its own."""
+    """What the answers of both clients have in common: everything except how to iterate over them."""
 
     def __init__(self, call: Call, question: ChatRequest, patience: float) -> None:
         self._call, self._question, self._patience = call, question, patience
@@ -118,12 +120,12 @@ class AnswerSoFar:
 
     @property
     def text(self) -> str:
-        """The text so far: the pieces that were taken."""
+        """The text so far: all pieces that the iteration has returned."""
         return "".join(self._taken)
 
     @property
     def status(self) -> AnswerStatus | None:
-        """``"completed"``, ``"incomplete"`` or ``"failed"`` at the end of the answer; before that ``None``."""
+        """``"completed"``, ``"incomplete"`` or ``"failed"`` at the end of the answer, and ``None`` until then."""
         return self._open.status if self._open is not None and self._is_complete else None
 
     async def _begin(self) -> OpenAnswer:
@@ -134,7 +136,7 @@ class AnswerSoFar:
         return self._open
 
     async def _is_over(self) -> bool:
-        """Tell whether there is no further piece, once that is known."""
+        """Wait until there is another piece, or none any more, and tell whether there is none."""
         if not self._waiting and not self._is_complete:
             try:
                 answer = await self._begin()

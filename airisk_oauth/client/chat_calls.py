@@ -1,4 +1,4 @@
-"""What a call of AIRisk's chat API sends and gets, for either client; and how the body of an answer is read."""
+"""Requests to AIRisk's chat API and replies from it, for both clients; and how a reply's body is read."""
 
 import time
 import zlib
@@ -12,7 +12,7 @@ from ..exceptions import AIRiskError, AIRiskInvalidResponse, AIRiskUnavailable
 from ..oauth.messages import MAX_BODY, OAuthResponse
 from ..oauth.refusals import refusal
 
-#: Bytes that are read or unpacked at once.
+#: Bytes that are read or decompressed at once.
 PART: Final = 64 * 1024
 
 _HEADERS: Final = {"Accept": "application/json", "Accept-Encoding": "identity"}
@@ -21,9 +21,9 @@ _HEADERS: Final = {"Accept": "application/json", "Accept-Encoding": "identity"}
 class ChatRequest(NamedTuple):
     """A request to AIRisk's API.
 
-    :ivar json: what to send as JSON, or ``None``.
-    :ivar files: a file to send as multipart, as ``requests`` and ``httpx2`` take it, or ``None``.
-    :ivar patience: seconds to wait for the headers of the answer; ``None``: as ``API_TIMEOUT`` says.
+    :ivar json: the content to send as JSON, or ``None``.
+    :ivar files: the files to send as multipart, in the form that ``requests`` and ``httpx2`` take, or ``None``.
+    :ivar patience: seconds to wait for the headers of the reply; ``None``: ``API_TIMEOUT`` applies.
     """
 
     method: str
@@ -39,7 +39,7 @@ class ChatRequest(NamedTuple):
 
 
 class Reply(Protocol):
-    """An answer whose headers have come."""
+    """A reply whose headers have arrived."""
 
     @property
     def status(self) -> int: ...
@@ -50,30 +50,30 @@ class Reply(Protocol):
 
     @property
     def token(self) -> str:
-        """The token that was sent, which no error may repeat."""
+        """The token that was sent, which must not be repeated in an error."""
 
     async def read(self, ends: float) -> bytes:
-        """Return what comes next of the body, as it was sent; no bytes at its end.
+        """Return the next part of the body, not decoded; no bytes at its end.
 
-        :param ends: when something has to have come, on the monotonic clock.
-        :raises AIRiskUnavailable: nothing has come by then, or the connection broke.
+        :param ends: the time limit, on the monotonic clock.
+        :raises AIRiskUnavailable: nothing arrived in time, or the connection broke.
         """
 
     async def close(self) -> None:
-        """Close the connection, unless the body was read to its end."""
+        """Close the connection, unless the whole body has been read."""
 
 
 class Call(Protocol):
     """Sends a request with the user's token, and returns the reply.
 
-    :raises AIRiskError: as any call of the API does; but every status is a reply.
+    :raises AIRiskError: as any call of the API does. Every HTTP status is returned as a reply.
     """
 
     async def __call__(self, request: ChatRequest, /) -> Reply: ...
 
 
 class Unpacker:
-    """Unpacks a body that was compressed although nobody asked for it, as some gateways do.
+    """Decompresses a body, because some gateways compress it without being asked to.
 
     :raises AIRiskInvalidResponse: the encoding is neither ``gzip`` nor ``deflate``.
     """
@@ -86,9 +86,9 @@ class Unpacker:
         self._unpack = _new_unpack()
 
     def __call__(self, data: bytes) -> Iterable[bytes]:
-        """Return what this part of the body means, at most 64 KiB at a time, and nothing empty.
+        """Return a part of the body, decompressed, in pieces of at most 64 KiB, none of them empty.
 
-        :raises AIRiskInvalidResponse: it cannot be unpacked.
+        :raises AIRiskInvalidResponse: it cannot be decompressed.
         """
         return self._unpacked(data) if self._is_packed else (data,)
 
@@ -97,10 +97,10 @@ class Unpacker:
             try:
                 part = self._unpack.decompress(data, PART)
             except zlib.error:
-                raise AIRiskInvalidResponse("AIRisk's answer cannot be unpacked.") from None
+                raise AIRiskInvalidResponse("AIRisk's answer cannot be decompressed.") from None
             data = self._unpack.unconsumed_tail
             if self._unpack.eof:
-                # What follows was packed by itself.
+                # What follows was compressed separately.
                 data, self._unpack = self._unpack.unused_data, _new_unpack()
             if part:
                 yield part
@@ -114,8 +114,8 @@ async def read_body(reply: Reply, limit: int, seconds: float) -> bytes | None:
     """Return the whole body, or ``None`` if it is longer than so many bytes.
 
     :param seconds: how long all of it may take.
-    :raises AIRiskUnavailable: it did not come in time, or broke off.
-    :raises AIRiskInvalidResponse: it cannot be unpacked.
+    :raises AIRiskUnavailable: it did not arrive in time, or broke off.
+    :raises AIRiskInvalidResponse: it cannot be decompressed.
     """
     ends = time.monotonic() + seconds
     unpack, parts, length = Unpacker(reply), list[bytes](), 0
@@ -131,7 +131,7 @@ async def read_body(reply: Reply, limit: int, seconds: float) -> bytes | None:
 
 
 async def check_accepted(reply: Reply, seconds: float) -> None:
-    """Raise the error that a status means, with AIRisk's reason from the body; none for success.
+    """Raise the error for a status that is not a success, with AIRisk's reason from the body.
 
     :param seconds: how long the body may take.
     :raises AIRiskRefused: 4xx.

@@ -1,6 +1,6 @@
-"""The rules of AIRisk's chat API: what is sent, what is taken from the answers, and where either ends.
+"""The calls of AIRisk's chat API: what is sent, and which answers are accepted. Coroutines over ``call``.
 
-Coroutines over ``call``. Source: the code of AIRisk's public client; AIRisk documents none of these calls.
+Source: the code of AIRisk's public client. AIRisk documents none of these calls.
 """
 
 import json
@@ -20,26 +20,26 @@ from .chat_types import Agent, Conversation, Feedback
 if TYPE_CHECKING:
     from uuid import UUID
 
-#: Conversations that are asked for at once.
+#: Conversations per page.
 PAGE: Final = 50
 #: More pages than anybody has.
 MAX_PAGES: Final = 2_000
-#: In bytes: no answer in JSON is longer.
+#: The longest answer in JSON, in bytes.
 MAX_JSON: Final = 16 * 1024 * 1024
 
-# By field: whether it may be null. All other fields are kept as they come.
+# By field: whether it may be null. Other fields are not checked.
 _AGENT: Final = {"id": False, "name": False}
 _CONVERSATION: Final = {"id": False, "title": True}
 _MESSAGE: Final = {"id": False, "messageType": False, "text": True}
 #: Lists of objects, which may be null or missing.
 _LISTS: Final = ("botSuggestion", "citations")
 
-_HALF_A_CHARACTER: Final = rb"\\u[dD][89a-fA-F]"
+_SURROGATE: Final = rb"\\u[dD][89a-fA-F]"
 _STREAM_HEADERS: Final = {"Accept": "text/event-stream", "Accept-Encoding": "identity"}
 
 
 class ChatRules:
-    """The calls whose answers are JSON, or empty.
+    """The calls that are answered with JSON, or with nothing.
 
     :param seconds: how long the body of an answer may take.
     """
@@ -87,10 +87,10 @@ class ChatRules:
         await self._body(ChatRequest("POST", "/api/Chat/SubmitFeedback", params))
 
     async def _json(self, request: ChatRequest, is_known: Callable[[Any], bool]) -> Any:
-        # Whatever people wrote is in no frame that an error shows.
+        # An error must not show what people wrote, so the answer is in no frame of its traceback.
         answer = _parsed(await self._body(request), is_known)
         if answer is None:
-            raise AIRiskInvalidResponse("AIRisk's answer is in an unknown shape.")
+            raise AIRiskInvalidResponse("AIRisk's answer is in an unknown format.")
         return answer
 
     async def _body(self, request: ChatRequest) -> bytes:
@@ -131,15 +131,15 @@ class Pages:
 
 
 def question(conversation_id: "str | UUID", text: str, patience: float) -> ChatRequest:
-    """Return the request that an agent answers by a stream."""
+    """Return the request that an agent answers with a stream."""
     body = {"conversationID": str(conversation_id), "text": text}
     return ChatRequest("POST", "/api/Chat/AskAgent", json=body, headers=_STREAM_HEADERS, patience=patience)
 
 
 def _in_path(identifier: "str | UUID") -> str:
-    """Return an id as a part of a path.
+    """Return an id as one part of a path.
 
-    :raises AIRiskRefused: it cannot be one, and would lead to another call.
+    :raises AIRiskRefused: it would change the path, so nothing can have this id.
     """
     try:
         part = quote(str(identifier), safe="")
@@ -158,13 +158,13 @@ def _parsed(body: bytes, is_known: Callable[[Any], bool]) -> Any:
         return None
     if _is_deep(answer):
         return None
-    if re.search(_HALF_A_CHARACTER, body):
+    if re.search(_SURROGATE, body):
         answer = json.loads(whole_characters(json.dumps(answer, ensure_ascii=False)))
     return answer if is_known(answer) else None
 
 
 def _is_deep(answer: Any) -> bool:
-    """Tell whether lists and objects are nested so deep that whoever writes them out again would fail."""
+    """Tell whether lists and objects are nested deeper than any real answer."""
     level = [answer]
     for _depth in range(MAX_DEPTH):
         insides = [each.values() if isinstance(each, dict) else each for each in level if isinstance(each, dict | list)]
@@ -177,7 +177,7 @@ def _no_constant(name: str) -> None:
 
 
 def _are_records(records: Any, fields: Mapping[str, bool]) -> bool:
-    """Tell whether these are objects that have all of the fields, as text.
+    """Tell whether these are objects with all of the fields, each of them a string.
 
     :param fields: whether each may be null.
     """

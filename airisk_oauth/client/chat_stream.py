@@ -1,7 +1,7 @@
-"""The stream that AIRisk answers a question with, in both of the shapes that it has had.
+"""The stream in which AIRisk answers a question, in either of its two formats. No I/O.
 
-2025: server-sent events in the manner of OpenAI's Assistants. 2026: one JSON object a line, and ``[DONE]``. A line says
-by itself which of them it belongs to. No I/O.
+2025: server-sent events, like those of OpenAI's Assistants. 2026: one JSON object per line, and ``[DONE]`` at the end.
+Each line shows which format it belongs to.
 """
 
 import json
@@ -19,7 +19,7 @@ MAX_STREAM: Final = 32 * 1024 * 1024
 MAX_TEXT: Final = 4 * 1024 * 1024
 
 _TEXT: Final = 21
-#: By ``UpdateKind``: an action that nobody here can take, completed, incomplete, failed, error.
+#: By ``UpdateKind``: action required (which only AIRisk's client can take), completed, incomplete, failed, error.
 _KINDS: Final[dict[int, AnswerStatus]] = {5: "incomplete", 6: "completed", 7: "incomplete", 8: "failed", 24: "failed"}
 _DELTA: Final = "thread.message.delta"
 _EVENTS: Final[dict[str, AnswerStatus]] = {
@@ -35,16 +35,16 @@ _EVENTS: Final[dict[str, AnswerStatus]] = {
 _DONE: Final = "[DONE]"
 _DECODER: Final = json.JSONDecoder()
 _BOM: Final = "\ufeff"
-_UNKNOWN: Final = "AIRisk's answer is in an unknown shape."
-_TOO_LONG: Final = "AIRisk's answer is longer than any answer of an agent."
+_UNKNOWN: Final = "AIRisk's answer is in an unknown format."
+_TOO_LONG: Final = "AIRisk's answer is longer than any real one."
 
 
 class AnswerReader:
-    """Reads an answer from the bytes of its stream, however they are cut.
+    """Reads an answer from the bytes of its stream, wherever they are split.
 
-    :ivar status: how the answer ended; ``None`` before that.
-    :ivar is_over: no more bytes are wanted.
-    :ivar failure: what to raise once the pieces that came before it have been used.
+    :ivar status: how the answer ended; ``None`` until then.
+    :ivar is_over: whether the answer has ended, or cannot be read any further.
+    :ivar failure: the error to raise after the pieces that were read before it.
     """
 
     def __init__(self) -> None:
@@ -63,7 +63,7 @@ class AnswerReader:
         self._half = ""
 
     def feed(self, data: bytes) -> list[str]:
-        """Return the pieces of text that are complete with these bytes. No bytes mean that AIRisk has hung up."""
+        """Return the pieces of text that these bytes complete. No bytes: AIRisk has closed the connection."""
         pieces: list[str] = []
         try:
             if data:
@@ -79,7 +79,7 @@ class AnswerReader:
 
     def _read(self, data: bytes, pieces: list[str]) -> None:
         if self._after_cr and data.startswith(b"\n"):
-            # The line ended with the bytes before these.
+            # The second half of a line break.
             data = data[1:]
         self._after_cr = data.endswith(b"\r")
         self._received += len(data)
@@ -109,7 +109,7 @@ class AnswerReader:
             self.failure = None
 
     def fail(self, failure: AIRiskError) -> None:
-        """Want no more bytes, and have this raised after the pieces that came before it."""
+        """Stop reading. The error is raised after the pieces that were read before it."""
         self.failure, self.is_over = failure, True
 
     def _take_line(self, raw: bytes, pieces: list[str]) -> None:
@@ -126,7 +126,7 @@ class AnswerReader:
             self._take_event(pieces)
 
     def _take_field(self, line: str) -> None:
-        """Read a line of an event, as the HTML standard describes it (9.2.6)."""
+        """Read one line of an event (HTML standard, 9.2.6)."""
         name, _, value = line.partition(":")
         value = value.removeprefix(" ")
         if name == "data":
@@ -137,7 +137,7 @@ class AnswerReader:
         elif name == "event":
             self._event = value
         elif name not in ("", "id", "retry"):
-            # A page, say; the standard would have it ignored.
+            # The standard ignores unknown fields, but this is more likely a line of a web page.
             raise ValueError(name)
 
     def _take_event(self, pieces: list[str]) -> None:
@@ -164,7 +164,7 @@ class AnswerReader:
         if text is None:
             return
         if not isinstance(text, str):
-            raise ValueError(text)  # noqa: TRY004 - as for any other value that makes no sense
+            raise ValueError(text)  # noqa: TRY004 - caught with all other wrong values
         piece = self._whole_characters(text)
         self._length += len(piece)
         if self._length > MAX_TEXT:
@@ -173,7 +173,7 @@ class AnswerReader:
             pieces.append(piece)
 
     def _whole_characters(self, text: str) -> str:
-        """Return text that can be encoded: JSON may name a character by two halves, which two pieces may share."""
+        """Return text that can be encoded. JSON can write a character as two surrogates, split between two pieces."""
         text, self._half = self._half + text, ""
         if text.isascii():
             return text
@@ -187,7 +187,7 @@ class AnswerReader:
 
 
 def _parse(text: str) -> Any:
-    # Quicker than json.loads(), which looks for blanks on both sides.
+    # Faster than json.loads(), which looks for white space on both sides.
     value, end = _DECODER.raw_decode(text)
     if text[end:].strip():
         raise ValueError
@@ -195,18 +195,18 @@ def _parse(text: str) -> Any:
 
 
 def whole_characters(text: str) -> str:
-    """Return the text with halves of characters joined, or replaced where the other half is missing."""
+    """Return the text with pairs of surrogates joined, and single ones replaced."""
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def _could_go_on(line: bytes) -> bool:
-    """Tell whether a line that makes no sense may be the beginning of one that does."""
+    """Tell whether a line that cannot be read may be the beginning of one that can."""
     begun = re.match(rb"\{|(data|event|id|retry):", line)
     return bool(begun) or any(name.startswith(line) for name in (b"data:", b"event:", b"id:", b"retry:", b"[DONE]"))
 
 
 def _delta_text(event: Any) -> str:
-    """Return the text in an event of 2025; what else its message consists of, such as an image, has none."""
+    """Return the text in a 2025 event; other parts of its message, such as images, are left out."""
     try:
         parts = event["delta"]["content"] or ()
         values = [part["text"]["value"] for part in parts if part.get("text") is not None]

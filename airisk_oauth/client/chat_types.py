@@ -1,17 +1,17 @@
-"""What AIRisk's chat API answers, as its public client knows it. Other fields are kept as they come.
+"""The answers of AIRisk's chat API, as its public client knows them. Fields that are not listed here are kept.
 
-AIRisk documents none of this. The fields without ``NotRequired`` are checked to be there; the others are not.
+AIRisk documents none of this. Fields without ``NotRequired`` are checked; the others are not.
 """
 
 from typing import Literal, NotRequired, TypeAlias, TypedDict
 
-#: How an answer ended: whole, cut off by AIRisk, or not at all.
+#: How an answer ended: in full, cut off by AIRisk, or with an error.
 AnswerStatus: TypeAlias = Literal["completed", "incomplete", "failed"]
 Feedback: TypeAlias = Literal["Like", "Dislike"]
 
 
 class Suggestion(TypedDict, total=False):
-    """Something to begin with, which an agent suggests."""
+    """A first question that an agent suggests."""
 
     id: str
     botID: str
@@ -30,7 +30,7 @@ class Agent(TypedDict):
 
 
 class Citation(TypedDict, total=False):
-    """A source of an answer, which refers to it by a mark such as ``【4:0†policy.pdf】``."""
+    """A source that an answer refers to, with a mark such as ``【4:0†policy.pdf】`` in its text."""
 
     id: str
     title: str | None
@@ -52,7 +52,7 @@ class Message(TypedDict):
 
 
 class Conversation(TypedDict):
-    """A conversation. ``messages`` is there if the conversation was asked for by its id."""
+    """A conversation. Only a conversation that was requested by its id has ``messages``."""
 
     id: str
     title: str | None
