@@ -24,7 +24,7 @@ from ..exceptions import AIRiskError, AIRiskRefused, AIRiskUnavailable, Connecti
 from ..models import AIRiskToken, AIRiskTokenQuerySet
 from ..oauth.code_flow import obtain_silently
 from ..oauth.messages import TokenGrant
-from . import selection
+from . import losses, selection
 from .leases import claim, lease_seconds, save_and_release
 from .outcomes import Outcome, save_outcomes
 from .report import (
@@ -107,6 +107,8 @@ class _Run:
         self.left = 0
         self.looked_at = time.monotonic()
         self.given_up = ""
+        # Whether AIRisk has given this site a token since the sweep began.
+        self.is_accepted = False
         # In a row: for which AIRisk was not available; refused by 401 for the first time; refused once more.
         self.unavailable = self.unauthorized = self.refused_again = 0
         self.tolerance = GIVE_UP_AFTER
@@ -141,6 +143,7 @@ class _Run:
         if self.suspicion is not None and not self.given_up:
             self._give_up_on_client()
         self._tell()
+        self._announce_losses()
         left = 0 if self.drops_rest else expected - self.report.counts.total()
         self._skip(INTERRUPTED if self.sweep.stop.is_set() else self.given_up or LEASED_ELSEWHERE, left)
         self._skip(DEACTIVATED, self.sweep.deactivated())
@@ -291,6 +294,7 @@ class _Run:
         if self.unavailable >= GIVE_UP_AFTER:
             self.given_up = self.given_up or AIRISK_DOWN
         if what == RENEWED:
+            self.is_accepted = True
             self.unauthorized, self.refused_again = 0, 0
             self.samples, self.suspicion = False, None
             self._tell()
@@ -305,6 +309,10 @@ class _Run:
         for token, outcome in told:
             if not (self.report.client_refused and not self.report.counts[RENEWED] and _is_unauthorized(outcome)):
                 self._name(token, USER_REFUSED if isinstance(outcome, AIRiskRefused) else PERSON_ASKED_FOR)
+
+    def _announce_losses(self) -> None:
+        is_accepted = self.is_accepted and not self.report.client_refused
+        self.patiently(partial(losses.announce_held_back, self.deployment, is_accepted=is_accepted))
 
     def _name(self, token: AIRiskToken, reason: str) -> None:
         trouble = Trouble(token.pk, token.user_id, token.deployment, reason)
@@ -328,7 +336,7 @@ class _Run:
             self._give_up_on_client()
             return
         queued = self._withdraw()
-        answer = self._ask_for_token(None)
+        answer = self._ask_for_application()
         if isinstance(answer, TokenGrant):
             # Asked less often the more users are refused, so that it costs next to nothing.
             self.unauthorized, self.tolerance = 0, 2 * self.tolerance
@@ -342,9 +350,14 @@ class _Run:
 
     def _suspect_client_last(self) -> None:
         """At the end of a run in which AIRisk refused some and granted none: a few say no more than the application."""
-        answer = self._ask_for_token(None)
+        answer = self._ask_for_application()
         if isinstance(answer, AIRiskRefused) and _is_unauthorized(answer):
             self.suspicion = answer
+
+    def _ask_for_application(self) -> Outcome:
+        answer = self._ask_for_token(None)
+        self.is_accepted = self.is_accepted or isinstance(answer, TokenGrant)
+        return answer
 
     def _take_samples(self, number: int) -> None:
         """Go on at the far end of the queue, where the users are others."""
