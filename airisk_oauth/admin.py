@@ -188,6 +188,8 @@ class AIRiskTokenAdmin(_SearchedByUser, _TokenAdmin):
 
     @admin.action(description=_("Renew now"), permissions=["renew"])
     def renew_now(self, request: HttpRequest, queryset: "QuerySet[AIRiskToken]") -> HttpResponse | None:
+        from .notices.gathering import together
+
         number = queryset.count()
         if number > RENEW_AT_MOST:
             text = _("Choose %d tokens at the most; for more there is the command refresh_airisk_tokens.")
@@ -200,7 +202,8 @@ class AIRiskTokenAdmin(_SearchedByUser, _TokenAdmin):
         # A token that was renewed may leave the list that it was chosen from.
         chosen = AIRiskToken.objects.primary().filter(pk__in=list(queryset.values_list("pk", flat=True)))
         began = timezone.now()
-        self._report(request, self._renew(chosen.order_by("deployment", "pk")))
+        with together():
+            self._report(request, self._renew(chosen.order_by("deployment", "pk")))
         for token in chosen.defer("sealed"):
             done = token.renewed_at >= began
             self.log_change(request, token, gettext("Renewed by hand.") if done else gettext("Tried to renew by hand."))

@@ -14,6 +14,7 @@ from django.db import DEFAULT_DB_ALIAS, connections, router
 from . import conf, sealing
 from .connecting import impersonation
 from .models import AIRiskToken
+from .notices import options
 from .oauth.deployment import origin_of
 
 #: What makes those who write to SQLite wait for each other, readers excepted.
@@ -34,6 +35,7 @@ def check_site(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any) ->
         *_redirect_uri_warnings(),
         *_middleware_warnings(),
         *_session_warnings(),
+        *_notice_warnings(),
         *_sqlite_warnings(atomic_requests=True),
     ]
 
@@ -72,6 +74,8 @@ def _site_errors() -> Iterator[CheckMessage]:
             hint="Set it to the dotted path of a function (request) -> bool, or leave it out.",
             id="airisk_oauth.E008",
         )
+    for wrong, hint in options.problems():
+        yield Error(wrong, hint=hint, id="airisk_oauth.E009")
 
 
 def _redirect_uri_warnings() -> Iterator[CheckMessage]:
@@ -103,6 +107,15 @@ def _session_warnings() -> Iterator[CheckMessage]:
             "SESSION_COOKIE_SAMESITE is 'Strict': a browser that comes back from AIRisk is signed out.",
             hint="Set it to 'Lax', Django's default, for the callback of airisk_oauth to know who comes back.",
             id="airisk_oauth.W003",
+        )
+
+
+def _notice_warnings() -> Iterator[CheckMessage]:
+    if not list(options.problems()) and options.options().managers and not settings.MANAGERS:
+        yield Warning(
+            "AIRISK_OAUTH_NOTIFY asks for e-mails to the managers, and there are none.",
+            hint="Set MANAGERS, or 'managers' to False.",
+            id="airisk_oauth.W012",
         )
 
 

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from . import conf
 from .events import log
+from .notices.gathering import together
 from .tokens.report import COUNTED, Report, Trouble
 from .tokens.sweep import Sweep
 
@@ -64,11 +65,12 @@ def run(
 ) -> dict[str, Report]:
     """Sweep one deployment after the other, so many tokens in all at the most, and report by alias."""
     reports = {}
-    for sweep in sweeps:
-        sweep.limit, began = limit, time.monotonic()
-        report = reports[sweep.deployment.alias] = sweep.run(progress)
-        _log(sweep, report, duration=round(time.monotonic() - began, 3))
-        limit = None if limit is None else limit - report.counts.total()
+    with together():
+        for sweep in sweeps:
+            sweep.limit, began = limit, time.monotonic()
+            report = reports[sweep.deployment.alias] = sweep.run(progress)
+            _log(sweep, report, duration=round(time.monotonic() - began, 3))
+            limit = None if limit is None else limit - report.counts.total()
     return reports
 
 
