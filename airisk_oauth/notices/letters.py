@@ -84,14 +84,16 @@ def _name(alias: str) -> str:
 
 def _account(alias: str, losses: "list[Loss]", users: Mapping[Any, Any]) -> dict[str, Any]:
     """Return what the managers are told about one deployment."""
-    of_users = [loss for loss in losses if loss.user_id is not None]
+    of_users = sorted(
+        (loss for loss in losses if loss.user_id is not None), key=lambda loss: str(users.get(loss.user_id, ""))
+    )
     of_application = [loss for loss in losses if loss.user_id is None]
     lost = AIRiskToken.objects.primary().filter(deployment=alias, user__isnull=False, lost_at__isnull=False)
     return {
         "airisk": _name(alias),
         "command": f"python manage.py check_airisk --deployment {alias}",
         "application": _why(of_application[0]) if of_application else "",
-        "users": [(users.get(loss.user_id, ""), str(loss.user_id), _why(loss)) for loss in of_users[:NAMED]],
+        "users": [(str(users.get(loss.user_id, "")), str(loss.user_id), _why(loss)) for loss in of_users[:NAMED]],
         "number": len(of_users),
         "more": max(len(of_users) - NAMED, 0),
         "total": lost.count(),
@@ -100,7 +102,9 @@ def _account(alias: str, losses: "list[Loss]", users: Mapping[Any, Any]) -> dict
 
 def _why(loss: "Loss") -> str:
     if isinstance(loss.error, AIRiskRefused):
-        words = (gettext(USER_REFUSED), loss.error.status, loss.error.reason, loss.error.trace_id)
+        # Each user's trace id is in the admin.
+        trace_id = loss.error.trace_id if loss.user_id is None else ""
+        words = (gettext(USER_REFUSED), loss.error.status, loss.error.reason, trace_id)
         return " · ".join(str(word) for word in words if word)
     if str(loss.error) in FOR_A_PERSON:
         return gettext(str(loss.error))
