@@ -32,16 +32,19 @@ from django.core import mail
 from django.core.management import CommandError, call_command
 from django.core.signals import got_request_exception
 from django.db import connection
+from django.dispatch import Signal
 from django.test import Client
 from django.urls import reverse
 from django.views.debug import ExceptionReporter
 
+from airisk_oauth import signals
 from airisk_oauth.models import AIRiskToken
 from airisk_oauth.sandbox.world import World
 from tests.support.browsing import at_each_request, start, state_of
 from tests.support.database import committing
 from tests.support.options import set_option
 from tests.support.people import give_token
+from tests.support.signals import signals_sent
 from tests.support.stored import everything_stored
 from tests.support.wire import BASE_URL
 
@@ -387,11 +390,15 @@ def all_that_is_told_of(
 
 @contextmanager
 def told(settings: Any, caplog: pytest.LogCaptureFixture) -> Iterator[list[str]]:
-    """Collect what is left afterwards: mails, logs, and what is stored, as it lies there, dumped, shown and pickled."""
+    """Collect what is left: mails, logs, what signals carried, what is stored, as it lies, dumped, shown and pickled."""
     settings.ADMINS = ["ops@example.com" if django.VERSION >= (6,) else ("Ops", "ops@example.com")]
+    settings.MANAGERS = settings.ADMINS
+    settings.AIRISK_OAUTH_NOTIFY = {"users": True, "managers": True}
     left: list[str] = []
-    with caplog.at_level(logging.DEBUG):
+    ours = [each for each in vars(signals).values() if isinstance(each, Signal)]
+    with caplog.at_level(logging.DEBUG), signals_sent(*ours) as heard:
         yield left
+    left += [f"{carried}{vars(carried.get('error'))}" if carried.get("error") else f"{carried}" for _, carried in heard]
     # Its own server and its HTTP client are what the test looks through, not what it looks at.
     records = [record for record in caplog.records if not record.name.startswith(("urllib3", "django.server"))]
     # As JSON too: a repr would not show what hides itself in one, and a log service gets no repr.
