@@ -69,6 +69,8 @@ def test_a_renewal_that_failed_is_told_with_its_reason_and_how_to_mend_it(
     home = client.get("/").text
     assert "Please reconnect" in home
     assert "Token not renewed: AIRisk asks for a person" in home
+    assert "Your connection to AIRisk was lost." in home
+    assert "was lost" not in client.get("/airisk/").text
 
 
 def test_who_is_not_allowed_to_connect_is_told_and_staff_learn_more(

@@ -390,7 +390,7 @@ def all_that_is_told_of(
 
 @contextmanager
 def told(settings: Any, caplog: pytest.LogCaptureFixture) -> Iterator[list[str]]:
-    """Collect what is left: mails, logs, what signals carried, what is stored, as it lies, dumped, shown and pickled."""
+    """Collect what is left: mails, logs, what signals carried, what is stored, as it is, dumped, shown and pickled."""
     settings.ADMINS = ["ops@example.com" if django.VERSION >= (6,) else ("Ops", "ops@example.com")]
     settings.MANAGERS = settings.ADMINS
     settings.AIRISK_OAUTH_NOTIFY = {"users": True, "managers": True}
