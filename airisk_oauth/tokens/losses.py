@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, Final
 
+from django.contrib.auth import get_user_model
 from django.db import Error as DatabaseError
 from django.db.models import Q, QuerySet
 from django.utils import timezone
@@ -82,6 +83,8 @@ def announce_held_back(deployment: Deployment, *, is_accepted: bool) -> None:
     :param is_accepted: whether AIRisk gave this site a token during the sweep, so that what it refused are its users.
     """
     rows = AIRiskToken.objects.primary().filter(_NEEDS_PERSON, deployment=deployment.alias, lost_at=None)
+    has_column = "is_active" in {field.name for field in get_user_model()._meta.concrete_fields}
+    rows = rows.exclude(user__is_active=False) if has_column else rows
     tokens = list(rows.select_related("user").order_by("pk")[:AT_ONCE])
     are_many = False
     for token, error, connect_url in _certain(deployment, tokens, is_accepted=is_accepted):
