@@ -48,7 +48,7 @@ def note_failure(token: AIRiskToken, error: AIRiskError) -> None:
     A loss that is not announced now, because AIRisk may have refused the site itself or because the database fails, is
     announced by a later failure or the next sweep.
 
-    :param token: as it was before the renewal.
+    :param token: with ``lost_at`` as it was before.
     """
     if AIRiskToken.Failure.of(error) not in AIRiskToken.NEEDS_PERSON or token.lost_at is not None:
         return
