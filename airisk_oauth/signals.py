@@ -2,10 +2,10 @@
 
 Each is sent with ``sender=AIRiskToken``, ``user_id`` (``None`` for the application's token) and ``deployment``
 (the alias); ``renewal_failed`` and ``connection_lost`` also with ``error`` (an ``AIRiskError``). None carries a token.
-A receiver that raises is logged and never undoes what it was told of.
+An exception in a receiver is logged, and does not undo the event that the signal is about.
 
-``connection_lost``: only a person can get the connection working again. Sent once, however often renewing fails after
-that, with ``connect_url``: the path of the page to connect on, or ``None`` where no end user can help.
+``connection_lost``: only a person can get the connection working again. It is sent once, however often renewing fails
+after that, with ``connect_url``: the path of the page to connect on, or ``None`` where no end user can help.
 ``connection_restored``: a connection that was lost has a new token.
 """
 

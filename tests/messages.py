@@ -59,7 +59,7 @@ def templates(root: Path) -> list[Path]:
 
 @cache
 def extracted(root: Path = PACKAGE) -> Catalogue:
-    """Return what the sources mark as to be translated, but for what Django itself or the package translates there."""
+    """Return what the sources mark for translation, without what Django itself or the package already translates."""
     found = Catalogue()
     elsewhere = {message.id for message in extracted()} if root == DEMO else set()
     for source in (*sorted(root.rglob("*.py")), *templates(root)):

@@ -24,15 +24,16 @@ from airisk_oauth.models import AIRiskIdentity, AIRiskToken
 from airisk_oauth.sandbox.world import World
 from airisk_oauth.testing import FakeAIRisk
 from airisk_oauth.tokens import losses
+from airisk_oauth.tokens import sweep as sweeping
 from airisk_oauth.tokens.report import IDENTITY_CHANGED, OTHER_ADDRESS, UNREADABLE
-from airisk_oauth.tokens.sweep import Sweep
+from airisk_oauth.tokens.selection import Selection
 from tests.support.browsing import connect
 from tests.support.clock import set_clock
 from tests.support.database import committing, database_away
 from tests.support.losses import losses_sent, told
 from tests.support.options import set_option, trouble
 from tests.support.people import connected_users, credential, give_token, renew_token, stored
-from tests.support.threads import at_once, attempt_here
+from tests.support.threads import at_once, result_or_error
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("save_soon")]
 
@@ -42,13 +43,15 @@ DENIED = AIRiskRefused(302, "access_denied")
 
 def fail(user: User | None = None) -> AIRiskError:
     """Make a call for which no token can be had."""
-    error = attempt_here(partial(credential, user))
+    error = result_or_error(partial(credential, user))
     assert isinstance(error, AIRiskError)
     return error
 
 
-def sweep(within: timedelta | None = None) -> None:
-    Sweep(conf.deployment(), within=within).run()
+def sweep(within: timedelta | None = None, *tokens: AIRiskToken) -> None:
+    """Renew what expires within this time, or everything; of these tokens only, if any are given."""
+    pks = [token.pk for token in tokens] or None
+    sweeping.sweep(Selection(conf.deployment(), within=within, pks=pks))
 
 
 def failed(token: AIRiskToken, error: AIRiskError) -> None:
@@ -348,7 +351,7 @@ def test_sweep_that_renews_others_announces_401(airisk: World) -> None:
     lost, other = connected_users(2)
     refuse_with_401(lost)
     with told() as announced:
-        Sweep(conf.deployment(), pks=[other.pk]).run()
+        sweep(timedelta(minutes=10), other)
         sweep()
     assert announced == [("lost", lost.user_id), ("restored", lost.user_id)]
 
@@ -390,7 +393,7 @@ def test_many_losses_in_a_row_are_held_back(airisk: World, monkeypatch: pytest.M
         AIRiskToken.objects.filter(pk=application.pk).update(lost_at=None)
         sweep()
         airisk.switches.login_page = False
-        Sweep(conf.deployment(), within=None, pks=[tokens[0].pk]).run()
+        sweep(None, tokens[0])
     assert announced[4:6] == [("lost", None), ("restored", tokens[0].user_id)]
     assert announced[6:] == [("lost", token.user_id) for token in tokens[3:]]
 
@@ -449,7 +452,7 @@ def test_deactivated_users_loss_is_not_announced(airisk: World) -> None:
     with told() as announced:
         sweep()
         User.objects.update(is_active=True)
-        Sweep(conf.deployment(), within=timedelta(0)).run()
+        sweep(timedelta(0))
     assert announced == [("lost", token.user_id)]
 
 

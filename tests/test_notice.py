@@ -26,7 +26,7 @@ from tests.support.commands import refresh_json
 from tests.support.options import set_option
 from tests.support.pages import snippet
 from tests.support.people import credential, give_token, live_token
-from tests.support.threads import attempt_here
+from tests.support.threads import result_or_error
 
 pytestmark = [pytest.mark.django_db, pytest.mark.urls(__name__), pytest.mark.usefixtures("save_soon")]
 
@@ -129,7 +129,7 @@ def _about_to_expire(mia: User, airisk: World) -> None:
 def _airisk_down(mia: User, airisk: World) -> None:
     give_token(mia, ends_in=-60)
     airisk.switches.outage = True
-    attempt_here(partial(credential, mia))
+    result_or_error(partial(credential, mia))
 
 
 def _site_refused(mia: User, airisk: World) -> None:

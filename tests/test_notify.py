@@ -29,6 +29,7 @@ from airisk_oauth.notices import gathering, letters, sending
 from airisk_oauth.notices.options import options
 from airisk_oauth.sandbox.world import World
 from airisk_oauth.signals import connection_lost
+from airisk_oauth.tokens.report import BY_HAND, IDENTITY_CHANGED, PERSON_ASKED_FOR
 from tests import messages
 from tests.support.admin import ask_for, confirm
 from tests.support.clock import set_clock
@@ -38,7 +39,7 @@ from tests.support.mail import Counting, send_by
 from tests.support.options import set_option, trouble
 from tests.support.people import connected_users, credential, give_token, renew_token
 from tests.support.texts import Shown
-from tests.support.threads import attempt_here
+from tests.support.threads import result_or_error
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("save_soon")]
 
@@ -63,7 +64,7 @@ def counting(settings: Any) -> Iterator[type[Counting]]:
 def lose(user: User | None = None) -> None:
     """Have a call find out that only a person can get a token."""
     give_token(user, ends_in=-60)
-    attempt_here(partial(credential, user))
+    result_or_error(partial(credential, user))
 
 
 def reachable_users(number: int, alias: str = "default") -> list[User]:
@@ -96,7 +97,7 @@ def test_user_is_written_to_once(airisk: World, mia: User, monkeypatch: pytest.M
     airisk.switches.login_page = True
     lose(mia)
     set_clock(monkeypatch, 3600)
-    attempt_here(partial(credential, mia))
+    result_or_error(partial(credential, mia))
     refresh_json(all=True)
     [letter] = mail.outbox
     assert (letter.subject, letter.to) == ("Please connect to AIRisk again", ["mia@example.com"])
@@ -234,7 +235,7 @@ def test_sweep_writes_one_letter_to_the_managers(airisk: World, settings: Any, m
     for user in users:
         assert f"- {user} ({user.pk}): refused by AIRisk · 302 · access_denied\n" in text
         assert f"<b>{user}</b>" in page
-    assert f"- mia ({mia.pk}): the user's identity on AIRisk is gone or has changed\n" in text
+    assert f"- mia ({mia.pk}): {IDENTITY_CHANGED}\n" in text
     assert text.index("AIRisk “second”") < text.index(str(others[0]))
     assert "In all" not in text + page
 
@@ -257,8 +258,8 @@ def test_letter_to_managers_explains_each_loss(mia: User, settings: Any) -> None
     page = ConnectionRequired("AIRisk requires a sign-in in a browser.")
     losses = [gathering.Loss(mia.pk, alias, page, None) for alias in ("default", "second")]
     letter = letters.letter_to_managers(losses, {})
-    assert f"-  ({mia.pk}): AIRisk asks for a person\n" in letter.body
-    assert f"-  ({mia.pk}): a person has to connect\n" in letter.body
+    assert f"- ({mia.pk}): {PERSON_ASKED_FOR}\n" in letter.body
+    assert f"- ({mia.pk}): {BY_HAND}\n" in letter.body
 
 
 def test_names_in_letters_are_escaped(airisk: World) -> None:

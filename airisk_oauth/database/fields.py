@@ -1,4 +1,4 @@
-"""A column that can be compared as a whole, and not searched."""
+"""A column that can be compared as a whole, but not searched."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
@@ -14,10 +14,10 @@ _WHOLE: Final = ("exact", "in", "isnull")
 
 
 class UnsearchableTextField(_TextField):
-    """A text of which no look-up tells a part.
+    """A text field without lookups that compare only a part of the text.
 
-    The admin lets staff filter a list by any look-up of its own model's columns, and ``?sealed__startswith=`` would
-    read a column letter by letter. Migrations see an ordinary ``TextField``.
+    In the admin, staff can filter a list by any lookup of the model's own columns, and with ``?sealed__startswith=``
+    they could read a column letter by letter. In migrations this is an ordinary ``TextField``.
     """
 
     def deconstruct(self) -> tuple[str, str, Sequence[Any], dict[str, Any]]:

@@ -1,9 +1,8 @@
-"""What an authorization code of a deployment is good for, and what that means for ``CODE_FROM``.
+"""What a deployment's authorization codes can be used for, and what that means for ``CODE_FROM``.
 
-AIRisk's public client trades a code without naming a user, and gets a token of the user that the authorization URL
-named. Where a deployment does not compare the two, whoever edits ``userid=`` in the address bar is connected as
-somebody else.
-Whatever tokens come here are thrown away.
+AIRisk's public client exchanges a code without naming a user, and gets a token of the user that the authorization URL
+named. If a deployment does not compare the two, whoever edits ``userid=`` in the address bar is connected as someone
+else. All tokens that are issued here are thrown away.
 """
 
 import uuid
@@ -20,107 +19,118 @@ from ..oauth.calls import Send
 from ..oauth.code_flow import authorize, exchange, new_state
 from ..oauth.deployment import Deployment
 from ..oauth.transport import OAuthClient
-from .faults import SITE, SUPPORT, Finding
+from .faults import SITE, SUPPORT, Finding, described
 
-#: A flow that says what became of it.
+#: A flow that returns its outcome.
 Flow = Callable[[Send], Coroutine[Any, Any, str]]
 
 STEP: Final = "codes"
-_TRADED: Final = "traded"
+_ACCEPTED: Final = "accepted"
 _REFUSED: Final = "refused"
 
 
 def findings(deployment: Deployment, userid: str | None) -> Iterator[Finding]:
-    """Yield what codes for this user, or for the application, turn out to be good for."""
+    """Yield what codes can be used for.
+
+    :param userid: whose codes to try; ``None``: the application's.
+    """
     whose = "the application" if userid is None else userid
     trials = _Trials(deployment, userid)
-    found = {name: trials.outcome(flow) for name, flow in trials.all()}
-    traded = [name for name, outcome in found.items() if outcome == _TRADED]
-    kept = [name for name, outcome in found.items() if outcome == _REFUSED]
-    if unbound := [name for name in traded if name in trials.binding]:
-        yield _unbound(deployment, whose, unbound)
-    for name in traded:
-        if name not in trials.binding:
-            yield _loose(deployment, f"A code for {whose} works {name}.")
-    if kept:
-        hint = trials.hint if len(kept) == len(found) else ""
-        yield Finding.of(STEP, f"a code for {whose} is refused {_listed(kept)}{hint}")
-    for name in (each for each in found if each not in (*traded, *kept)):
-        yield Finding.of(STEP, f"whether a code for {whose} is refused {name} is not known: {found[name]}")
+    outcomes = {name: trials.outcome(flow) for name, flow in trials.all()}
+    accepted = [name for name, outcome in outcomes.items() if outcome == _ACCEPTED]
+    refused = [name for name, outcome in outcomes.items() if outcome == _REFUSED]
+    if with_wrong_userid := [name for name in accepted if name in trials.with_wrong_userid]:
+        yield _userids_not_compared(deployment, whose, with_wrong_userid)
+    for name in accepted:
+        if name not in trials.with_wrong_userid:
+            yield _too_permissive(deployment, f"A code for {whose} works {name}.")
+    if refused:
+        conclusion = trials.conclusion if len(refused) == len(outcomes) else ""
+        yield Finding.of(STEP, f"a code for {whose} is refused {_enumerated(refused)}{conclusion}")
+    for name in (each for each in outcomes if each not in (*accepted, *refused)):
+        yield Finding.of(STEP, f"it is not known whether a code for {whose} is refused {name}: {outcomes[name]}")
 
 
-def _unbound(deployment: Deployment, whose: str, how: list[str]) -> Finding:
-    said = f"A code for {whose} was traded {_listed(how)}: userids are not compared, and a code may carry its user."
+def _userids_not_compared(deployment: Deployment, whose: str, how: list[str]) -> Finding:
+    message = (
+        f"A code for {whose} was exchanged {_enumerated(how)}: AIRisk does not compare userids, and the token may "
+        "belong to the user that the authorization URL named."
+    )
     if deployment.code_from == "server":
-        return Finding.of(STEP, f'{said} CODE_FROM = "server" is what this site needs, and has.')
+        return Finding.of(STEP, f'{message} This site needs CODE_FROM = "server", and has it.')
     return Finding.of(
         STEP,
-        f"{said} Whoever edits userid= in the address bar while connecting may be connected as somebody else.",
-        f'{SITE} set CODE_FROM to "server".',
+        f"{message} Whoever edits userid= in the address bar while connecting may be connected as someone else.",
+        f'{SITE} Set CODE_FROM to "server".',
     )
 
 
-def _loose(deployment: Deployment, said: str) -> Finding:
+def _too_permissive(deployment: Deployment, message: str) -> Finding:
     if deployment.code_from == "server":
-        return Finding.of(STEP, f'{said} This site trades no code that came through a browser: CODE_FROM = "server".')
+        safe = 'With CODE_FROM = "server" this site exchanges no code that came through a browser.'
+        return Finding.of(STEP, f"{message} {safe}")
     return Finding.of(
         STEP,
-        said,
-        f"{SUPPORT} have codes work once, and only with what they were given for. "
-        f'{SITE} until then, set CODE_FROM to "server".',
+        message,
+        f"{SUPPORT} Ask them to let each code work only once, and only with what it was issued for. "
+        f'{SITE} Until then, set CODE_FROM to "server".',
     )
 
 
-def _listed(names: list[str]) -> str:
+def _enumerated(names: list[str]) -> str:
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 class _Trials:
-    """Token requests that AIRisk should refuse, each for a code of its own."""
+    """Token requests that AIRisk should refuse, each with a code of its own."""
 
     def __init__(self, deployment: Deployment, userid: str | None) -> None:
         self.deployment, self.userid = deployment, userid
-        others: Any = AIRiskIdentity.objects.primary().filter(deployment=deployment.alias).order_by("pk")
-        #: One that AIRisk knows, if this site has one; else one that is made up, and refused if only for that.
-        self.other: str | None = others.exclude(userid=userid or "").values_list("userid", flat=True).first()
-        self.binding = (f"with {'a made-up' if self.other is None else 'another'} userid", "without a userid")
+        identities: Any = AIRiskIdentity.objects.primary().filter(deployment=deployment.alias).order_by("pk")
+        #: A userid that AIRisk knows, if this site has one. A made-up one may be refused only because it is unknown.
+        self.other = identities.exclude(userid=userid or "").values_list("userid", flat=True).first()
+        self.with_wrong_userid = (
+            f"with {'a made-up' if self.other is None else 'another'} userid",
+            "without a userid",
+        )
 
     @property
-    def hint(self) -> str:
-        """What follows from it if all were refused."""
+    def conclusion(self) -> str:
+        """What follows if AIRisk refused them all."""
         if self.userid is None:
-            return "; for a user's codes, run this with --user"
+            return "; to test the codes of a user, add --user NAME"
         if self.deployment.code_from == "server":
             return ""
-        return '; CODE_FROM = "browser" is safe' + (" as far as that can tell" if self.other is None else "")
+        return '; CODE_FROM = "browser" is safe' + (" as far as this test can tell" if self.other is None else "")
 
     def all(self) -> Iterator[tuple[str, Flow]]:
-        yield self.binding[0], partial(self._trade, self.deployment, self.other or str(uuid.uuid4()))
+        another, none = self.with_wrong_userid
+        yield another, partial(self._exchange, self.deployment, self.other or str(uuid.uuid4()))
         if self.userid is not None:
-            yield self.binding[1], partial(self._trade, self.deployment, None)
-        yield "a second time", partial(self._trade, self.deployment, self.userid, again=True)
+            yield none, partial(self._exchange, self.deployment, None)
+        yield "a second time", partial(self._exchange, self.deployment, self.userid, again=True)
         elsewhere = urljoin(self.deployment.redirect_uri, f"/{uuid.uuid4()}/")
         yield (
             "with another redirect URI",
-            partial(self._trade, replace(self.deployment, redirect_uri=elsewhere), self.userid),
+            partial(self._exchange, replace(self.deployment, redirect_uri=elsewhere), self.userid),
         )
 
     def outcome(self, flow: Flow) -> str:
-        """Return what became of a trial, or why that is not known."""
+        """Return the outcome of a trial, or why there is none."""
         try:
             with OAuthClient(self.deployment) as client:
                 return client.run(flow)
         except AIRiskError as error:
-            return f"{error}"
+            return described(error)
         except PageShown:
             return "AIRisk showed a page."
 
-    async def _trade(self, with_what: Deployment, userid: str | None, send: Send, *, again: bool = False) -> str:
+    async def _exchange(self, changed: Deployment, userid: str | None, send: Send, *, again: bool = False) -> str:
         code = await authorize(send, self.deployment, state=new_state(), userid=self.userid)
         if again:
-            await exchange(send, with_what, code, userid=userid)
+            await exchange(send, changed, code, userid=userid)
         try:
-            await exchange(send, with_what, code, userid=userid)
+            await exchange(send, changed, code, userid=userid)
         except AIRiskRefused:
             return _REFUSED
-        return _TRADED
+        return _ACCEPTED

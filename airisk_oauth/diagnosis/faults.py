@@ -1,91 +1,118 @@
-"""What the doctor tells: findings, faults, and who can fix them."""
+"""What ``check_airisk`` reports: findings, faults, and who can fix them."""
 
-from typing import Any, Final, NamedTuple
+import math
+from typing import Final, NamedTuple
 
 from ..exceptions import AIRiskError, AIRiskRefused, AIRiskUnavailable
 from ..oauth.authorization import STATE_MISSING
+from ..oauth.deployment import Deployment
 
-SITE: Final = "In this site's settings:"
-SERVER: Final = "Whoever runs this server:"
-STAFF: Final = "Staff of this site:"
-ADMINISTRATOR: Final = "An AIRisk administrator:"
-NETWORK: Final = "Whoever runs this server's network:"
-SUPPORT: Final = "AIRisk's support:"
+SITE: Final = "Site settings:"
+SERVER: Final = "Server administrator:"
+STAFF: Final = "Site staff:"
+ADMINISTRATOR: Final = "AIRisk administrator:"
+NETWORK: Final = "Network administrator:"
+SUPPORT: Final = "AIRisk support:"
 
-#: So much of a foreign text is shown.
+#: The default of ``USERID``: staff maintain who is who in the admin.
+FROM_IDENTITY: Final = "airisk_oauth.userids.from_identity"
+
+#: How many characters of a text from outside are shown.
 MAX_TEXT: Final = 200
 
 
 class Finding(NamedTuple):
-    """What one step showed. A fault has a ``remedy``: what to do, and who can do it."""
+    """The result of one step. A finding with a ``remedy`` is a fault; the remedy says what to do, and who can do it."""
 
     step: str
-    said: str
+    message: str
     remedy: str = ""
 
     @classmethod
-    def of(cls, step: str, said: str, remedy: str = "") -> "Finding":
-        """Make one that a terminal can show: no control characters, whoever wrote them."""
-        return cls(step, printable(said), printable(remedy))
+    def of(cls, step: str, message: str, remedy: str = "") -> "Finding":
+        """Return a finding that is safe to print in a terminal: without control characters, wherever they came from."""
+        return cls(step, printable(message), printable(remedy))
 
 
 class Fault(Exception):
-    """A step failed for a reason that is established."""
+    """A step failed: ``message`` says what has been established, ``remedy`` what to do, and who can do it."""
 
-    def __init__(self, said: str, remedy: str) -> None:
-        super().__init__(said)
-        self.said, self.remedy = said, remedy
+    def __init__(self, message: str, remedy: str) -> None:
+        super().__init__(message)
+        self.message, self.remedy = message, remedy
 
 
 def printable(text: str) -> str:
-    """Replace what a terminal would obey, or could not show."""
+    """Replace characters that a terminal would obey, or could not show."""
     return "".join(each if each.isprintable() else "?" for each in text)
 
 
 def plain(text: str) -> str:
-    """Return foreign text as at most 200 characters of printable ASCII."""
+    """Return a text from outside as at most 200 characters of printable ASCII."""
     shown = "".join(each if each.isascii() and each.isprintable() else "?" for each in text[:MAX_TEXT])
     return shown + ("..." if len(text) > MAX_TEXT else "")
 
 
-def is_airisks_own(error: AIRiskRefused) -> bool:
-    """Tell AIRisk, which gives its reasons, from a proxy in its place."""
+def is_from_airisk(error: AIRiskRefused) -> bool:
+    """Tell whether AIRisk itself refused, which gives reasons, and not a proxy in its place."""
     return bool(error.reason or error.trace_id)
 
 
-def unusable(error: AIRiskError, deployment: Any, seconds: float) -> Fault:
-    """Return the fault for a call of an OAuth endpoint that brought nothing and was not refused.
+def described(error: AIRiskError) -> str:
+    """Return an error as a sentence, with everything that AIRisk's support or a retry needs."""
+    if isinstance(error, AIRiskRefused):
+        return f"AIRisk refused: {answer_of(error)}."
+    return f"{error}{requested_wait(error)}"
 
-    :param seconds: how long it took.
+
+def answer_of(error: AIRiskRefused) -> str:
+    """Return AIRisk's reason, the HTTP status and the trace id."""
+    details = f"HTTP {error.status}" + (f", traceId {error.trace_id}" if error.trace_id else "")
+    return f"{error.reason} ({details})" if error.reason else details
+
+
+def requested_wait(error: AIRiskError) -> str:
+    """Return a sentence with the time that AIRisk asked to wait (``Retry-After``), or an empty string."""
+    seconds = error.retry_after if isinstance(error, AIRiskUnavailable) else None
+    # A longer time than a minute is read as a minute.
+    return f" AIRisk asks clients to wait at least {math.ceil(seconds)} s (Retry-After)." if seconds else ""
+
+
+def no_usable_answer(error: AIRiskError, deployment: Deployment, seconds: float) -> Fault:
+    """Return the fault for a call of an OAuth endpoint that was not refused, but got no usable answer.
+
+    :param seconds: how long the call took.
     """
     if isinstance(error, AIRiskUnavailable):
         limit = deployment.timeout[1]
-        # The host was reached a moment ago; whether it is slow to connect now, or gone, nobody knows.
+        # The host was reached a moment ago; whether it now connects slowly or is gone cannot be known.
         if seconds >= 0.95 * limit and "Connect" not in str(error):
             return Fault(
                 f"AIRisk is slow: it did not answer within {limit:g} s.",
-                f"{SUPPORT} ask why, or try later. {SITE} raise TIMEOUT, if AIRisk always takes that long.",
+                f"{SUPPORT} Ask them why, or try again later. {SITE} Raise TIMEOUT if AIRisk always takes that long.",
             )
-        return Fault(str(error), f"{SUPPORT} ask why, or try later.")
+        return Fault(described(error), f"{SUPPORT} Ask them why, or try again later.")
     if str(error) == STATE_MISSING:
         return Fault(
-            f"{error} A callback without it could come from anybody, so this package accepts none: nobody can connect, "
-            "and no token is renewed.",
-            f"{SUPPORT} have the deployment return state unmodified, as AIRisk documents it; old ones may not.",
+            f"{error} A callback without a state could come from anyone, so this package does not accept it: nobody "
+            "can connect, and no token is renewed.",
+            f"{SUPPORT} Ask them to make the deployment return state unmodified, as AIRisk documents it; "
+            "older deployments may not.",
         )
     return Fault(
         str(error),
-        f"{NETWORK} if a proxy answers in AIRisk's place, let this server through to AIRisk. {SUPPORT} else, ask why.",
+        f"{NETWORK} If a proxy answers in AIRisk's place, let this server through to AIRisk. "
+        f"{SUPPORT} Otherwise, ask them why.",
     )
 
 
 def refused(error: AIRiskRefused, client_id: str) -> Fault:
-    """Return the fault for a refusal whose cause is not known."""
+    """Return the fault for a refusal whose cause is unknown."""
     who = f"the APIUser {client_id}"
-    if is_airisks_own(error):
-        return Fault(f"{error}.", f"{ADMINISTRATOR} look up why {who} is refused.")
+    if is_from_airisk(error):
+        return Fault(described(error), f"{ADMINISTRATOR} Find out why {who} is refused.")
     return Fault(
-        f"{error}, without a reason, which AIRisk gives.",
-        f"{NETWORK} if a proxy answers in AIRisk's place, let this server through. "
-        f"{ADMINISTRATOR} else, look up why {who} is refused.",
+        f"{described(error)} The answer gives no reason; AIRisk's own refusals do.",
+        f"{NETWORK} If a proxy answers in AIRisk's place, let this server through to AIRisk. "
+        f"{ADMINISTRATOR} Otherwise, find out why {who} is refused.",
     )

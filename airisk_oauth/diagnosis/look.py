@@ -1,4 +1,4 @@
-"""One request that is no part of a flow, and what it means when nothing comes back."""
+"""A single request outside any flow, and what it means if no answer comes back."""
 
 import re
 import socket
@@ -16,12 +16,12 @@ from ..oauth.transport import looking
 from ..wire.environment import BundleMissing, ProxyUnusable
 from .faults import NETWORK, SITE, SUPPORT, Fault, plain
 
-#: What OpenSSL says where the other side answers something else than TLS.
+#: OpenSSL's reasons if the other side answers with something else than TLS.
 _NO_TLS: Final = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST", "UNKNOWN_PROTOCOL"})
 
 
 class Look(NamedTuple):
-    """What an address answered; ``body`` is ``None`` where it was not asked for, or is longer than 64 KiB."""
+    """The answer of an address; ``body`` is ``None`` if it was not asked for, or is longer than 64 KiB."""
 
     status: int
     headers: Mapping[str, str]
@@ -36,86 +36,95 @@ def look(
     *,
     with_body: bool = False,
 ) -> Look:
-    """Look at status and headers, and at a body of limited size if asked to; follow nothing.
+    """Request a URL, following no redirect; return the status, the headers and, if asked for, a body of limited size.
 
     :param timeout: seconds to connect and to read.
-    :raises OSError: nothing, or not all of it, came back; ``requests``'s own errors are among them.
+    :raises OSError: no answer came back, or only a part of it; the errors of ``requests`` are among them.
     """
     with looking(deployment, url, headers, timeout) as response:
         body = _body(response, time.monotonic() + timeout[1]) if with_body else None
         return Look(response.status_code, response.headers, body)
 
 
-def _body(response: requests.Response, ends: float) -> bytes | None:
+def _body(response: requests.Response, deadline: float) -> bytes | None:
     body = b""
     for chunk in response.iter_content(4096):
         body += chunk
         if len(body) > MAX_BODY:
             return None
-        if time.monotonic() > ends:
+        if time.monotonic() > deadline:
             raise ReadTimeout
     return body
 
 
 def unreachable(host: str, error: OSError, timeout: tuple[float, float]) -> Fault:
-    """Return the fault for a host from which nothing came back."""
+    """Return the fault for a host that sent no answer.
+
+    :param timeout: the seconds to connect and to read that were allowed.
+    """
     if isinstance(error, ProxyUnusable | BundleMissing):
-        return Fault(f"Nothing can be sent to {host}: {error.cause}.", f"{NETWORK} correct the environment.")
+        return Fault(
+            f"Nothing can be sent to {host}: {error.cause}.", f"{NETWORK} Correct this server's environment variables."
+        )
     if isinstance(error, ProxyError):
-        return Fault(f"The proxy does not lead to {host}.", f"{NETWORK} let the proxy pass, or name another one.")
+        return Fault(
+            f"{host} cannot be reached through the proxy.",
+            f"{NETWORK} Make the proxy let this server through to {host}, or use another proxy.",
+        )
     if isinstance(error, SSLError):
-        return _no_trust(host, str(error))
+        return _tls_failed(host, str(error))
     if isinstance(error, ReadTimeout):
         return Fault(
-            f"{host} is slow: it took the connection, and did not answer within {timeout[1]:g} s.",
-            f"{SUPPORT} ask why, or try later. {SITE} raise TIMEOUT, if AIRisk always takes that long.",
+            f"{host} is slow: it accepted the connection, but did not answer within {timeout[1]:g} s.",
+            f"{SUPPORT} Ask them why, or try again later. {SITE} Raise TIMEOUT if AIRisk always takes that long.",
         )
     if isinstance(error, ConnectTimeout):
         return Fault(
             f"{host} cannot be reached: no connection within {timeout[0]:g} s.",
-            f"{NETWORK} let this server reach {host}.",
+            f"{NETWORK} Let this server connect to {host}.",
         )
-    return _no_connection(host, error)
+    return _not_connected(host, error)
 
 
-def _no_connection(host: str, error: OSError) -> Fault:
+def _not_connected(host: str, error: OSError) -> Fault:
     causes = list(_causes_of(error))
     for cause in causes:
         if isinstance(cause, socket.gaierror):
             if cause.errno == socket.EAI_NONAME:
-                return Fault(f"There is no host {host}.", f"{SITE} correct BASE_URL.")
+                return Fault(f"There is no host {host}.", f"{SITE} Correct BASE_URL.")
             return Fault(
-                f"The name of {host} could not be looked up ({plain(str(cause.strerror))}).",
-                f"{NETWORK} let this server resolve names.",
+                f"The name {host} could not be looked up ({plain(str(cause.strerror))}).",
+                f"{NETWORK} Make DNS work on this server.",
             )
     if any(isinstance(cause, ProtocolError) for cause in causes):
         return Fault(
-            f"{host} took the connection, and closed it without an answer.",
-            f"{SUPPORT} ask why, or try later. {SITE} check the port in BASE_URL.",
+            f"{host} accepted the connection, but closed it without answering.",
+            f"{SUPPORT} Ask them why, or try again later. {SITE} Check the port in BASE_URL.",
         )
-    return Fault(f"{host} cannot be reached ({type(error).__name__}).", f"{NETWORK} let this server reach {host}.")
+    return Fault(f"{host} cannot be reached ({type(error).__name__}).", f"{NETWORK} Let this server connect to {host}.")
 
 
 def _causes_of(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an exception and what it came of: ``requests`` keeps the cause in ``args``, urllib3 in ``reason``."""
+    """Yield an exception and its causes: ``requests`` keeps the cause in ``args``, urllib3 in ``reason``."""
     while isinstance(error, BaseException):
         yield error
         inner = [getattr(error, "reason", None), error.__cause__, *error.args[:1], error.__context__]
         error = next((each for each in inner if isinstance(each, BaseException)), None)
 
 
-def _no_trust(host: str, words: str) -> Fault:
-    verify = re.search(r"verify failed: ([^(]+?)\.? \(_ssl", words)
-    of_openssl = re.search(r"\[SSL(?:: (\w+))?", words)
-    name = (of_openssl[1] if of_openssl else None) or "SSLError"
-    if verify is None and name in _NO_TLS:
+def _tls_failed(host: str, error: str) -> Fault:
+    verification = re.search(r"verify failed: ([^(]+?)\.? \(_ssl", error)
+    openssl = re.search(r"\[SSL(?:: (\w+))?", error)
+    name = (openssl[1] if openssl else None) or "SSLError"
+    proxy = f"{NETWORK} If a proxy intercepts TLS, name its CA bundle in REQUESTS_CA_BUNDLE."
+    if verification is not None:
         return Fault(
-            f"{host} does not prove who it is: it speaks no TLS.",
-            f"{NETWORK} if a proxy opens TLS, name its CA bundle in REQUESTS_CA_BUNDLE. {SITE} else, correct BASE_URL.",
+            f"The identity of {host} cannot be verified: {plain(verification[1])}.",
+            f"{proxy} {SUPPORT} Otherwise, ask them to fix the certificate.",
         )
-    if verify is None:
-        return Fault(f"No TLS connection to {host} comes about ({plain(name)}).", f"{SUPPORT} ask why.")
-    return Fault(
-        f"{host} does not prove who it is: {plain(verify[1])}.",
-        f"{NETWORK} if a proxy opens TLS, name its CA bundle in REQUESTS_CA_BUNDLE. {SUPPORT} else, fix it.",
-    )
+    if name in _NO_TLS:
+        return Fault(
+            f"The identity of {host} cannot be verified: it does not use TLS.",
+            f"{proxy} {SITE} Otherwise, correct BASE_URL.",
+        )
+    return Fault(f"No TLS connection to {host} could be made ({plain(name)}).", f"{SUPPORT} Ask them why.")

@@ -14,7 +14,7 @@ from .. import conf
 from ..connecting import hosts
 from ..exceptions import AIRiskRefused
 from ..models import AIRiskToken
-from ..tokens.report import FOR_A_PERSON, PERSON_ASKED_FOR, USER_REFUSED
+from ..tokens.report import BY_HAND, FOR_A_PERSON, PERSON_ASKED_FOR, USER_REFUSED
 
 if TYPE_CHECKING:
     from .gathering import Loss
@@ -108,5 +108,4 @@ def _why(loss: "Loss") -> str:
         return " · ".join(str(word) for word in words if word)
     if str(loss.error) in FOR_A_PERSON:
         return gettext(str(loss.error))
-    asks = conf.deployment(loss.deployment).silent_renewal
-    return gettext(PERSON_ASKED_FOR) if asks else gettext("a person has to connect")
+    return gettext(PERSON_ASKED_FOR if conf.deployment(loss.deployment).silent_renewal else BY_HAND)

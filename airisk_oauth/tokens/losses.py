@@ -8,11 +8,10 @@ whoever announces the recovery clears it, so that they alternate, however many p
 import logging
 import re
 from collections.abc import Iterator
-from typing import Any, Final
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final
 
-from django.contrib.auth import get_user_model
 from django.db import Error as DatabaseError
-from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from .. import conf
@@ -23,9 +22,13 @@ from ..models import AIRiskToken
 from ..oauth.deployment import Deployment
 from ..signals import connection_lost, connection_restored
 from ..userids import userid_of
+from .exclusions import reasons_to_skip
 from .report import FOR_A_PERSON, UNREADABLE
-from .selection import Judge
+from .selection import KNOWN_TO_NEED_PERSON, of_deactivated_users
 from .unwritten import log_not_written
+
+if TYPE_CHECKING:
+    from django.db.models import QuerySet
 
 logger = logging.getLogger("airisk_oauth.notices")
 
@@ -34,9 +37,6 @@ IN_A_ROW: Final = 25
 #: How many losses that were held back are announced at the end of one sweep.
 AT_ONCE: Final = 1000
 
-#: Rows that need a person: their renewal was refused, or a sweep has noted that it may not even ask.
-_NEEDS_PERSON: Final = Q(failure_kind__in=AIRiskToken.NEEDS_PERSON) | Q(failing_since__isnull=False, failure_count=0)
-_UNAUTHORIZED: Final = 401
 #: Words of a refusal that concerns the site and not one of its users (RFC 6749, sections 4.1.2.1 and 5.2).
 _OF_THE_SITE: Final = re.compile(r"client|redirect|request|response_type|scope|server_error|unavailable", re.IGNORECASE)
 _OF_AN_OUTAGE: Final = re.compile(r"server_error|temporarily_unavailable")
@@ -82,10 +82,8 @@ def announce_held_back(deployment: Deployment, *, is_accepted: bool) -> None:
 
     :param is_accepted: whether AIRisk gave this site a token during the sweep, so that what it refused are its users.
     """
-    rows = AIRiskToken.objects.primary().filter(_NEEDS_PERSON, deployment=deployment.alias, lost_at=None)
-    has_column = "is_active" in {field.name for field in get_user_model()._meta.concrete_fields}
-    rows = rows.exclude(user__is_active=False) if has_column else rows
-    tokens = list(rows.select_related("user").order_by("pk")[:AT_ONCE])
+    rows = AIRiskToken.objects.primary().filter(KNOWN_TO_NEED_PERSON, deployment=deployment.alias, lost_at=None)
+    tokens = list(rows.exclude(of_deactivated_users()).select_related("user").order_by("pk")[:AT_ONCE])
     are_many = False
     for token, error, connect_url in _certain(deployment, tokens, is_accepted=is_accepted):
         are_many = are_many or (not is_accepted and _many_in_a_row(token))
@@ -99,7 +97,7 @@ def _certain(
     """Yield those of these tokens whose connection is lost for certain, with the error and where to connect."""
     active = [token for token in tokens if token.user is None or getattr(token.user, "is_active", True)]
     noted = [token for token in active if not token.needs_person]
-    reasons = Judge(deployment).reasons_against(noted) if noted else {}
+    reasons = reasons_to_skip(deployment, noted) if noted else {}
     for token in active:
         reason = reasons.get(token.pk)
         if token.needs_person:
@@ -114,7 +112,7 @@ def _certain(
 
 
 def _announce_loss(token: AIRiskToken, error: AIRiskError, connect_url: str | None) -> None:
-    row = AIRiskToken.objects.primary().filter(_NEEDS_PERSON, pk=token.pk, lost_at=None)
+    row = AIRiskToken.objects.primary().filter(KNOWN_TO_NEED_PERSON, pk=token.pk, lost_at=None)
     if not row.write(lost_at=timezone.now()):
         return
     message = "The connection of AIRisk token %(token_id)s to deployment %(deployment)s is lost: %(why)s"
@@ -137,8 +135,8 @@ def _is_doubtful(token: AIRiskToken, error: AIRiskError) -> bool:
         return False
     if token.user_id is None:
         return _OF_AN_OUTAGE.search(error.reason) is not None
-    is_a_proxys = error.status != 302 and not (error.reason or error.trace_id)
-    return error.status == _UNAUTHORIZED or is_a_proxys or _OF_THE_SITE.search(error.reason) is not None
+    is_a_proxys = error.status != HTTPStatus.FOUND and not (error.reason or error.trace_id)
+    return error.status == HTTPStatus.UNAUTHORIZED or is_a_proxys or _OF_THE_SITE.search(error.reason) is not None
 
 
 def _accepted_since(token: AIRiskToken) -> bool:

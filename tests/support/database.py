@@ -1,4 +1,4 @@
-"""What tests need to know about the database, and a database that is away."""
+"""Markers for databases, and a database that is not available."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ on_postgresql_only = pytest.mark.skipif(connection.vendor != "postgresql", reaso
 
 @contextmanager
 def database_away(what: str, times: float) -> Iterator[None]:
-    """Let statements that begin with this fail as in a restart, so many times; there is at least one."""
+    """Make the first statements that begin with a text fail, as during a restart; there must be at least one."""
     failures = 0
 
     def fail(execute: Any, sql: str, *args: Any) -> Any:

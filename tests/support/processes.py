@@ -1,17 +1,20 @@
 """Processes of the site under test."""
 
 import os
+import subprocess
+import sys
 from typing import Any
 
 import pytest
 from django.db import connection
 
 from airisk_oauth.sandbox.world import World
+from tests.support.pages import ROOT
 
 
 @pytest.fixture
 def environment(airisk: World, settings: Any) -> dict[str, str]:
-    """What makes a process one of the site under test: its settings, its database, its AIRisk."""
+    """Environment variables for another process of the site under test, with its settings, database and AIRisk."""
     database = str(connection.settings_dict["NAME"])
     postgresql = os.environ.get("DATABASE_URL", "").replace("/postgres?", f"/{database}?")
     return {
@@ -20,3 +23,21 @@ def environment(airisk: World, settings: Any) -> dict[str, str]:
         "DATABASE_URL": f"sqlite:///{database}" if connection.vendor == "sqlite" else postgresql,
         "AIRISK_BASE_URL": settings.AIRISK_OAUTH["default"]["BASE_URL"],
     }
+
+
+def assert_promises_kept(site: str, promises: list[str], environment: dict[str, str]) -> None:
+    """Run a site that is set up by itself, see ``tests.sites``; it prints a line for each promise.
+
+    :param site: module, and the arguments that it is started with.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", *site.split()],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+    assert done.stdout.splitlines() == [f"{promise}: kept" for promise in promises], done.stderr
+    assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""What this site itself has to have in place: tables, a userid, a callback."""
+"""What the site itself must have in place: tables, a userid, a callback."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,95 +12,92 @@ from django.http.request import validate_host
 
 from .. import conf, userids
 from ..oauth.deployment import Deployment
-from .faults import SERVER, SITE, STAFF, Fault
-
-_FROM_IDENTITY = "airisk_oauth.userids.from_identity"
+from .faults import FROM_IDENTITY, SERVER, SITE, STAFF, Fault
 
 
-def database() -> str:
-    """Look whether every table of ours can be read, in the database that it is written to.
+def check_tables() -> str:
+    """Check that each of our tables can be read, in the database that it is written to.
 
-    :raises Fault: it cannot.
+    :raises Fault: one cannot.
     """
     for model in apps.get_app_config("airisk_oauth").get_models():
         alias = router.db_for_write(model)
         table = model._meta.db_table
         try:
             with transaction.atomic(using=alias):
-                is_there = table in connections[alias].introspection.table_names()
+                exists = table in connections[alias].introspection.table_names()
         except DatabaseError as error:
             raise Fault(
                 f"The database {alias!r} cannot be read ({type(error).__name__}).",
-                f"{SERVER} see that it runs, and that DATABASES leads to it.",
+                f"{SERVER} Make sure that it is running, and that DATABASES points to it.",
             ) from None
-        if not is_there:
-            raise Fault(f"The database {alias!r} has no table {table}.", f"{SERVER} run manage.py migrate.")
+        if not exists:
+            raise Fault(f"The database {alias!r} has no table {table}.", f"{SERVER} Run manage.py migrate.")
         try:
             with transaction.atomic(using=alias):
                 model._default_manager.using(alias).first()
         except DatabaseError as error:
             raise Fault(
-                f"The table {table} is not as this version needs it ({type(error).__name__}).",
-                f"{SERVER} run manage.py migrate.",
+                f"The table {table} does not match this version of the package ({type(error).__name__}).",
+                f"{SERVER} Run manage.py migrate.",
             ) from None
-    return "all tables are there"
+    return "all tables are in place"
 
 
 def userid_of(deployment: Deployment, user: Any) -> str:
-    """Return who the user is on AIRisk.
+    """Return the user's userid on AIRisk.
 
-    :raises Fault: this site does not know, or fails to say.
+    :raises Fault: this site has none, or its function fails.
     """
-    is_ours = deployment.userid == _FROM_IDENTITY
     try:
         userid = userids.userid_of(deployment, user)
     except ImproperlyConfigured as error:
-        raise Fault(str(error), f"{SITE} correct USERID, or fix the function that it names.") from None
+        raise Fault(str(error), f"{SITE} Correct USERID, or fix the function that it names.") from None
     except Exception as error:  # noqa: BLE001 - the site's own code
         raise Fault(
-            f"{deployment.userid} fails for {user} ({type(error).__name__}).",
-            f"{SITE} correct USERID, or fix the function that it names.",
+            f"{deployment.userid} raised {type(error).__name__} for {user}.",
+            f"{SITE} Correct USERID, or fix the function that it names.",
         ) from None
     if userid is None:
         raise Fault(
-            f"This site knows no AIRisk user for {user}: {deployment.userid} returns none.",
-            f"{STAFF} add an AIRisk identity for this user in the admin."
-            if is_ours
-            else f"{SITE} correct what {deployment.userid} returns.",
+            f"This site has no AIRisk userid for {user}: {deployment.userid} returns none.",
+            f"{STAFF} Add an AIRisk identity for this user in the admin."
+            if deployment.userid == FROM_IDENTITY
+            else f"{SITE} Correct what {deployment.userid} returns.",
         )
     return userid
 
 
-def callback(deployment: Deployment) -> str:
-    """Look whether ``REDIRECT_URI`` leads to this site's callback, as far as a site can know its own address.
+def check_callback(deployment: Deployment) -> str:
+    """Check that ``REDIRECT_URI`` leads to this site's callback, as far as a site can know its own address.
 
     :raises Fault: it does not.
     """
     path = conf.page_url("callback", deployment.alias)
     if path is None:
-        return "this site does not include airisk_oauth.urls: nobody can connect in a browser"
+        return "this site does not include airisk_oauth.urls, so nobody can connect in a browser"
     uri = urlsplit(deployment.redirect_uri)
     paths = {path, f"{path}{deployment.alias}/"} if deployment.alias == conf.DEFAULT_ALIAS else {path}
     if not any(uri.path.endswith(each) for each in paths):
         raise Fault(
             f"REDIRECT_URI {deployment.redirect_uri} is not this deployment's callback, which is at {path}.",
-            f"{SITE} set REDIRECT_URI to {urljoin(deployment.redirect_uri, path)}, and have the same registered with "
-            "AIRisk. If a proxy leads one to the other, nothing is wrong.",
+            f"{SITE} Set REDIRECT_URI to {urljoin(deployment.redirect_uri, path)}, and have the same address "
+            "registered with AIRisk. If a proxy maps one address to the other, nothing is wrong.",
         )
     host = f"[{uri.hostname}]" if ":" in str(uri.hostname) else str(uri.hostname)
     allowed: Sequence[str] = settings.ALLOWED_HOSTS
-    # An empty list says nothing: under DEBUG Django allows this machine's names.
+    # An empty list means nothing: under DEBUG Django allows this machine's names.
     if allowed and not validate_host(host, allowed):
         raise Fault(
-            f"REDIRECT_URI leads to {host}, for which this site does not answer: ALLOWED_HOSTS leaves it out.",
-            f"{SITE} correct REDIRECT_URI, or add {host} to ALLOWED_HOSTS.",
+            f"REDIRECT_URI leads to {host}, but this site does not answer there: {host} is not in ALLOWED_HOSTS.",
+            f"{SITE} Correct REDIRECT_URI, or add {host} to ALLOWED_HOSTS.",
         )
     stripped = "" if uri.path in paths else f", if a proxy strips {uri.path.removesuffix(path)}"
     return f"REDIRECT_URI is this site's callback{stripped}{_other_hosts(host, allowed)}"
 
 
 def _other_hosts(host: str, allowed: Sequence[str]) -> str:
-    """Name the hosts at which a visitor has another session than at the callback's."""
+    """Name the hosts where a visitor has a different session than at the callback's host."""
     this_machine = ("localhost", "127.0.0.1", "[::1]", "testserver")
     others = [
         name
