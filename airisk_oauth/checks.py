@@ -13,7 +13,7 @@ from django.db import DEFAULT_DB_ALIAS, connections, router
 from . import conf, sealing
 from .connecting import impersonation
 from .models import AIRiskToken
-from .notices import options
+from .notices.checks import check_notices
 from .oauth.deployment import origin_of
 
 #: With these, connections that write to SQLite wait for each other, and readers wait for nobody.
@@ -32,7 +32,7 @@ def check_site() -> list[CheckMessage]:
         *_redirect_uri_warnings(),
         *_middleware_warnings(),
         *_session_warnings(),
-        *_notice_warnings(),
+        *check_notices(),
         *_sqlite_warnings(atomic_requests=True),
     ]
 
@@ -70,8 +70,6 @@ def _site_errors() -> Iterator[CheckMessage]:
             hint="Set it to the dotted path of a function (request) -> bool, or remove it.",
             id="airisk_oauth.E008",
         )
-    for wrong, hint in options.problems():
-        yield Error(wrong, hint=hint, id="airisk_oauth.E009")
 
 
 def _redirect_uri_warnings() -> Iterator[CheckMessage]:
@@ -103,15 +101,6 @@ def _session_warnings() -> Iterator[CheckMessage]:
             "SESSION_COOKIE_SAMESITE is 'Strict': a browser that comes back from AIRisk appears to be signed out.",
             hint="Set it to 'Lax', Django's default, so that the callback knows whose browser it is.",
             id="airisk_oauth.W003",
-        )
-
-
-def _notice_warnings() -> Iterator[CheckMessage]:
-    if not list(options.problems()) and options.options().managers and not settings.MANAGERS:
-        yield Warning(
-            "AIRISK_OAUTH_NOTIFY asks for e-mails to the managers, and there are none.",
-            hint="Set MANAGERS, or 'managers' to False.",
-            id="airisk_oauth.W012",
         )
 
 
