@@ -13,6 +13,7 @@ from django.db import DEFAULT_DB_ALIAS, connections, router
 from . import conf, sealing
 from .connecting import impersonation
 from .models import AIRiskToken
+from .notices.checks import check_notices
 from .oauth.deployment import origin_of
 
 #: With these, connections that write to SQLite wait for each other, and readers wait for nobody.
@@ -31,6 +32,7 @@ def check_site() -> list[CheckMessage]:
         *_redirect_uri_warnings(),
         *_middleware_warnings(),
         *_session_warnings(),
+        *check_notices(),
         *_sqlite_warnings(atomic_requests=True),
     ]
 

@@ -11,6 +11,9 @@ from typing import Any, Literal, Protocol
 Event = Literal[
     "callback.rejected",
     "connection.failed",
+    "connection.lost",
+    "connection.restored",
+    "notice.failed",
     "oauth.called",
     "sweep.client_refused",
     "sweep.database_wait",

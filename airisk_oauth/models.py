@@ -96,6 +96,8 @@ class AIRiskToken(ExpiringModel, FailureModel):
     last_used_at = models.DateTimeField(_("last used"), default=timezone.now)
     lease = models.UUIDField(null=True, blank=True, editable=False)
     lease_until = models.DateTimeField(null=True, blank=True, editable=False)
+    # When it was announced that the connection is lost; cleared by the announcement that it works again.
+    lost_at = models.DateTimeField(null=True, blank=True, editable=False)
     objects = AIRiskTokenQuerySet.as_manager()
 
     class Meta:

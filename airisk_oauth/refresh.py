@@ -17,6 +17,7 @@ from django.core.exceptions import ImproperlyConfigured
 from . import conf
 from .events import log
 from .models import AIRiskTokenQuerySet
+from .notices.gathering import together
 from .tokens.report import BY_HAND, Report
 from .tokens.selection import Selection
 from .tokens.sweep import sweep
@@ -58,6 +59,7 @@ def refresh_tokens(
     return summary(reports, began)
 
 
+@together()
 def renew_chosen(tokens: AIRiskTokenQuerySet) -> Report:
     """Renew these tokens now, whatever their expiry, and report on all of them together.
 
@@ -88,6 +90,7 @@ def selections_of(within: timedelta | None, alias: str | None, **options: Any) -
     return [Selection(conf.deployment(each), within=within, **options) for each in aliases]
 
 
+@together()
 def run(
     selections: list[Selection],
     *,

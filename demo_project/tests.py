@@ -65,6 +65,8 @@ def test_failed_renewal_shows_reason_and_remedy(airisk: FakeAIRisk, client: Clie
     home = client.get("/").text
     assert "Please reconnect" in home
     assert "Token not renewed: AIRisk requires a sign-in" in home
+    assert "Your connection to AIRisk was lost." in home
+    assert "was lost" not in client.get("/airisk/").text
 
 
 def test_refusal_shows_its_reason_to_staff_only(airisk: FakeAIRisk, client: Client, demo: User) -> None:

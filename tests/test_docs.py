@@ -25,9 +25,10 @@ from airisk_oauth.connecting import flow
 from airisk_oauth.database.expiry import SKEW
 from airisk_oauth.database.failures import COOL_DOWN, MAX_COOL_DOWN
 from airisk_oauth.models import AIRiskIdentity, AIRiskToken
+from airisk_oauth.notices import sending
 from airisk_oauth.oauth.deployment import Deployment
 from airisk_oauth.sandbox.world import Caller, World
-from airisk_oauth.tokens import leases, sweep, tally
+from airisk_oauth.tokens import leases, losses, sweep, tally
 from airisk_oauth.tokens import stored as stored_tokens
 from tests.support import pages
 from tests.support.commands import refresh_json
@@ -174,6 +175,8 @@ def test_pages_name_the_numbers_of_the_code() -> None:
             f"or after {stored_tokens.RECHECK_AFTER_WHILE_DUE.total_seconds():.0f} s while a renewal is due",
         ],
         "docs/operating.md": [
+            f"If {losses.IN_A_ROW} users of a deployment lose their connection",
+            f"for `EMAIL_TIMEOUT`, or {sending.TIMEOUT:.0f} s if the site does not set it",
             f"after {sweep.PATIENCE:.0f} s the sweep gives up and exits with 1",
             f"up to the second number of `TIMEOUT` ({deployment.timeout[1]} s)",
         ],

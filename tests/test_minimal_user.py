@@ -48,6 +48,11 @@ def test_user_key_may_be_in_another_form(seen: dict[str, Any]) -> None:
     assert seen["key in another form"] == [302, "/call/"]
 
 
+def test_losses_ask_nothing_of_a_user_model(seen: dict[str, Any]) -> None:
+    """Such a user has no address to write to."""
+    assert seen["told"] == [["boss@example.com"]]
+
+
 def test_commands_work_with_a_minimal_user(seen: dict[str, Any]) -> None:
     assert seen["swept"]
     assert seen["nobody's sweep"] == seen["nobody's doctor"] == "There is no user 'nobody'."

@@ -20,6 +20,7 @@ from ..oauth.code_flow import exchange, new_state, obtain_or_exchange
 from ..oauth.deployment import Deployment
 from ..oauth.messages import Secret, TokenGrant
 from ..signals import token_disconnected, token_obtained
+from ..tokens import losses
 from ..tokens.outcomes import store
 from ..userids import userid_of
 from .problems import ConnectionFailed, Reason
@@ -165,6 +166,7 @@ def _exchange_and_store(
     message = "AIRisk token %(token_id)s of deployment %(deployment)s was obtained"
     log(logger, logging.INFO, "token.obtained", message, token=token)
     token_obtained.send_robust(AIRiskToken, user_id=token.user_id, deployment=token.deployment)
+    losses.note_token(token)
 
 
 def _grant_for(deployment: Deployment, pending: PendingAuthorization, code: Secret) -> TokenGrant:

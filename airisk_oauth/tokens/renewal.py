@@ -224,7 +224,13 @@ class Renewal:
     def _keep(
         self, before: Key, token: AIRiskToken, values: dict[str, Any], outcome: Outcome, *, is_first: bool
     ) -> None:
-        unwritten.keep(before, token, values, self.stored.using, lambda row: announce(row, outcome, is_first=is_first))
+        lost_at = token.lost_at
+
+        def announce_row(row: AIRiskToken) -> None:
+            row.lost_at = lost_at
+            announce(row, outcome, is_first=is_first)
+
+        unwritten.keep(before, token, values, self.stored.using, announce_row)
         unwritten.write()
 
 

@@ -16,7 +16,7 @@ from ..oauth.deployment import Deployment
 
 #: The columns that a sweep writes for a token that it cannot even try to renew; see :func:`note_trouble`.
 TROUBLE_COLUMNS: Final = ("failing_since", "failure_count", "failure_kind")
-_KNOWN_TO_NEED_PERSON: Final = Q(failure_kind__in=AIRiskToken.NEEDS_PERSON) | Q(
+KNOWN_TO_NEED_PERSON: Final = Q(failure_kind__in=AIRiskToken.NEEDS_PERSON) | Q(
     failing_since__isnull=False, failure_count=0
 )
 
@@ -56,7 +56,7 @@ class Selection:
 
     def candidates(self) -> AIRiskTokenQuerySet:
         """Return the tokens that are still to be renewed."""
-        return self._due(self._chosen().exclude(_of_deactivated_users()))
+        return self._due(self._chosen().exclude(of_deactivated_users()))
 
     def total(self) -> int:
         number = self.candidates().count()
@@ -66,15 +66,15 @@ class Selection:
         """Return how many tokens are left out, although they or their user were named, because the user is inactive."""
         if self.user_id is None and self.pks is None:
             return 0
-        return self._due(self._chosen().filter(_of_deactivated_users())).count()
+        return self._due(self._chosen().filter(of_deactivated_users())).count()
 
     def fresh(self) -> AIRiskTokenQuerySet:
         """Return the candidates that are not known to need a person."""
-        return self.candidates().exclude(_KNOWN_TO_NEED_PERSON)
+        return self.candidates().exclude(KNOWN_TO_NEED_PERSON)
 
     def known(self) -> AIRiskTokenQuerySet:
         """Return the candidates that were known to need a person before this sweep began."""
-        return self.candidates().filter(_KNOWN_TO_NEED_PERSON).exclude(self._found_meanwhile())
+        return self.candidates().filter(KNOWN_TO_NEED_PERSON).exclude(self._found_meanwhile())
 
     def _found_meanwhile(self) -> Q:
         """Return whether a token has failed since the sweep began, most likely in this sweep."""
@@ -113,7 +113,7 @@ def _is_not_paused(began: datetime, now: datetime) -> Q:
     return Q(retry_at=None) | Q(retry_at__lte=began) | Q(failed_at__gt=now + SKEW) | too_long | far_too_long
 
 
-def _of_deactivated_users() -> Q:
+def of_deactivated_users() -> Q:
     """Return whether a token's user is deactivated; always false where the user model has no such column."""
     users = get_user_model()
     if not has_is_active_column():

@@ -18,7 +18,7 @@ from ..oauth.deployment import Deployment
 from ..oauth.messages import Secret
 from ..sealing import Unreadable
 from ..userids import userid_of
-from . import unwritten
+from . import losses, unwritten
 from .turns import Key
 
 logger = logging.getLogger("airisk_oauth.renewal")
@@ -176,9 +176,12 @@ class StoredToken:
         with suppress(DatabaseError, ConnectionRequired):
             self.write(self.read(), {"refused_anew_at": timezone.now()})
 
-    def write(self, token: AIRiskToken, values: dict[str, Any]) -> None:
-        """Write these columns now, or later where they cannot be written now; never fails because of the database."""
-        unwritten.keep(self.key_of(token), token, values, self.using)
+    def write(self, token: AIRiskToken, values: dict[str, Any], announce: unwritten.Announce | None = None) -> None:
+        """Write these columns now, or later where they cannot be written now; never fails because of the database.
+
+        :param announce: called with the row once they are written.
+        """
+        unwritten.keep(self.key_of(token), token, values, self.using, announce)
         unwritten.write()
 
     def key_of(self, token: AIRiskToken) -> Key:
@@ -196,7 +199,8 @@ class StoredToken:
             "The stored token has expired or was rejected, and is not renewed silently."
         )
         if useless is not None and not useless.needs_person:
-            self.write(useless, useless.record_failure(required, timezone.now()))
+            values = useless.record_failure(required, timezone.now())
+            self.write(useless, values, lambda row: losses.note_failure(row, required))
         raise required
 
     def raise_known_error(self, token: AIRiskToken) -> None:

@@ -19,6 +19,7 @@ from django.utils import timezone
 from ..database.patience import Patience
 from ..events import log
 from ..models import AIRiskToken, AIRiskTokenQuerySet
+from . import losses
 from .backlog import Backlog
 from .client_check import ClientCheck, is_client_doubtful
 from .exclusions import reasons_to_skip
@@ -96,6 +97,7 @@ class _Sweep:
         report = self.tally.report
         report.client_refused = self.client.is_rejected
         self.tally.name_refused(except_unauthorized=self.client.is_rejected and not self.tally.renewed)
+        self.patiently(partial(losses.announce_held_back, self.deployment, is_accepted=self.client.is_accepted))
         if self.client.suspicion or not self.backlog.leaves_known:
             left = expected - report.counts.total()
             self.tally.skip(INTERRUPTED if self.stop.is_set() else self._given_up or LEASED_ELSEWHERE, left)
