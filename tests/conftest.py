@@ -19,6 +19,7 @@ from tests.support.admin import desk, staff
 from tests.support.api_clients import api_client, other_server, session
 from tests.support.chats import chat, chat_at, side_kind
 from tests.support.chromium import chromium, page, site
+from tests.support.demo import demo, demo_site, demo_visit, visitor
 from tests.support.oauth_clients import make_client
 from tests.support.options import save_soon
 from tests.support.processes import environment
@@ -34,6 +35,9 @@ __all__ = [
     "chat",
     "chat_at",
     "chromium",
+    "demo",
+    "demo_site",
+    "demo_visit",
     "desk",
     "environment",
     "make_client",
@@ -50,6 +54,7 @@ __all__ = [
     "site",
     "staff",
     "two_clients",
+    "visitor",
 ]
 
 
