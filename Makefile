@@ -13,7 +13,7 @@ demo: .venv/demo
 
 # The tests spend half of their time waiting, so those that start browsers, servers or processes run beside the others.
 PYTEST := pytest
-browsers := $(patsubst %,tests/test_%.py,browser chat_guide demo letters readme scheduling spa)
+browsers := $(patsubst %,tests/test_%.py,browser chat_guide demo demo_chat letters readme scheduling spa)
 # Each name also stands for the files that begin with it: renewal, for example, for test_renewal_failures.py.
 servers := $(wildcard $(patsubst %,tests/test_%*.py,answer_response canaries chat_servers client_check machine processes \
 	renewal selection sweep testing transport wire))
