@@ -35,7 +35,7 @@ class Site:
 
     def use_airisk(self) -> None:
         """Replace the sandbox by the AIRisk of the test, and add the view that makes any other call."""
-        self.replace("settings.py", "AIRISK_OAUTH =" + snippet("INSTALLED_APPS +=").partition("AIRISK_OAUTH =")[2], "")
+        self.replace("settings.py", "".join(snippet("INSTALLED_APPS +=").splitlines(keepends=True)[-2:]), "")
         self.replace("settings.py", ', "airisk_oauth.sandbox"', "")
         self.append("settings.py", snippet("read_env"))
         self.replace("urls.py", '    path("sandbox/", include("airisk_oauth.sandbox.urls")),\n', "")
