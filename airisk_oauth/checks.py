@@ -15,6 +15,7 @@ from .connecting import impersonation
 from .connecting.checks import MIDDLEWARE, check_login, check_pages, check_policies
 from .models import AIRiskToken
 from .notices.checks import check_notices
+from .rules import is_quoted
 
 #: With these, connections that write to SQLite wait for each other, and readers wait for nobody.
 SQLITE_OPTIONS = {"transaction_mode": "IMMEDIATE", "timeout": 20, "init_command": "PRAGMA journal_mode=WAL"}
@@ -29,6 +30,7 @@ def check_site() -> list[CheckMessage]:
     return [
         *_site_errors(),
         *_redirect_uri_warnings(),
+        *_quote_warnings(),
         *_middleware_warnings(),
         *_session_warnings(),
         *check_login(_usable_aliases()),
@@ -83,6 +85,19 @@ def _redirect_uri_warnings() -> Iterator[CheckMessage]:
                 hint=f"Change it to {callback}, or ignore this if a proxy strips a prefix from the path.",
                 id="airisk_oauth.W001",
             )
+
+
+def _quote_warnings() -> Iterator[CheckMessage]:
+    for alias in _usable_aliases():
+        deployment = conf.deployment(alias)
+        for key in ("client_id", "client_secret"):
+            if is_quoted(getattr(deployment, key)):
+                yield Warning(
+                    f"AIRISK_OAUTH[{alias!r}]: there are quotation marks around {key.upper()}.",
+                    hint="Remove them, or ignore this if they belong to it. Not every program that reads a file of "
+                    "variables removes them.",
+                    id="airisk_oauth.W014",
+                )
 
 
 def _middleware_warnings() -> Iterator[CheckMessage]:
