@@ -39,8 +39,6 @@ def _fault_in_text(value: object) -> str | None:
 
 def _fault_in_url(value: object) -> str | None:
     """Accept https:// for any host, and http:// for this machine or under DEBUG; with an origin and a path only."""
-    from .oauth.deployment import origin_of
-
     if (fault := _fault_in_text(value)) is not None:
         return fault
     url = str(value)
@@ -53,12 +51,22 @@ def _fault_in_url(value: object) -> str | None:
     for character, name in _NOT_IN_URL.items():
         if character in url:
             return f"it contains {name}"
-    origin = origin_of(url)
-    if origin is None or not re.fullmatch(_HOST, origin[1]):
+    host = _host_in(url)
+    if not re.fullmatch(_HOST, host):
         return "its host or its port is not valid"
-    if origin[0] == "https" or _is_loopback(origin[1]) or settings.DEBUG:
+    if url.lower().startswith("https:") or _is_loopback(host) or settings.DEBUG:
         return None
     return "it is plain http://, and DEBUG is off"
+
+
+def _host_in(url: str) -> str:
+    """Return the host in lower case; empty if there is none, or if the port is not valid."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        return ""
+    return parts.hostname or ""
 
 
 def is_quoted(text: str) -> bool:
