@@ -25,7 +25,8 @@ _TOKEN_PARAMETERS: Final = frozenset({"code", "client_id", "client_secret", "red
 _NOT_IN_URL: Final = {"@": "a user name", "?": "a query", "#": "a fragment", "\\": "a backslash", " ": "a space"}
 
 
-def _fault_in_text(value: object) -> str | None:
+def fault_in_text(value: object) -> str | None:
+    """Accept printable text without space around it."""
     if not isinstance(value, str):
         return "it is None" if value is None else f"it is of type {type(value).__name__}, not str"
     if not value.strip():
@@ -39,7 +40,7 @@ def _fault_in_text(value: object) -> str | None:
 
 def _fault_in_url(value: object) -> str | None:
     """Accept https:// for any host, and http:// for this machine or under DEBUG; with an origin and a path only."""
-    if (fault := _fault_in_text(value)) is not None:
+    if (fault := fault_in_text(value)) is not None:
         return fault
     url = str(value)
     if is_quoted(url):
@@ -82,7 +83,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _fault_in_path(value: object) -> str | None:
-    if (fault := _fault_in_text(value)) is not None:
+    if (fault := fault_in_text(value)) is not None:
         return fault
     if not str(value).startswith("/"):
         return "it does not begin with /"
@@ -127,8 +128,8 @@ _TIMEOUTS = f"a tuple of two numbers, the seconds to connect and to read, each a
 REQUIRED = ("BASE_URL", "CLIENT_ID", "CLIENT_SECRET", "REDIRECT_URI")
 RULES: dict[str, tuple[Rule, str]] = {
     "BASE_URL": (_fault_in_url, _URL),
-    "CLIENT_ID": (_fault_in_text, "the client_id of the APIUser on AIRisk"),
-    "CLIENT_SECRET": (_fault_in_text, "the client_secret of the APIUser on AIRisk"),
+    "CLIENT_ID": (fault_in_text, "the client_id of the APIUser on AIRisk"),
+    "CLIENT_SECRET": (fault_in_text, "the client_secret of the APIUser on AIRisk"),
     "REDIRECT_URI": (_fault_in_url, _URL + ", exactly as registered with AIRisk"),
     "AUTHORIZE_PATH": (_fault_in_path, "a path that starts with /"),
     "TOKEN_PATH": (_fault_in_path, "a path that starts with /"),
