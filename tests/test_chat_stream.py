@@ -181,6 +181,7 @@ def test_end_without_its_last_mark_is_an_end(mark: str) -> None:
         b'{"UpdateKind": 21, "Text": 5}\n',
         b'{"UpdateKind": 21, "Text": ["a"]}\n',
         b'{"UpdateKind": 21, "Text": "a"\n',
+        b'{"UpdateKind": 21, "Text": "a"} and more\n',
         b'{"UpdateKind": 21, "Text": "\xff"}\n',
         b'{"UpdateKind": 21, "Text": ' + b"[" * 200_000 + b"\n",
         b"event: thread.message.delta\ndata: {\n\n",
