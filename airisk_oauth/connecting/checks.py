@@ -30,9 +30,9 @@ def check_login(aliases: Iterable[str]) -> Iterator[CheckMessage]:
     if conf.page_url("connect") is not None and _leads_nowhere(settings.LOGIN_URL, aliases):
         yield Warning(
             "LOGIN_URL leads nowhere: this site has no such page, so nobody can sign in to connect.",
-            hint='Set it to your login page, or for a start to "admin:login", which only lets staff in. The default needs '
-            'path("accounts/login/", LoginView.as_view()) in urls.py, and a template registration/login.html. '
-            "Ignore this if another server answers there.",
+            hint='Set it to your login page, or for a start to "admin:login", which only lets staff in. '
+            'The default needs path("accounts/login/", LoginView.as_view()) in urls.py, and a template '
+            "registration/login.html. Ignore this if another server answers there.",
             id="airisk_oauth.W013",
         )
 
