@@ -16,6 +16,8 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.encoding import force_bytes
 
+from .rules import fault_in_text
+
 if TYPE_CHECKING:
     from cryptography.fernet import MultiFernet
 
@@ -121,9 +123,12 @@ def problem() -> str | None:
     if keys is None:
         return None
     if not isinstance(keys, list | tuple) or not keys:
-        return "AIRISK_OAUTH_ENCRYPTION_KEYS must be a list of Fernet keys, newest first."
-    if not all(_is_fernet_key(key) for key in keys):
-        return "AIRISK_OAUTH_ENCRYPTION_KEYS contains something that is not a Fernet key."
+        found = type(keys).__name__ if keys else "empty"
+        return f"AIRISK_OAUTH_ENCRYPTION_KEYS must be a list of Fernet keys, newest first. It is {found}."
+    for number, key in enumerate(keys):
+        if not _is_fernet_key(key):
+            fault = fault_in_text(key) or "it is not 32 bytes in Base64"
+            return f"AIRISK_OAUTH_ENCRYPTION_KEYS[{number}] is not a Fernet key: {fault}."
     return None
 
 

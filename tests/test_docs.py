@@ -128,7 +128,7 @@ OURS = [name for name, app in get_commands().items() if app == "airisk_oauth"]
 @of_each_page
 def test_every_command_takes_its_options(page: str) -> None:
     for line in code_of(page):
-        called = re.search(rf"(?:manage\.py +|^)((?:{'|'.join(get_commands())})\b[^|>&;#\"]*)", line)
+        called = re.search(rf"(?:manage\.py +|^)((?:{'|'.join(get_commands())})\b(?: \"[^\"]*\"|[^|>&;#\"])*)", line)
         if called and ("manage.py" in line or called[1].startswith(tuple(OURS))):
             name, *arguments = shlex.split(called[1])
             if arguments:

@@ -515,6 +515,7 @@ def guide() -> dict[str, str]:
 
 def test_tests_in_the_guide_pass(guide: dict[str, str], tmp_path: Path) -> None:
     site = Site(tmp_path)
+    site.use_airisk()
     site.append("tests.py", guide.pop("python"))
     said = site.run(sys.executable, "-m", "pytest", "-W", "error", "--ds=mysite.settings", "mysite/tests.py")
     assert re.search(r"\b7 passed", said)

@@ -1,9 +1,12 @@
 """Decides who has to connect before they may see a view, and tells a browser or a script where to connect."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
 from urllib.parse import urlencode
 
 from django.contrib.auth.views import redirect_to_login
+from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest, HttpResponseRedirect
 from django.http.response import HttpResponseBase
 
@@ -11,6 +14,10 @@ from .. import conf
 from ..exceptions import ConnectionRequired
 from ..tokens.stored import StoredToken
 from .scripts import htmx_page, is_script, json_response, keep_from_caches
+
+_ADD = 'Add "{}" to MIDDLEWARE.'
+_AUTHENTICATION = "django.contrib.auth.middleware.AuthenticationMiddleware"
+_AIRISK = "airisk_oauth.middleware.AIRiskMiddleware"
 
 
 def answer_unconnected(request: HttpRequest, deployment: str) -> HttpResponseBase | None:
@@ -20,7 +27,10 @@ def answer_unconnected(request: HttpRequest, deployment: str) -> HttpResponseBas
 
     :param deployment: alias.
     :raises ConnectionRequired: the user is not connected, and the site does not include the connect page.
+    :raises ImproperlyConfigured: ``AuthenticationMiddleware`` is missing.
     """
+    if not hasattr(request, "user"):
+        raise ImproperlyConfigured(f"airisk_required needs request.user. {_ADD.format(_AUTHENTICATION)}")
     if not request.user.is_authenticated and not is_script(request):
         response = redirect_to_login(request.get_full_path())
         keep_from_caches(response)
@@ -32,6 +42,20 @@ def answer_unconnected(request: HttpRequest, deployment: str) -> HttpResponseBas
             raise
         return connection_required_response(request, error)
     return None
+
+
+@contextmanager
+def middleware_required(request: HttpRequest) -> Iterator[None]:
+    """Run a view, and say so if ``request.airisk`` is missing because the middleware is.
+
+    :raises ImproperlyConfigured: the view uses ``request.airisk``, and ``AIRiskMiddleware`` is missing.
+    """
+    try:
+        yield
+    except AttributeError as error:
+        if error.name != "airisk" or hasattr(request, "airisk"):
+            raise
+        raise ImproperlyConfigured(f"This view needs request.airisk. {_ADD.format(_AIRISK)}") from error
 
 
 def connection_required_response(request: HttpRequest, error: ConnectionRequired) -> HttpResponseBase:

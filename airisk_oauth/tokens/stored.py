@@ -33,6 +33,10 @@ REPEAT_ERROR_FOR: Final = timedelta(seconds=5)
 REJECTED_NEW_TOKEN_PAUSE: Final = timedelta(seconds=60)
 #: How often the time of a token's last use is written.
 USE_IS_NOTED_EVERY: Final = timedelta(hours=1)
+#: A traceback shows it below the error, to a developer who has forgotten our URLs.
+_NO_PAGE: Final = (
+    'The site has no page to connect on. Add path("airisk/", include("airisk_oauth.urls")) to urlpatterns.'
+)
 
 
 class _Application:
@@ -212,7 +216,10 @@ class StoredToken:
     def connection_required(self, message: str) -> ConnectionRequired:
         alias = self.deployment.alias
         url = None if self.owner is APPLICATION else conf.page_url("connect", alias)
-        return ConnectionRequired(message, deployment=alias, connect_url=url)
+        error = ConnectionRequired(message, deployment=alias, connect_url=url)
+        if url is None and self.owner is not APPLICATION:
+            error.add_note(_NO_PAGE)
+        return error
 
     def for_caller(self, error: AIRiskError) -> AIRiskError:
         """Return a failed renewal as its caller gets it: a refused user can connect again, the application cannot."""

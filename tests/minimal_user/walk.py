@@ -37,6 +37,7 @@ settings.configure(
     ],
     AUTHENTICATION_BACKENDS=["tests.minimal_user.backend.ByKey"],
     ROOT_URLCONF="tests.minimal_user.urls",
+    LOGIN_URL="https://login.example.com/",
     DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
     DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": FOLDER / "site.sqlite3"}},
     TEMPLATES=[{"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True}],

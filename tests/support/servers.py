@@ -29,7 +29,7 @@ def serving(name: str, environment: dict[str, str]) -> Iterator[int]:
     module, *options = [part.format(port=port) for part in SERVERS[name]]
     process = subprocess.Popen([sys.executable, "-m", module, *options], cwd=ROOT, env=environment)
     try:
-        _wait_for(port, process)
+        wait_for(port, process)
         yield port
     finally:
         process.terminate()
@@ -40,7 +40,7 @@ def serving(name: str, environment: dict[str, str]) -> Iterator[int]:
             process.wait()
 
 
-def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
+def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
     ends = time.monotonic() + 60
     while True:
         assert process.poll() is None, "The server has ended."
