@@ -8,6 +8,8 @@ identifies a person on AIRisk; anyone who is allowed to know it can look it up b
 import logging
 from typing import Any, Literal, Protocol
 
+_renewal_logger = logging.getLogger("airisk_oauth.renewal")
+
 Event = Literal[
     "callback.rejected",
     "connection.failed",
@@ -68,3 +70,9 @@ def log(
         # Not as `extra`, which raises if the site's own record factory has set a field of the same name.
         vars(record).update(plain, event=event)
         logger.handle(record)
+
+
+def log_not_written(token: _Token, error: Exception) -> None:
+    """Log that the database failed to write a change of a token."""
+    message = "A change of AIRisk token %(token_id)s could not be written: %(why)s"
+    log(_renewal_logger, logging.WARNING, "token.not_written", message, token=token, why=error)

@@ -8,8 +8,8 @@ from django.utils.translation import override, to_language
 from playwright.sync_api import Browser
 
 from airisk_oauth.exceptions import AIRiskRefused
-from airisk_oauth.notices.gathering import Loss
 from airisk_oauth.notices.letters import letter_to_managers, letter_to_user
+from airisk_oauth.notices.loss import Loss
 from tests import messages
 from tests.support.chromium import assert_no_barrier, needs_chromium
 

@@ -26,6 +26,7 @@ from django.utils.translation import gettext, override, to_language
 from airisk_oauth.exceptions import AIRiskRefused, ConnectionRequired
 from airisk_oauth.models import AIRiskIdentity, AIRiskToken
 from airisk_oauth.notices import gathering, letters, sending
+from airisk_oauth.notices.loss import Loss
 from airisk_oauth.notices.options import options
 from airisk_oauth.sandbox.world import World
 from airisk_oauth.signals import connection_lost
@@ -256,7 +257,7 @@ def test_letter_to_managers_names_only_a_few(airisk: World, monkeypatch: pytest.
 def test_letter_to_managers_explains_each_loss(mia: User, settings: Any) -> None:
     set_option(settings, "second", SILENT_RENEWAL=False)
     page = ConnectionRequired("AIRisk requires a sign-in in a browser.")
-    losses = [gathering.Loss(mia.pk, alias, page, None) for alias in ("default", "second")]
+    losses = [Loss(mia.pk, alias, page, None) for alias in ("default", "second")]
     letter = letters.letter_to_managers(losses, {})
     assert f"- ({mia.pk}): {PERSON_ASKED_FOR}\n" in letter.body
     assert f"- ({mia.pk}): {BY_HAND}\n" in letter.body

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from django.conf import settings
 from django.contrib.auth import get_user_model
@@ -12,24 +12,11 @@ from django.contrib.auth import get_user_model
 from ..database.transactions import after_commit
 from ..exceptions import AIRiskError
 from ..models import AIRiskToken
+from .loss import Loss
 from .options import Options, options
 
 if TYPE_CHECKING:
     from .sending import Letter
-
-
-class Loss(NamedTuple):
-    """A connection that was lost.
-
-    :ivar user_id: ``None`` for the application's.
-    :ivar deployment: alias.
-    :ivar connect_url: path of the page to connect on, or ``None`` where no end user can help.
-    """
-
-    user_id: Any
-    deployment: str
-    error: AIRiskError
-    connect_url: str | None
 
 
 _gathered: Final[ContextVar[list[Loss] | None]] = ContextVar("airisk_oauth_gathered", default=None)

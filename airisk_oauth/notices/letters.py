@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from django.conf import settings
@@ -15,9 +15,7 @@ from ..connecting import hosts
 from ..exceptions import AIRiskRefused
 from ..models import AIRiskToken
 from ..tokens.report import BY_HAND, FOR_A_PERSON, PERSON_ASKED_FOR, USER_REFUSED
-
-if TYPE_CHECKING:
-    from .gathering import Loss
+from .loss import Loss
 
 #: How many users of a deployment an e-mail to the managers names.
 NAMED: Final = 50
@@ -25,7 +23,7 @@ NAMED: Final = 50
 _HEADERS: Final = {"Auto-Submitted": "auto-generated"}
 
 
-def letter_to_user(loss: "Loss", user: Any, language: str) -> EmailMessage | None:
+def letter_to_user(loss: Loss, user: Any, language: str) -> EmailMessage | None:
     """Return the e-mail to a user, or ``None`` where there is nothing to write, or no address to write to."""
     deployment = conf.deployment(loss.deployment)
     connect_url = hosts.connect_url(deployment) if loss.connect_url else None
@@ -100,7 +98,7 @@ def _account(alias: str, losses: "list[Loss]", users: Mapping[Any, Any]) -> dict
     }
 
 
-def _why(loss: "Loss") -> str:
+def _why(loss: Loss) -> str:
     if isinstance(loss.error, AIRiskRefused):
         # Each user's trace id is in the admin.
         trace_id = loss.error.trace_id if loss.user_id is None else ""

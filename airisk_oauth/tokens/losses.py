@@ -7,7 +7,6 @@ whoever announces the recovery clears it, so that they alternate, however many p
 
 import logging
 import re
-from collections.abc import Iterator
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,16 +15,11 @@ from django.utils import timezone
 
 from .. import conf
 from ..database.expiry import SKEW
-from ..events import log
-from ..exceptions import AIRiskError, AIRiskRefused, ConnectionRequired
+from ..database.failures import KNOWN_TO_NEED_PERSON
+from ..events import log, log_not_written
+from ..exceptions import AIRiskError, AIRiskRefused
 from ..models import AIRiskToken
-from ..oauth.deployment import Deployment
 from ..signals import connection_lost, connection_restored
-from ..userids import userid_of
-from .exclusions import reasons_to_skip
-from .report import FOR_A_PERSON, UNREADABLE
-from .selection import KNOWN_TO_NEED_PERSON, of_deactivated_users
-from .unwritten import log_not_written
 
 if TYPE_CHECKING:
     from django.db.models import QuerySet
@@ -34,8 +28,6 @@ logger = logging.getLogger("airisk_oauth.notices")
 
 #: After so many losses of a deployment in a row, with no token from AIRisk in between, no other one is announced.
 IN_A_ROW: Final = 25
-#: How many losses that were held back are announced at the end of one sweep.
-AT_ONCE: Final = 1000
 
 #: Words of a refusal that concerns the site and not one of its users (RFC 6749, sections 4.1.2.1 and 5.2).
 _OF_THE_SITE: Final = re.compile(r"client|redirect|request|response_type|scope|server_error|unavailable", re.IGNORECASE)
@@ -53,8 +45,8 @@ def note_failure(token: AIRiskToken, error: AIRiskError) -> None:
     if AIRiskToken.Failure.of(error) not in AIRiskToken.NEEDS_PERSON or token.lost_at is not None:
         return
     try:
-        if not _is_doubtful(token, error) and not _many_in_a_row(token):
-            _announce_loss(token, error, _connect_url(token))
+        if not is_doubtful(token, error) and not many_in_a_row(token):
+            announce_loss(token, error, connect_url(token))
     except DatabaseError as failure:
         log_not_written(token, failure)
 
@@ -77,41 +69,8 @@ def note_token(token: AIRiskToken) -> None:
         connection_restored.send_robust(AIRiskToken, user_id=token.user_id, deployment=token.deployment)
 
 
-def announce_held_back(deployment: Deployment, *, is_accepted: bool) -> None:
-    """Announce those losses of a deployment that were not announced so far, at the end of a sweep.
-
-    :param is_accepted: whether AIRisk gave this site a token during the sweep, so that what it refused are its users.
-    """
-    rows = AIRiskToken.objects.primary().filter(KNOWN_TO_NEED_PERSON, deployment=deployment.alias, lost_at=None)
-    tokens = list(rows.exclude(of_deactivated_users()).select_related("user").order_by("pk")[:AT_ONCE])
-    are_many = False
-    for token, error, connect_url in _certain(deployment, tokens, is_accepted=is_accepted):
-        are_many = are_many or (not is_accepted and _many_in_a_row(token))
-        if token.user_id is None or not are_many:
-            _announce_loss(token, error, connect_url)
-
-
-def _certain(
-    deployment: Deployment, tokens: list[AIRiskToken], *, is_accepted: bool
-) -> Iterator[tuple[AIRiskToken, AIRiskError, str | None]]:
-    """Yield those of these tokens whose connection is lost for certain, with the error and where to connect."""
-    active = [token for token in tokens if token.user is None or getattr(token.user, "is_active", True)]
-    noted = [token for token in active if not token.needs_person]
-    reasons = reasons_to_skip(deployment, noted) if noted else {}
-    for token in active:
-        reason = reasons.get(token.pk)
-        if token.needs_person:
-            error = token.last_error()
-            if is_accepted or not _is_doubtful(token, error) or _accepted_since(token):
-                yield token, error, _connect_url(token)
-        elif reason in FOR_A_PERSON:
-            # Nobody can connect without an identity, and a key that is missing on this host may be there on others.
-            connects = reason != UNREADABLE and userid_of(deployment, token.user) is not None
-            url = _connect_url(token) if connects else None
-            yield token, ConnectionRequired(reason, deployment=deployment.alias, connect_url=url), url
-
-
-def _announce_loss(token: AIRiskToken, error: AIRiskError, connect_url: str | None) -> None:
+def announce_loss(token: AIRiskToken, error: AIRiskError, connect_url: str | None) -> None:
+    """Announce that a connection was lost, unless another process has."""
     row = AIRiskToken.objects.primary().filter(KNOWN_TO_NEED_PERSON, pk=token.pk, lost_at=None)
     if not row.write(lost_at=timezone.now()):
         return
@@ -121,11 +80,12 @@ def _announce_loss(token: AIRiskToken, error: AIRiskError, connect_url: str | No
     connection_lost.send_robust(AIRiskToken, error=error, connect_url=connect_url, **what)
 
 
-def _connect_url(token: AIRiskToken) -> str | None:
+def connect_url(token: AIRiskToken) -> str | None:
+    """Return the path of the page to connect on; ``None`` for the application, or if the site has no such page."""
     return None if token.user_id is None else conf.page_url("connect", token.deployment)
 
 
-def _is_doubtful(token: AIRiskToken, error: AIRiskError) -> bool:
+def is_doubtful(token: AIRiskToken, error: AIRiskError) -> bool:
     """Tell whether a refusal may concern the site itself, or an outage, and not this token's user.
 
     401 is what AIRisk answers to an unknown client. A refusal of AIRisk's own has a reason or a trace id; a proxy's has
@@ -139,13 +99,13 @@ def _is_doubtful(token: AIRiskToken, error: AIRiskError) -> bool:
     return error.status == HTTPStatus.UNAUTHORIZED or is_a_proxys or _OF_THE_SITE.search(error.reason) is not None
 
 
-def _accepted_since(token: AIRiskToken) -> bool:
+def accepted_since(token: AIRiskToken) -> bool:
     """Tell whether AIRisk has given this site another token of the deployment since it refused this one."""
     since = token.failed_at
     return since is not None and _given(token).filter(renewed_at__gt=since).exists()
 
 
-def _many_in_a_row(token: AIRiskToken) -> bool:
+def many_in_a_row(token: AIRiskToken) -> bool:
     """Tell whether so many connections were lost in a row that the users are not the likely cause.
 
     A maintenance page, or a mistake in the settings, would have everybody connect again.

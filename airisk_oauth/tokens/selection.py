@@ -10,15 +10,12 @@ from django.db.models import Exists, OuterRef, Q
 from django.utils import timezone
 
 from ..database.expiry import SKEW
-from ..database.failures import MAX_PAUSE, MAX_PAUSE_FOR_PERSON
+from ..database.failures import KNOWN_TO_NEED_PERSON, MAX_PAUSE, MAX_PAUSE_FOR_PERSON
 from ..models import AIRiskToken, AIRiskTokenQuerySet
 from ..oauth.deployment import Deployment
 
 #: The columns that a sweep writes for a token that it cannot even try to renew; see :func:`note_trouble`.
 TROUBLE_COLUMNS: Final = ("failing_since", "failure_count", "failure_kind")
-KNOWN_TO_NEED_PERSON: Final = Q(failure_kind__in=AIRiskToken.NEEDS_PERSON) | Q(
-    failing_since__isnull=False, failure_count=0
-)
 
 
 def is_known_to_need_person(token: AIRiskToken) -> bool:

@@ -19,10 +19,10 @@ from django.utils import timezone
 from ..database.patience import Patience
 from ..events import log
 from ..models import AIRiskToken, AIRiskTokenQuerySet
-from . import losses
 from .backlog import Backlog
 from .client_check import ClientCheck, is_client_doubtful
 from .exclusions import reasons_to_skip
+from .held_back import announce_held_back
 from .leases import claim, lease_seconds, save_and_release
 from .outcomes import Outcome, announce, apply
 from .report import (
@@ -97,7 +97,7 @@ class _Sweep:
         report = self.tally.report
         report.client_refused = self.client.is_rejected
         self.tally.name_refused(except_unauthorized=self.client.is_rejected and not self.tally.renewed)
-        self.patiently(partial(losses.announce_held_back, self.deployment, is_accepted=self.client.is_accepted))
+        self.patiently(partial(announce_held_back, self.deployment, is_accepted=self.client.is_accepted))
         if self.client.suspicion or not self.backlog.leaves_known:
             left = expected - report.counts.total()
             self.tally.skip(INTERRUPTED if self.stop.is_set() else self._given_up or LEASED_ELSEWHERE, left)
