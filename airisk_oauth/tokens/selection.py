@@ -65,6 +65,16 @@ class Selection:
             return 0
         return self._due(self._chosen().filter(of_deactivated_users())).count()
 
+    def paused(self) -> int:
+        """Return how many tokens are due and left out, because renewing them failed and is retried later.
+
+        Those that are known to need a person are not counted: they were reported when that was found out.
+        """
+        if self.within is None:
+            return 0
+        tokens = self._chosen().exclude(of_deactivated_users()).exclude(KNOWN_TO_NEED_PERSON)
+        return self._expiring(tokens, self.within).exclude(self._is_not_paused()).count()
+
     def fresh(self) -> AIRiskTokenQuerySet:
         """Return the candidates that are not known to need a person."""
         return self.candidates().exclude(KNOWN_TO_NEED_PERSON)
@@ -96,18 +106,21 @@ class Selection:
         tokens = tokens.filter(Q(renewed_at__lte=self.began) | Q(renewed_at__gt=now + SKEW))
         if self.within is None:
             return tokens
+        return self._expiring(tokens, self.within).filter(self._is_not_paused())
+
+    def _expiring(self, tokens: AIRiskTokenQuerySet, within: timedelta) -> AIRiskTokenQuerySet:
+        """Return those that expire within this time and are in use."""
         return tokens.filter(
-            _is_not_paused(self.began, now),
-            expires_at__lte=self.began + self.within,
+            expires_at__lte=self.began + within,
             last_used_at__gte=self.began - timedelta(days=self.deployment.renew_unused_for),
         )
 
-
-def _is_not_paused(began: datetime, now: datetime) -> Q:
-    """Return whether a token may be tried: no failure pauses it, or the pause is longer than any that we set."""
-    too_long = Q(retry_at__gt=now + MAX_PAUSE) & ~Q(failure_kind__in=AIRiskToken.NEEDS_PERSON)
-    far_too_long = Q(retry_at__gt=now + MAX_PAUSE_FOR_PERSON)
-    return Q(retry_at=None) | Q(retry_at__lte=began) | Q(failed_at__gt=now + SKEW) | too_long | far_too_long
+    def _is_not_paused(self) -> Q:
+        """Return whether a token may be tried: no failure pauses it, or the pause is longer than any that we set."""
+        now = timezone.now()
+        too_long = Q(retry_at__gt=now + MAX_PAUSE) & ~Q(failure_kind__in=AIRiskToken.NEEDS_PERSON)
+        far_too_long = Q(retry_at__gt=now + MAX_PAUSE_FOR_PERSON)
+        return Q(retry_at=None) | Q(retry_at__lte=self.began) | Q(failed_at__gt=now + SKEW) | too_long | far_too_long
 
 
 def of_deactivated_users() -> Q:
