@@ -36,7 +36,7 @@ def answer_unconnected(request: HttpRequest, deployment: str) -> HttpResponseBas
         keep_from_caches(response)
         return response
     try:
-        StoredToken(conf.deployment(deployment), request.user).check()
+        StoredToken(conf.deployment(deployment), request.user).check(before_call=True)
     except ConnectionRequired as error:
         if error.connect_url is None:
             raise

@@ -77,15 +77,18 @@ class StoredToken:
         using: str = AIRiskToken.objects.primary().db
         return using
 
-    def check(self) -> AIRiskToken:
+    def check(self, *, before_call: bool = False) -> AIRiskToken:
         """Return the stored token if a call could use or renew it, as far as the row tells; AIRisk is not asked.
 
+        :param before_call: whether a call follows. It asks AIRisk again once the last refusal is some seconds old, so
+            such a refusal is no obstacle: its cause may be gone.
         :raises ConnectionRequired: a person has to connect first.
         """
         token = self.read()
         self.open(token)
         by_hand = not self.deployment.silent_renewal
-        if token.needs_person and (by_hand or token.is_expired):
+        is_asked_again = not by_hand and before_call and not self._has_just_failed(token)
+        if token.needs_person and (by_hand or token.is_expired) and not is_asked_again:
             raise self.for_caller(token.last_error())
         if token.is_expired:
             self.require_silent_renewal()
@@ -210,8 +213,11 @@ class StoredToken:
     def raise_known_error(self, token: AIRiskToken) -> None:
         """Raise without asking AIRisk where renewing is switched off, or has failed a moment ago."""
         self.require_silent_renewal(token)
-        if is_recent(token.failed_at, timezone.now(), REPEAT_ERROR_FOR):
+        if self._has_just_failed(token):
             raise self.for_caller(token.last_error())
+
+    def _has_just_failed(self, token: AIRiskToken) -> bool:
+        return is_recent(token.failed_at, timezone.now(), REPEAT_ERROR_FOR)
 
     def connection_required(self, message: str) -> ConnectionRequired:
         alias = self.deployment.alias
