@@ -76,3 +76,9 @@ def log_not_written(token: _Token, error: Exception) -> None:
     """Log that the database failed to write a change of a token."""
     message = "A change of AIRisk token %(token_id)s could not be written: %(why)s"
     log(_renewal_logger, logging.WARNING, "token.not_written", message, token=token, why=error)
+
+
+def log_unreadable(token: _Token, error: Exception) -> None:
+    """Log that no key of this process decrypts a token."""
+    message = "AIRisk token %(token_id)s cannot be decrypted: %(why)s"
+    log(_renewal_logger, logging.WARNING, "token.unreadable", message, token=token, why=error)

@@ -51,6 +51,18 @@ pytestmark = pytest.mark.django_db
 # The log
 
 
+def test_sweep_without_the_keys_says_so_once(
+    mia: User, airisk: World, settings: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings.AIRISK_OAUTH_ENCRYPTION_KEYS = [Fernet.generate_key().decode()]
+    token = give_token(mia, ends_in=60)
+    settings.AIRISK_OAUTH_ENCRYPTION_KEYS = [Fernet.generate_key().decode()]
+    for _run in range(2):
+        refresh(deployment="default")
+    found = [record for record in caplog.records if getattr(record, "event", "") == "token.unreadable"]
+    assert [record.token_id for record in found] == [token.pk]  # type: ignore[attr-defined]
+
+
 def connect_and_disconnect(browser: Client, mia: User, airisk: World, settings: Any) -> None:
     connect(browser)
     browser.post(reverse("airisk_oauth:disconnect"))

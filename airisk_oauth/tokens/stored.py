@@ -1,6 +1,5 @@
 """The row of one owner's token, as a caller may use it. Nothing here calls AIRisk."""
 
-import logging
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
@@ -11,7 +10,7 @@ from django.utils import timezone
 from .. import conf
 from ..database.expiry import is_recent
 from ..database.transactions import in_transaction, reconnecting, retrying
-from ..events import log
+from ..events import log_unreadable
 from ..exceptions import AIRiskError, AIRiskRefused, ConnectionRequired
 from ..models import AIRiskToken
 from ..oauth.deployment import Deployment
@@ -20,8 +19,6 @@ from ..sealing import Unreadable
 from ..userids import userid_of
 from . import losses, unwritten
 from .turns import Key
-
-logger = logging.getLogger("airisk_oauth.renewal")
 
 #: How long a token is used before its row is read again: a disconnect is noticed within this time.
 RECHECK_AFTER: Final = timedelta(seconds=60)
@@ -167,8 +164,7 @@ class StoredToken:
         try:
             return token.access_token
         except Unreadable as error:
-            message = "AIRisk token %(token_id)s cannot be decrypted: %(why)s"
-            log(logger, logging.WARNING, "token.unreadable", message, token=token, why=error)
+            log_unreadable(token, error)
             raise self.connection_required("The stored token cannot be decrypted.") from None
 
     def take(self, token: AIRiskToken) -> Secret:
