@@ -274,14 +274,17 @@ def test_changing_the_key_locks_out_no_host(settings: Any) -> None:
 
 
 @pytest.mark.django_db
-def test_renamed_deployment_keeps_its_tokens(mia: User) -> None:
+def test_renamed_deployment_keeps_its_tokens(mia: User, staff: User, capsys: pytest.CaptureFixture[str]) -> None:
     AIRiskIdentity.objects.update(deployment="old")
     give_token(mia, deployment="old")
     give_token(None, deployment="old", access_token="of-the-application")
+    AIRiskToken.objects.create(user=staff, deployment="old", userid="user_1", sealed="of-another-key", key_id="gone")
     exec(pages.snippet("docs/operating.md", 'token.deployment = "new"'), {})  # noqa: S102 - the page's own
     tokens = AIRiskToken.objects.filter(deployment="new").order_by("userid")
     assert [token.access_token for token in tokens] == ["of-the-application", "stored-token"]
     assert AIRiskIdentity.objects.get().deployment == "new"
+    assert AIRiskToken.objects.get(deployment="old").sealed == "of-another-key"
+    assert f"user {staff.pk} has to connect again" in capsys.readouterr().out
 
 
 @pytest.mark.django_db
@@ -289,3 +292,4 @@ def test_tokens_can_be_deleted_from_a_copy(mia: User) -> None:
     give_token(mia)
     exec(pages.snippet("docs/operating.md", "all().delete()"), {})  # noqa: S102 - the page's own
     assert not AIRiskToken.objects.exists()
+    assert not AIRiskIdentity.objects.exists()
