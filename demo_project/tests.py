@@ -72,7 +72,7 @@ def test_failed_renewal_shows_reason_and_remedy(airisk: FakeAIRisk, client: Clie
 def test_refusal_shows_its_reason_to_staff_only(airisk: FakeAIRisk, client: Client, demo: User) -> None:
     airisk.refuse()
     page = client.get(airisk.connect_through(client)["Location"]).text
-    assert "AIRisk refused the connection" in page
+    assert "You did not allow the connection" in page
     assert "access_denied" not in page
     User.objects.update(is_staff=True)
     assert "access_denied" in client.get(airisk.connect_through(client)["Location"]).text

@@ -186,7 +186,7 @@ def test_tag_has_no_buttons_without_our_urls(browser: Client, mia: User, setting
     give_token(mia)
     include_ours(settings)
     page = browser.get("/tag/").content.decode()
-    assert "You are user_42 on AIRisk." in page
+    assert ", as user_42." in page
     assert "<form" not in page
 
 

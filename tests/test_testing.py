@@ -303,7 +303,7 @@ def test_browser_sees_refusals_and_outages(airisk: FakeAIRisk, browser: Client) 
         airisk.connect_through(browser)
     airisk.recover()
     airisk.refuse()
-    assert "AIRisk refused the connection" in browser.get(airisk.connect_through(browser)["Location"]).text
+    assert "You did not allow the connection" in browser.get(airisk.connect_through(browser)["Location"]).text
     airisk.recover()
     airisk.show_page()
     assert "You are connected" in browser.get(airisk.connect_through(browser)["Location"]).text

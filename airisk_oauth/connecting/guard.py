@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
-from urllib.parse import urlencode
 
 from django.contrib.auth.views import redirect_to_login
 from django.core.exceptions import ImproperlyConfigured
@@ -13,6 +12,7 @@ from django.http.response import HttpResponseBase
 from .. import conf
 from ..exceptions import ConnectionRequired
 from ..tokens.stored import StoredToken
+from .problems import with_next
 from .scripts import htmx_page, is_script, json_response, keep_from_caches
 
 _ADD = 'Add "{}" to MIDDLEWARE.'
@@ -66,16 +66,11 @@ def connection_required_response(request: HttpRequest, error: ConnectionRequired
     response: HttpResponseBase
     if is_script(request):
         body = {"detail": str(error), "connect_url": error.connect_url}
-        page = _page_to_connect_on(error, htmx_page(request))
+        page = with_next(str(error.connect_url), htmx_page(request))
         response = json_response(request, body, status=HTTPStatus.FORBIDDEN, redirect_to=page)
     else:
         # After any other method there is no way back: the browser would come back with GET.
         back = request.get_full_path() if request.method in ("GET", "HEAD") else ""
-        response = HttpResponseRedirect(_page_to_connect_on(error, back))
+        response = HttpResponseRedirect(with_next(str(error.connect_url), back))
     keep_from_caches(response)
     return response
-
-
-def _page_to_connect_on(error: ConnectionRequired, next_url: str) -> str:
-    query = f"?{urlencode({'next': next_url})}" if next_url else ""
-    return f"{error.connect_url}{query}"

@@ -128,7 +128,7 @@ def walk(airisk: FakeAIRisk) -> dict[str, Any]:
     seen["failures"] = failures(airisk, client, mia)
     seen["connected"] = said(airisk.connect_through(client, next="/call/"))
     seen["called"] = client.get("/call/").content.decode()
-    seen["tag"] = "You are user_42 on AIRisk." in client.get("/tag/").content.decode()
+    seen["tag"] = ", as user_42." in client.get("/tag/").content.decode()
     airisk.expire(mia)
     seen["renewed"] = client.get("/call/").content.decode()
     airisk.expire(mia)
