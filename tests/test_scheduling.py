@@ -352,8 +352,20 @@ def forget(monkeypatch: pytest.MonkeyPatch, module: str, *, without: list[str]) 
 @committing
 def test_function_renews_in_a_script(site: Site) -> None:
     tokens = connected_users(2)
-    site.write("run.py", snippet("refresh_tokens("))
+    site.write("run.py", snippet("print(refresh_tokens("))
     assert "'renewed': 2" in site.run("python manage.py shell --verbosity=0 < run.py")
+    assert renewed_of(tokens) == [True, True]
+
+
+@committing
+def test_module_for_other_schedulers_renews(site: Site) -> None:
+    tokens = connected_users(2)
+    in_a_thread = "\n\nimport threading\nthread = threading.Thread(target=renew)\nthread.start()\nthread.join()\n"
+    site.write("run_by_itself.py", snippet("def renew"), in_a_thread)
+    site.write(".env", site.file_of_variables)
+    site.write("mysite/settings.py", READ_ENV, SETTINGS)
+    done = site.run_bare("cd /srv/site && .venv/bin/python run_by_itself.py")
+    assert (done.returncode, done.stderr) == (0, "")
     assert renewed_of(tokens) == [True, True]
 
 
