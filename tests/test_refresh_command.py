@@ -487,6 +487,14 @@ def test_process_exits_2_if_nothing_was_tried(
     assert not airisk.journal
 
 
+def test_process_names_every_wrong_setting(airisk: World, settings: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    settings.AIRISK_OAUTH_NOTIFY = {"user": True}
+    settings.AIRISK_OAUTH_IMPERSONATED = "nowhere.function"
+    status, out, errors = run_as_process(capsys)
+    assert (status, out) == (2, "")
+    assert re.findall(r"airisk_oauth\.E\d+", errors) == ["airisk_oauth.E008", "airisk_oauth.E009"]
+
+
 @committing
 @pytest.mark.parametrize(
     ("command", "setting"),
