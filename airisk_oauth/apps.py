@@ -15,6 +15,7 @@ class AIRiskOAuthConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
+        register(check_settings, "airisk_oauth", "airisk_oauth_settings")
         register(check_site, "airisk_oauth")
         register(check_deployment, Tags.security, deploy=True)
         connection_lost.connect(notify, dispatch_uid="airisk_oauth.notify")
@@ -24,10 +25,16 @@ class AIRiskOAuthConfig(AppConfig):
 # then.
 
 
+def check_settings(**kwargs: Any) -> list[CheckMessage]:
+    from . import checks
+
+    return checks.check_settings()
+
+
 def check_site(**kwargs: Any) -> list[CheckMessage]:
     from . import checks
 
-    return [*checks.check_settings(), *checks.check_site()]
+    return checks.check_site()
 
 
 def check_deployment(**kwargs: Any) -> list[CheckMessage]:

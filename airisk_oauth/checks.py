@@ -14,7 +14,7 @@ from . import conf, sealing
 from .connecting import impersonation
 from .connecting.checks import MIDDLEWARE, check_login, check_pages, check_policies
 from .models import AIRiskToken
-from .notices.checks import check_notices
+from .notices.checks import check_notices, check_recipients
 from .rules import is_quoted
 
 #: With these, connections that write to SQLite wait for each other, and readers wait for nobody.
@@ -23,18 +23,19 @@ _AUTHENTICATION_MIDDLEWARE = "django.contrib.auth.middleware.AuthenticationMiddl
 
 
 def check_settings() -> list[CheckMessage]:
-    return [Error(p.message, hint=p.hint, id=f"airisk_oauth.E{p.number:03}") for p in conf.problems()]
+    """Return the settings with which nothing here works. Commands look for these, too, so no URLs are imported."""
+    of_deployments = [Error(p.message, hint=p.hint, id=f"airisk_oauth.E{p.number:03}") for p in conf.problems()]
+    return [*of_deployments, *_site_errors(), *check_notices()]
 
 
 def check_site() -> list[CheckMessage]:
     return [
-        *_site_errors(),
         *_redirect_uri_warnings(),
         *_quote_warnings(),
         *_middleware_warnings(),
         *_session_warnings(),
         *check_login(_usable_aliases()),
-        *check_notices(),
+        *check_recipients(),
         *_sqlite_warnings(atomic_requests=True),
     ]
 

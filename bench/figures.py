@@ -46,7 +46,7 @@ def calls(site: Site) -> Figure:
         f"GET by a session that is already in use; requests with a fixed header = 1, lower is better. {number} rounds "
         f"of {stub} calls without a network, and of {http} calls over open connections to a server in another process.",
     )
-    figure.scale = "time, requests = 1"
+    figure.scale = "time without a network, requests = 1"
     for transport, batch, what in (("stub", stub, "Time, no network"), ("http", http, "Time, local HTTP")):
         with site.contender("calls", transport, str(batch)) as contender:
             contender.wait_until_ready()

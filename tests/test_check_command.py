@@ -413,6 +413,7 @@ def test_wrong_settings_are_all_listed_at_once(settings: Any) -> None:
 def test_unknown_name_is_reported(options: dict[str, str], said: str) -> None:
     status, words = check(**options)
     assert (status, said in words) == (1, True)
+    assert "third:\n" not in words
 
 
 def test_missing_setting_fails_the_command(settings: Any) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from cryptography.fernet import Fernet
 from django.conf import global_settings
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Permission, User
 from django.core.management import get_commands, load_command_class
 from django.core.management.base import BaseCommand
 from django.db import connection
@@ -28,17 +28,18 @@ from airisk_oauth.models import AIRiskIdentity, AIRiskToken
 from airisk_oauth.notices import sending
 from airisk_oauth.oauth.deployment import Deployment
 from airisk_oauth.sandbox.world import Caller, World
-from airisk_oauth.tokens import leases, losses, sweep, tally
+from airisk_oauth.tokens import leases, losses, sweep, workers
 from airisk_oauth.tokens import stored as stored_tokens
 from tests.support import pages
 from tests.support.commands import refresh_json
+from tests.support.options import set_option
 from tests.support.pages import DOCS, PAGES, ROOT, spans
-from tests.support.people import credential, give_token
+from tests.support.people import connected_users, credential, give_token
 
 PACKAGE = ROOT / "airisk_oauth"
 SOURCE = "".join(path.read_text(encoding="utf-8") for path in sorted(PACKAGE.rglob("*.py")))
 #: How the names of other software's settings begin.
-ELSEWHERE = ("AUDITLOG_", "CELERY_", "DD_", "DJANGO_", "OTEL_", "SILKY_")
+ELSEWHERE = ("AUDITLOG_", "CELERY_", "DD_", "DJANGO_", "OTEL_", "PROMETHEUS_", "SILKY_")
 of_each_page = pytest.mark.parametrize("page", PAGES)
 
 
@@ -190,7 +191,7 @@ def test_pages_name_the_numbers_of_the_code() -> None:
         stored_tokens.REJECTED_NEW_TOKEN_PAUSE: timedelta(minutes=1),
     }
     assert list(in_words) == list(in_words.values())
-    assert (models.MAX_PENDING, tally.GIVE_UP_AFTER) == (10, 5)
+    assert (models.MAX_PENDING, workers.GIVE_UP_AFTER) == (10, 5)
 
 
 #: What plays AIRisk's part, for development and for tests.
@@ -285,6 +286,42 @@ def test_renamed_deployment_keeps_its_tokens(mia: User, staff: User, capsys: pyt
     assert AIRiskIdentity.objects.get().deployment == "new"
     assert AIRiskToken.objects.get(deployment="old").sealed == "of-another-key"
     assert f"user {staff.pk} has to connect again" in capsys.readouterr().out
+
+
+@pytest.mark.django_db
+def test_unused_tokens_can_be_deleted(mia: User, staff: User) -> None:
+    give_token(mia, last_used_at=timezone.now() - timedelta(days=366))
+    kept = [give_token(staff), give_token(None, last_used_at=timezone.now() - timedelta(days=366))]
+    exec(pages.snippet("docs/operating.md", "long_ago"), {})  # noqa: S102 - the page's own
+    assert list(AIRiskToken.objects.order_by("pk")) == kept
+
+
+@pytest.mark.django_db
+def test_operating_page_names_every_permission() -> None:
+    section = pages.text_of("docs/operating.md").split("## Who may do what")[1].split("##")[0]
+    ours = Permission.objects.filter(content_type__app_label="airisk_oauth", codename__endswith="_airisktoken")
+    ours |= Permission.objects.filter(content_type__app_label="airisk_oauth", codename__endswith="_airiskidentity")
+    assert pages.spans(r"\w+_airisk(token|identity)", section) == set(ours.values_list("codename", flat=True))
+
+
+@pytest.mark.django_db
+def test_documented_userid_function_works(airisk: World, settings: Any) -> None:
+    tokens = connected_users(3)
+    AIRiskIdentity.objects.all().delete()
+    pages.module("userids_of_the_page", pages.snippet("docs/settings.md", "def userid_of"))
+    set_option(settings, USERID="userids_of_the_page.userid_of")
+    status, report = refresh_json(deployment="default")
+    assert (status, report["renewed"]) == (0, 3)
+    assert credential(tokens[0].user).token
+
+
+@pytest.mark.django_db
+def test_documented_auth_calls_as_the_user(airisk: World, mia: User) -> None:
+    give_token(mia, ends_in=-60)
+    code = pages.snippet("docs/how-it-works.md", "AIRiskAuth.for_user")
+    given: dict[str, Any] = {"mia": mia}
+    exec(code.replace("https://your-company.aicrisk.com", conf.deployment().base_url), given)  # noqa: S102 - the page's own
+    assert given["response"].status_code == 200
 
 
 @pytest.mark.django_db

@@ -5,6 +5,8 @@ import logging
 import os
 import re
 import secrets
+import shlex
+import socket
 import subprocess
 import sys
 from collections import defaultdict
@@ -16,6 +18,8 @@ from urllib.parse import parse_qs, urlsplit
 from uuid import UUID
 
 import pytest
+import requests
+import yaml
 from cryptography.fernet import Fernet
 from django.contrib.auth.models import User
 from django.dispatch import Signal
@@ -282,6 +286,38 @@ def test_report_is_as_documented_for_prometheus(mia: User, airisk: World, tmp_pa
     assert [*planned] == re.findall(
         r"`(\w+)`", pages.text_of("docs/monitoring.md").split("`--dry-run` the object has")[1]
     )[:2]
+
+
+def test_rules_for_prometheus_name_our_metrics() -> None:
+    rules = [rule for group in yaml.safe_load(snippet("AIRiskSweepMissing"))["groups"] for rule in group["rules"]]
+    named = {name for rule in rules for name in re.findall(r"airisk_\w+", rule["expr"])}
+    made = snippet("EVENTS = Counter") + snippet("write_to_textfile")
+    known = {
+        f"{name}{'_total' if kind == 'Counter' else ''}" for kind, name in re.findall(r'(\w+)\("(airisk_\w+)"', made)
+    }
+    assert len(rules) == 4
+    assert named <= known
+    outcomes = {
+        word for rule in rules for found in re.findall('outcome=~?"(.+?)"', rule["expr"]) for word in found.split("|")
+    }
+    assert outcomes <= json.loads(snippet('"renewed": 118'))["deployments"]["default"].keys()
+
+
+def test_gunicorn_logs_no_query(tmp_path: Path) -> None:
+    line = snippet("--access-logformat").replace("mysite.wsgi", "answer:app")
+    (tmp_path / "answer.py").write_text("def app(environ, start):\n    start('204 No Content', [])\n    return []\n")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        command = [sys.executable, "-m", *shlex.split(line), f"--bind=fd://{listener.fileno()}"]
+        with subprocess.Popen(
+            command, cwd=tmp_path, stdout=subprocess.PIPE, text=True, pass_fds=[listener.fileno()]
+        ) as server:
+            host, port = listener.getsockname()
+            answer = requests.get(f"http://{host}:{port}/airisk/callback/?code=secret&state=secret", timeout=10)
+            server.terminate()
+            logged, _nothing = server.communicate(timeout=10)
+    assert answer.status_code == 204
+    assert '"GET /airisk/callback/" 204' in logged
+    assert "secret" not in logged
 
 
 # Tracing

@@ -20,7 +20,7 @@ from django.utils.formats import date_format
 from airisk_oauth.connecting.pages import connection_status
 from airisk_oauth.models import AIRiskIdentity, AIRiskToken
 from airisk_oauth.sandbox.world import World
-from tests.support.browsing import connect
+from tests.support.browsing import authorize, connect, start
 from tests.support.options import set_option
 from tests.support.pages import snippet
 from tests.support.people import give_token
@@ -239,6 +239,19 @@ def test_page_declares_its_language(language: str, start: str, browser: Client, 
 # In a site's own look, and on its own pages, as the documentation says
 
 
+@pytest.fixture
+def look_of_the_site(settings: "Settings") -> None:
+    """The base template of the documentation, above one of a site's own."""
+    base = "<title>{% block title %}{% endblock %} of Site</title><main>{% block main %}{% endblock %}</main>"
+    templates = {"site/base.html": base, "airisk_oauth/base.html": snippet(DOCUMENTATION, "extends")}
+    [engine] = settings.TEMPLATES
+    loaders = [
+        ("django.template.loaders.locmem.Loader", templates),
+        "django.template.loaders.app_directories.Loader",
+    ]
+    settings.TEMPLATES = [{**engine, "APP_DIRS": False, "OPTIONS": {**engine["OPTIONS"], "loaders": loaders}}]
+
+
 @pytest.mark.parametrize(
     ("name", "title", "status"),
     [
@@ -248,20 +261,22 @@ def test_page_declares_its_language(language: str, start: str, browser: Client, 
     ],
 )
 def test_pages_take_on_the_look_of_the_site(
-    name: str, title: str, status: int, browser: Client, settings: "Settings"
+    name: str, title: str, status: int, browser: Client, look_of_the_site: None
 ) -> None:
-    base = "<title>{% block title %}{% endblock %} of Site</title><main>{% block main %}{% endblock %}</main>"
-    templates = {"site/base.html": base, "airisk_oauth/base.html": snippet(DOCUMENTATION, "extends")}
-    [engine] = settings.TEMPLATES
-    loaders = [
-        ("django.template.loaders.locmem.Loader", templates),
-        "django.template.loaders.app_directories.Loader",
-    ]
-    settings.TEMPLATES = [{**engine, "APP_DIRS": False, "OPTIONS": {**engine["OPTIONS"], "loaders": loaders}}]
     response = browser.get(reverse(f"airisk_oauth:{name}"))
     assert title in read(response, status)
     assert f"<title>{title} of Site</title>" in response.content.decode()
     assert "<style" not in response.content.decode()
+
+
+def test_failure_is_seen_in_the_look_of_the_site(browser: Client, airisk: World, look_of_the_site: None) -> None:
+    """A base template without messages would lose it, or show it on another page later."""
+    callback = authorize(start(browser))
+    airisk.switches.outage = True
+    back = browser.get(callback)
+    page = browser.get(back["Location"]).content.decode()
+    assert '<p class="error">' in page
+    assert "of Site</title>" in page
 
 
 def own_page(request: HttpRequest) -> HttpResponse:

@@ -235,16 +235,33 @@ def test_output_has_counts_and_reasons_for_people(airisk: World, tokens: dict[st
     assert refresh(dry_run=True) == (0, "default: 3 to renew.\nsecond: 1 to renew.\n")
     status, out = refresh()
     assert status == 1
+    second: Any = tokens["second"]
     *lines, last = out.splitlines()
     assert lines == [
         "default: 3 renewed, 0 refused, 0 unavailable, 0 skipped, 1 paused.",
         "  1 paused: renewing failed before, and is retried later; --all tries now.",
         "second: 0 renewed, 0 refused, 0 unavailable, 1 skipped, 0 paused.",
         "  1 skipped: the user's AIRisk identity has changed or was removed.",
-        f"  Needs a person: token {tokens['second'].pk} of user {tokens['second'].user_id} on second "
+        f"  Needs a person: token {second.pk} of user {second.user_id} ({second.user.get_username()}) on second "
         "(the user's AIRisk identity has changed or was removed).",
     ]
     assert last.startswith("Done in ")
+
+
+def test_users_are_named_even_without_the_database(airisk: World, mia: User) -> None:
+    """The report of a finished sweep is printed, whatever the database does after it."""
+    give_token(mia, ends_in=60)
+    AIRiskIdentity.objects.all().delete()
+
+    def without_names(execute: Any, sql: str, *rest: Any) -> Any:
+        if "username" in sql and "airisk" not in sql:
+            raise OperationalError("the database is gone")
+        return execute(sql, *rest)
+
+    with connection.execute_wrapper(without_names):
+        status, out = refresh(deployment="default")
+    assert status == 1
+    assert f"of user {mia.pk} on default" in out
 
 
 def refresh_as_cron(**options: Any) -> tuple[int, str]:
@@ -273,7 +290,7 @@ def assert_named_once(monkeypatch: pytest.MonkeyPatch, tokens: list[AIRiskToken]
     assert status == 1
     assert "A person is needed for token" in message
     for token in tokens:
-        owner = "the application" if token.user_id is None else f"user {token.user_id}"
+        owner = "the application" if token.user is None else f"user {token.user_id} ({token.user.get_username()})"
         assert f"token {token.pk} of {owner} on default ({reason})" in message
     assert refresh_as_cron(all=True) == (0, "")
 
@@ -456,7 +473,7 @@ def test_process_exits_1_if_a_token_was_refused(airisk: World, mia: User, capsys
         ("--within=soon", "--within: 'soon' is not a duration"),
         ("--limit=none", "--limit: 'none' is not a whole number"),
         ("--user=nobody", "--user: there is no user 'nobody'."),
-        ("--deployment=third", "Nothing could be tried"),
+        ("--deployment=third", "--deployment: AIRISK_OAUTH has no deployment 'third'."),
         ("--every", "unrecognized arguments"),
     ],
 )
@@ -470,12 +487,22 @@ def test_process_exits_2_if_nothing_was_tried(
     assert not airisk.journal
 
 
+def test_process_names_every_wrong_setting(airisk: World, settings: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    settings.AIRISK_OAUTH_NOTIFY = {"user": True}
+    settings.AIRISK_OAUTH_IMPERSONATED = "nowhere.function"
+    status, out, errors = run_as_process(capsys)
+    assert (status, out) == (2, "")
+    assert re.findall(r"airisk_oauth\.E\d+", errors) == ["airisk_oauth.E008", "airisk_oauth.E009"]
+
+
 @committing
 @pytest.mark.parametrize(
     ("command", "setting"),
     [
         ("refresh_airisk_tokens", "AIRISK_OAUTH = {'default': {'BASE_URL': 'demo'}}"),
         ("refresh_airisk_tokens", "AIRISK_OAUTH_ENCRYPTION_KEYS = ['x']"),
+        ("refresh_airisk_tokens", "AIRISK_OAUTH_NOTIFY = {'user': True}"),
+        ("refresh_airisk_tokens", "USE_TZ = False"),
         ("reseal_airisk_tokens", "AIRISK_OAUTH_ENCRYPTION_KEYS = ['x']"),
     ],
 )
@@ -493,6 +520,16 @@ def test_manage_py_exits_2_for_a_wrong_setting(
     done = subprocess.run(line, env=variables, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (2, ""), done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_manage_py_prints_no_warnings_every_run(environment: dict[str, str], tmp_path: Path) -> None:
+    """cron mails whatever reaches stderr."""
+    setting = "SESSION_COOKIE_SAMESITE, LOGIN_URL = 'Strict', '/nowhere/'"
+    (tmp_path / "doubtful_settings.py").write_text(f"from tests.settings import *\n{setting}\n", encoding="utf-8")
+    variables = {**environment, "DJANGO_SETTINGS_MODULE": "doubtful_settings", "PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    line = [sys.executable, str(ROOT / "manage.py"), "refresh_airisk_tokens", "--dry-run"]
+    done = subprocess.run(line, env=variables, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 class HandlerOfTheSite(Exception):

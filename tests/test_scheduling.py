@@ -5,6 +5,7 @@ import importlib
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from typing import Any
 
 import pytest
 import yaml
+from cryptography.fernet import Fernet
 from django.contrib.auth.models import User
 from django.core.exceptions import ImproperlyConfigured
 from django.db import OperationalError, connection
@@ -73,11 +75,14 @@ class Site:
         self.processes = ExitStack()
         for package in ("mysite", ".venv/bin", "broker"):
             (folder / package).mkdir(parents=True)
-        shutil.copy(ROOT / "manage.py", folder)
+        names = ("DATABASE_URL", "AIRISK_BASE_URL")
+        self.file_of_variables = "".join(f"{name}='{variables[name]}'\n" for name in names)
+        self.write("manage.py", (ROOT / "manage.py").read_text().replace("demo_project", "mysite"))
         self.write("mysite/settings.py", SETTINGS)
         self.write("mysite/__init__.py", "")
+        path = f"PYTHONPATH={folder}:{ROOT}"
         for name, arguments in {"python": "", "celery": "-m celery"}.items():
-            self.write(f".venv/bin/{name}", f'#!/bin/sh\nexec {sys.executable} {arguments} "$@"\n')
+            self.write(f".venv/bin/{name}", f'#!/bin/sh\n{path} exec {sys.executable} {arguments} "$@"\n')
             (folder / ".venv/bin" / name).chmod(0o755)
 
     def write(self, name: str, *texts: str) -> Path:
@@ -104,6 +109,14 @@ class Site:
     def run(self, line: str) -> str:
         return ended(self.start(line.replace("/srv/site", str(self.folder))))
 
+    def run_bare(self, line: str, **variables: str) -> "subprocess.CompletedProcess[str]":
+        """Run a line with the few variables that cron gives it, and these; systemd gives no more."""
+        environment = {"HOME": "/", "LOGNAME": "site", "SHELL": "/bin/sh", "PATH": "/usr/bin:/bin", **variables}
+        line = line.replace("/srv/site", str(self.folder))
+        return subprocess.run(
+            ["/bin/sh", "-c", line], cwd="/", env=environment, capture_output=True, text=True, timeout=60, check=False
+        )
+
 
 def kill(process: "subprocess.Popen[str]") -> None:
     if process.poll() is None:
@@ -126,26 +139,106 @@ def site(tmp_path: Path, environment: dict[str, str]) -> Iterator[Site]:
 # By the command
 
 
-@committing
-def test_cron_line_renews_tokens(site: Site) -> None:
-    tokens = connected_users(2)
+READ_ENV = """
+from pathlib import Path
+BASE_DIR = Path(__file__).resolve().parent.parent
+import environ
+
+env = environ.Env()
+env.read_env(BASE_DIR / ".env")
+"""
+#: A value that a shell, systemd and django-environ would all change without its quotation marks.
+SECRET = 'one two$three#four"five'
+NEED_VARIABLES = f"import os\nassert os.environ['AIRISK_CLIENT_SECRET'] == {SECRET!r}\nos.environ['DATABASE_URL']\n"
+
+
+def cron_line() -> str:
     line = snippet("cd /srv/site")
     assert line == pages.snippet("README.md", "cd /srv/site")
     assert line.startswith(ON_TIME)
-    assert site.run(line.removeprefix(ON_TIME).strip()) == ""
+    return line.removeprefix(ON_TIME).strip()
+
+
+def service_of(site: Site) -> configparser.SectionProxy:
+    unit = configparser.ConfigParser(interpolation=None)
+    unit.read(site.write("refresh-airisk-tokens.service", snippet("ExecStart")))
+    assert unit["Service"]["WorkingDirectory"] == str(site.folder)
+    return unit["Service"]
+
+
+@pytest.fixture
+def site_with_file(site: Site) -> Site:
+    """A site that has its variables in a file, and reads the environment only."""
+    site.write(".env", site.file_of_variables, f"AIRISK_CLIENT_SECRET='{SECRET}'\n")
+    site.write("mysite/settings.py", NEED_VARIABLES, SETTINGS)
+    return site
+
+
+@committing
+def test_cron_line_renews_tokens(site_with_file: Site) -> None:
+    tokens = connected_users(2)
+    assert set(pages.snippet("README.md", "read_env(").splitlines()[:5]) <= {*READ_ENV.splitlines()}
+    site_with_file.write("mysite/settings.py", READ_ENV, NEED_VARIABLES, SETTINGS)
+    done = site_with_file.run_bare(cron_line())
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert renewed_of(tokens) == [True, True]
+
+
+@committing
+def test_cron_line_can_read_the_file_itself(site_with_file: Site) -> None:
+    tokens = connected_users(2)
+    assert "KeyError" in site_with_file.run_bare(cron_line()).stderr
+    [reads_file] = pages.spans("set -a;.*", pages.text_of(PAGE))
+    done = site_with_file.run_bare(f"{reads_file} {cron_line()}")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert renewed_of(tokens) == [True, True]
+
+
+@committing
+def test_keys_are_read_from_the_file(site: Site) -> None:
+    [token] = connected_users(1)
+    keys = [Fernet.generate_key().decode() for _ in range(2)]
+    site.write(".env", site.file_of_variables, f"AIRISK_OAUTH_ENCRYPTION_KEYS={','.join(keys)}\n")
+    site.write("mysite/settings.py", READ_ENV, SETTINGS, READ_ENV, snippet("env.list"))
+    assert site.run_bare(cron_line()).returncode == 0
+    token.refresh_from_db()
+    assert Fernet(keys[0]).decrypt(token.sealed.encode())
+    site.write(".env", site.file_of_variables)
+    assert site.run_bare("cd /srv/site && .venv/bin/python manage.py check --tag airisk_oauth").returncode == 0
+
+
+@committing
+def test_systemd_service_has_no_variables(site_with_file: Site) -> None:
+    tokens = connected_users(2)
+    command = service_of(site_with_file)["ExecStart"]
+    assert site_with_file.run_bare(command).returncode == 1
+    # EnvironmentFile removes quotation marks as a shell does.
+    lines = (site_with_file.folder / ".env").read_text(encoding="utf-8").splitlines()
+    variables = dict(shlex.split(line)[0].split("=", 1) for line in lines)
+    assert "default: 2 renewed" in site_with_file.run_bare(command, **variables).stdout
+    assert renewed_of(tokens) == [True, True]
+
+
+def test_variables_for_ci_have_the_right_form(site: Site) -> None:
+    text = pages.text_of(PAGE)
+    variables = dict(span.split("=") for span in pages.spans(r"AIRISK_\w+=.+", text))
+    assert set(variables) == set(re.findall(r"AIRISK_\w+", pages.snippet("README.md", "AIRISK_BASE_URL=")))
+    setting = pages.snippet("README.md", "read_env(")
+    site.write("mysite/settings.py", READ_ENV, SETTINGS, setting)
+    line = "cd /srv/site && .venv/bin/python manage.py check --tag airisk_oauth"
+    done = site.run_bare(line, **variables)
+    assert (done.returncode, "E0" in done.stderr) == (0, False), done.stderr
 
 
 @committing
 def test_systemd_units_renew_tokens(site: Site) -> None:
     tokens = connected_users(2)
-    service = site.write("refresh-airisk-tokens.service", snippet("ExecStart"))
-    timer = site.write("refresh-airisk-tokens.timer", snippet("OnCalendar"))
-    unit = configparser.ConfigParser(interpolation=None)
-    unit.read(service)
-    assert unit["Service"]["WorkingDirectory"] == str(site.folder)
-    assert "default: 2 renewed" in site.run(unit["Service"]["ExecStart"])
+    site.write(".env", site.file_of_variables)
+    site.write("mysite/settings.py", READ_ENV, SETTINGS)
+    assert "default: 2 renewed" in site.run_bare(service_of(site)["ExecStart"]).stdout
     assert renewed_of(tokens) == [True, True]
+    service = site.folder / "refresh-airisk-tokens.service"
+    timer = site.write("refresh-airisk-tokens.timer", snippet("OnCalendar"))
     if shutil.which("systemd-analyze"):
         assert site.run(f"systemd-analyze verify {service} {timer}") == ""
         assert "Next elapse" in site.run("systemd-analyze calendar '*:0/5'")
@@ -259,8 +352,20 @@ def forget(monkeypatch: pytest.MonkeyPatch, module: str, *, without: list[str]) 
 @committing
 def test_function_renews_in_a_script(site: Site) -> None:
     tokens = connected_users(2)
-    site.write("run.py", snippet("refresh_tokens("))
+    site.write("run.py", snippet("print(refresh_tokens("))
     assert "'renewed': 2" in site.run("python manage.py shell --verbosity=0 < run.py")
+    assert renewed_of(tokens) == [True, True]
+
+
+@committing
+def test_module_for_other_schedulers_renews(site: Site) -> None:
+    tokens = connected_users(2)
+    in_a_thread = "\n\nimport threading\nthread = threading.Thread(target=renew)\nthread.start()\nthread.join()\n"
+    site.write("run_by_itself.py", snippet("def renew"), in_a_thread)
+    site.write(".env", site.file_of_variables)
+    site.write("mysite/settings.py", READ_ENV, SETTINGS)
+    done = site.run_bare("cd /srv/site && .venv/bin/python run_by_itself.py")
+    assert (done.returncode, done.stderr) == (0, "")
     assert renewed_of(tokens) == [True, True]
 
 

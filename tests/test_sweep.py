@@ -24,7 +24,6 @@ from airisk_oauth.sandbox.world import World
 from airisk_oauth.tokens import sweep
 from airisk_oauth.tokens.outcomes import store
 from airisk_oauth.tokens.report import AIRISK_DOWN, INTERRUPTED, RENEWED_ELSEWHERE, Report
-from airisk_oauth.tokens.tally import GIVE_UP_AFTER
 from tests.support.browsing import at_each_request
 from tests.support.clock import wait_until
 from tests.support.database import committing, database_away, on_postgresql_only
@@ -184,13 +183,14 @@ def test_sweep_ends_if_the_database_stays_away(airisk: World, monkeypatch: pytes
 # Given up, and stopped
 
 
-@pytest.mark.parametrize("workers", [1, 4])
+@pytest.mark.parametrize("workers", [1, 8])
 def test_sweep_gives_up_after_five_failures(airisk: World, workers: int) -> None:
     connected_users(40)
     airisk.switches.outage = True
     report = swept(workers=workers)
     tried = report.counts["unavailable"]
-    assert 5 <= tried == len(airisk.journal) <= 5 + (sweep.PAGE + sweep.RESERVE) * workers
+    # The other workers may have begun with a token each.
+    assert 5 <= tried == len(airisk.journal) <= 5 + (workers - 1)
     assert counted(report) == {"unavailable": tried, "skipped": 40 - tried}
     assert report.reasons == {AIRISK_DOWN: 40 - tried}
     assert not report.is_clean
@@ -205,8 +205,8 @@ def test_sweep_goes_on_while_some_calls_succeed() -> None:
 
 def test_late_success_leaves_the_reason_as_it_was() -> None:
     connected_users(12)
-    with failing_at(lambda number: number < GIVE_UP_AFTER, pause=0.5):
-        report = swept(workers=1)
+    with failing_at(lambda number: number > 0, pause=0.5):
+        report = swept(workers=2)
     assert counted(report) == {"renewed": 1, "unavailable": 5, "skipped": 6}
     assert report.reasons == {AIRISK_DOWN: 6}
 

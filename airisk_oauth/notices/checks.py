@@ -9,10 +9,12 @@ from .options import options, problems
 
 
 def check_notices() -> Iterator[CheckMessage]:
-    found = list(problems())
-    for message, hint in found:
+    for message, hint in problems():
         yield Error(message, hint=hint, id="airisk_oauth.E009")
-    if not found and options().managers and not settings.MANAGERS:
+
+
+def check_recipients() -> Iterator[CheckMessage]:
+    if not list(problems()) and options().managers and not settings.MANAGERS:
         yield Warning(
             "AIRISK_OAUTH_NOTIFY asks for e-mails to the managers, and there are none.",
             hint="Set MANAGERS, or 'managers' to False.",

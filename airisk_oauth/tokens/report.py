@@ -1,8 +1,8 @@
 """The result of a sweep: counts, reasons, the tokens that need a person, and how all this is told."""
 
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
 from django.contrib.messages import constants as levels
@@ -46,21 +46,25 @@ class Trouble:
     :ivar user_id: primary key of its user; ``None`` for the application's token.
     :ivar deployment: alias.
     :ivar reason: in English, without secrets.
+    :ivar username: for people; empty if nobody has looked it up. Neither the log nor JSON has it.
     """
 
     token_id: Any
     user_id: Any
     deployment: str
     reason: str
+    username: str = ""
 
     def __str__(self) -> str:
         owner = "the application" if self.user_id is None else f"user {self.user_id}"
+        owner = f"{owner} ({self.username})" if self.username else owner
         return f"token {self.token_id} of {owner} on {self.deployment} ({self.reason})"
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields; keys that JSON has no type for, such as UUIDs, as strings."""
-        values = asdict(self).items()
-        return {name: value if isinstance(value, int | None) else str(value) for name, value in values}
+        values = asdict(self)
+        del values["username"]
+        return {name: value if isinstance(value, int | None) else str(value) for name, value in values.items()}
 
 
 @dataclass
@@ -124,6 +128,15 @@ class Report:
             yield _client_refused(alias)
         if self.needs_person:
             yield f"A person is needed for {', '.join(self._named())}."
+
+    def look_up_names(self, names_of: Callable[[list[Any]], dict[Any, str]]) -> None:
+        """Name the users of the tokens that the command names.
+
+        :param names_of: returns usernames by user id.
+        """
+        named, others = self.needs_person[:NAMED], self.needs_person[NAMED:]
+        names = names_of([trouble.user_id for trouble in named]) if named else {}
+        self.needs_person = [replace(each, username=names.get(each.user_id, "")) for each in named] + others
 
     def _named(self) -> Iterator[str]:
         yield from map(str, self.needs_person[:NAMED])

@@ -37,7 +37,7 @@ from .report import (
 )
 from .selection import TROUBLE_COLUMNS, Selection, is_known_to_need_person, note_trouble
 from .tally import Progress, Tally
-from .workers import Workers
+from .workers import NotAsked, Workers
 
 logger = logging.getLogger("airisk_oauth.sweep")
 
@@ -81,10 +81,9 @@ class _Sweep:
         self.backlog = Backlog(selection)
         self.patiently = Patience(AIRiskToken.objects.primary().db, PATIENCE, self._log_database_wait)
         self.in_flight: dict[Future[Outcome], AIRiskToken] = {}
-        self.lease = uuid4()
+        self.lease, self.leases_seen_at = uuid4(), time.monotonic()
         # A lease outlasts the renewals that are ahead of it in the queue.
         self.lease_seconds = (RESERVE + PAGE - 1) * self.deployment.timeout[1] + lease_seconds(self.deployment)
-        self.leases_seen_at = time.monotonic()
 
     def run(self) -> Report:
         expected = self.backlog.size
@@ -128,7 +127,7 @@ class _Sweep:
         """Why the rest of the deployment is skipped; empty while it is worth trying."""
         if self.client.is_rejected:
             return CLIENT_REJECTED
-        return AIRISK_DOWN if self.tally.is_airisk_down else ""
+        return AIRISK_DOWN if self.workers.is_airisk_down else ""
 
     @property
     def _is_over(self) -> bool:
@@ -171,10 +170,12 @@ class _Sweep:
 
     def _withdraw(self) -> list[AIRiskToken]:
         """Release, and return, the tokens that no worker has begun with."""
-        queued = [future for future in self.in_flight if future.cancel()]
-        tokens = [self.in_flight[future] for future in queued]
+        return self._give_back([future for future in self.in_flight if future.cancel()])
+
+    def _give_back(self, futures: list[Future[Outcome]]) -> list[AIRiskToken]:
+        tokens = [self.in_flight[future] for future in futures]
         self._release(tokens)
-        self._forget(queued)
+        self._forget(futures)
         return tokens
 
     def _drop_leased_elsewhere(self) -> None:
@@ -196,8 +197,9 @@ class _Sweep:
 
     def _save(self, finished: list[Future[Outcome]]) -> None:
         """Save the outcomes of these calls, and raise what made one of them crash."""
-        calls = [(self.in_flight[future], future) for future in finished]
-        outcomes = [(token, future.result()) for token, future in calls if future.exception() is None]
+        self._give_back([future for future in finished if isinstance(future.exception(), NotAsked)])
+        finished = [future for future in finished if future in self.in_flight]
+        outcomes = [(self.in_flight[future], future.result()) for future in finished if future.exception() is None]
         known = {token.pk for token, _outcome in outcomes if is_known_to_need_person(token)}
         saved = self._save_and_announce(outcomes)
         self._forget(finished)
@@ -237,8 +239,7 @@ class _Sweep:
 
     def _rescue(self) -> None:
         """Save what AIRisk has granted, and release every row that is leased by this sweep."""
-        begun = [future for future in self.in_flight if not future.cancel()]
-        wait(begun)
+        wait(begun := [future for future in self.in_flight if not future.cancel()])
         with suppress(Exception):
             self._save(begun)
         with suppress(Exception):

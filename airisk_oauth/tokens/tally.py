@@ -2,10 +2,9 @@
 
 import logging
 from collections.abc import Callable
-from typing import Final
 
 from ..events import log
-from ..exceptions import AIRiskError, AIRiskRefused, AIRiskUnavailable, ConnectionRequired
+from ..exceptions import AIRiskError, AIRiskRefused, ConnectionRequired
 from ..models import AIRiskToken
 from .outcomes import Outcome, is_unauthorized
 from .report import (
@@ -23,22 +22,16 @@ logger = logging.getLogger("airisk_oauth.sweep")
 
 Progress = Callable[[str], object]
 
-#: The rest of a deployment is skipped after this many tokens in a row for which AIRisk was not available.
-GIVE_UP_AFTER: Final = 5
-
 
 class Tally:
     """Counts what becomes of tokens, and names those that need a person.
 
     :param progress: called for each token with one of :data:`~airisk_oauth.tokens.report.COUNTED`.
-    :ivar is_airisk_down: whether AIRisk was not available for :data:`GIVE_UP_AFTER` tokens in a row.
     """
 
     def __init__(self, progress: Progress) -> None:
         self.report = Report()
-        self.is_airisk_down = False
         self._progress = progress
-        self._unavailable_in_a_row = 0
         self._unnamed: list[tuple[AIRiskToken, Outcome]] = []
 
     @property
@@ -53,9 +46,6 @@ class Tally:
         word = _word_for(outcome)
         self.report.counts[word] += 1
         self._progress(word)
-        is_unavailable = isinstance(outcome, AIRiskUnavailable)
-        self._unavailable_in_a_row = self._unavailable_in_a_row + 1 if is_unavailable else 0
-        self.is_airisk_down |= self._unavailable_in_a_row >= GIVE_UP_AFTER
         if word == REFUSED and not was_known:
             self._unnamed.append((token, outcome))
         if word == RENEWED:

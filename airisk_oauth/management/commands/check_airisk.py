@@ -33,7 +33,10 @@ class Command(BaseCommand):
         user = None if options["user"] is None else _user(options["user"])
         alias = options["deployment"]
         try:
-            faults = sum(self._report(each, user) for each in ([alias] if alias is not None else conf.aliases()))
+            aliases = conf.aliases()
+            if alias is not None and alias not in aliases:
+                raise CommandError(f"--deployment: AIRISK_OAUTH has no deployment {alias!r}.")
+            faults = sum(self._report(each, user) for each in (aliases if alias is None else [alias]))
         except ImproperlyConfigured as error:
             raise CommandError(str(error)) from None
         if faults:

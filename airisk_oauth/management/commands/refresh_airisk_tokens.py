@@ -9,30 +9,27 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from django.core.exceptions import ImproperlyConfigured, ObjectDoesNotExist
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 from django.db import Error as DatabaseError
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from airisk_oauth import refresh
-from airisk_oauth.management.users import find_user
+from airisk_oauth import conf, refresh
+from airisk_oauth.management.settings import NOTHING_TRIED, ChecksSettings
+from airisk_oauth.management.users import find_user, names_of
 from airisk_oauth.tokens.report import Report
 from airisk_oauth.tokens.selection import Selection
 
 NOT_ALL: Final = 1
-NOTHING_TRIED: Final = 2
 #: Without a terminal, progress is printed as a line, once in this many seconds.
 LINE_EVERY: Final = 15.0
 
 
-class Command(BaseCommand):
+class Command(ChecksSettings):
     help = (
         "Renews AIRisk tokens that have expired or expire soon. "
         "Exit status: 0 all is well, 1 some tokens were not renewed, 2 nothing was tried."
     )
-
-    # manage.py would exit with 1 for a setting that is wrong; this command exits with 2, as its help says.
-    requires_system_checks = ()
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(
@@ -65,6 +62,8 @@ class Command(BaseCommand):
                 reports = refresh.run(selections, workers=workers, limit=limit, stop=stop, progress=count)
         except (ImproperlyConfigured, DatabaseError) as error:
             raise CommandError(f"Broken off; what was renewed is saved: {error}", returncode=NOT_ALL) from None
+        for report in reports.values():
+            report.look_up_names(names_of)
         self._print(reports, began, as_json=options["json"])
         if not all(report.is_clean for report in reports.values()):
             faults = [fault for alias, report in reports.items() for fault in report.faults(alias)]
@@ -124,7 +123,10 @@ def _writes_to_terminal(handler: logging.Handler) -> bool:
 def _selections(options: dict[str, Any]) -> list[Selection]:
     within = None if options["all"] else refresh.parse_duration("within", options["within"])
     user_id = None if options["user"] is None else _user_id(options["user"])
-    return refresh.selections_of(within, options["deployment"], user_id=user_id)
+    alias = options["deployment"]
+    if alias is not None and alias not in conf.aliases():
+        raise refresh.WrongOption(f"deployment: AIRISK_OAUTH has no deployment {alias!r}.")
+    return refresh.selections_of(within, alias, user_id=user_id)
 
 
 def _user_id(name: str) -> Any:

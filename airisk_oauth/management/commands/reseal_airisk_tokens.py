@@ -4,11 +4,12 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from django.core.exceptions import ImproperlyConfigured
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 from django.db import Error as DatabaseError
 from django.db import transaction
 
 from airisk_oauth import sealing
+from airisk_oauth.management.settings import ChecksSettings
 from airisk_oauth.models import AIRiskToken, SealingPolicy
 
 NOT_ALL: Final = 1
@@ -17,14 +18,11 @@ STOPPED: Final = 2
 PAGE: Final = 200
 
 
-class Command(BaseCommand):
+class Command(ChecksSettings):
     help = (
         "Encrypts every stored token again, with the newest key. "
         "Exit status: 0 all tokens, 1 some cannot be opened, 2 an error stopped it."
     )
-
-    # manage.py would exit with 1 for a setting that is wrong; this command exits with 2, as its help says.
-    requires_system_checks = ()
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(
