@@ -306,13 +306,14 @@ def test_adapter_of_the_sites_own_is_used(at: At, mia: User) -> None:
 
 
 def test_deadlines_hold_between_reads_at_least(at: At, mia: User) -> None:
+    """A busy machine may not send the next drop in time: then the read itself times out."""
     at(dripping(CHUNKED, chunk(b"\n")), API_TIMEOUT=(1, 0.3))
     with AIRiskSession.for_user(mia) as session:
         session.mount("http://", HTTPAdapter())
-        with pytest.raises(AIRiskUnavailable, match="too long"):
+        with pytest.raises(AIRiskUnavailable, match=r"too long|ReadTimeout"):
             session.chat.agents()
         with (
-            pytest.raises(AIRiskUnavailable, match="in time"),
+            pytest.raises(AIRiskUnavailable, match=r"in time|ReadTimeout"),
             session.chat.ask(CONVERSATION, "Why?", first_text_timeout=0.3) as answer,
         ):
             next(answer)
