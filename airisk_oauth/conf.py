@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 DEFAULT_ALIAS: Final = "default"
 MAX_ALIAS: Final = 64
 MAX_USERID: Final = 255
+MAX_LABEL: Final = 150
 
 
 class Problem:

@@ -30,6 +30,9 @@ MAX_PENDING: Final = 10
 KEEP_SPENT: Final = timedelta(hours=1)
 MAX_SWEPT: Final = 1000
 MAX_NEXT: Final = 2000
+_LABEL_HELP: Final = _(
+    "How pages name this person, for example “Mia Meyer”. If empty: the userid, unless it is a GUID."
+)
 
 
 def validate_userid(value: str) -> None:
@@ -54,6 +57,10 @@ class AIRiskIdentity(models.Model):
         max_length=conf.MAX_USERID,
         validators=[validate_userid],
         help_text=_("The id of this person's ApplicationUser on AIRisk."),
+    )
+    # With a default in the database, because the previous version stores identities while this one is rolled out.
+    label = models.CharField(
+        _("displayed name"), max_length=conf.MAX_LABEL, blank=True, default="", db_default="", help_text=_LABEL_HELP
     )
 
     objects = PrimaryManager()

@@ -1,6 +1,6 @@
 """Who a Django user is on AIRisk. Our own records decide, never a browser."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
 from django.contrib.auth import get_user_model
@@ -16,13 +16,17 @@ from .oauth.deployment import Deployment
 UserIdResolver = Callable[[Any, str], str | None]
 
 
-def userid_of(deployment: Deployment, user: Any) -> str | None:
+def userid_of(deployment: Deployment, user: Any, identities: Mapping[str, str] | None = None) -> str | None:
     """Return the user's ``userid`` on this deployment, or ``None``.
 
+    :param identities: the user's userids by alias, if the caller has already read them from :class:`AIRiskIdentity`.
     :raises ImproperlyConfigured: the site's ``USERID`` returned a value that AIRisk cannot have given.
     """
     resolve = cast("UserIdResolver", import_string(deployment.userid))
-    userid = resolve(user, deployment.alias)
+    if identities is not None and resolve is from_identity:
+        userid = identities.get(deployment.alias)
+    else:
+        userid = resolve(user, deployment.alias)
     if userid and not conf.is_userid(userid):
         raise ImproperlyConfigured(f"{deployment.userid} returned something that is no userid of AIRisk's.")
     return userid or None

@@ -25,7 +25,7 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 from . import conf
 from .connecting import browsers, flow
 from .connecting.impersonation import is_impersonated
-from .connecting.pages import connection_status, deployment_or_404, for_browsers_and_scripts, redirect_to_airisk
+from .connecting.pages import deployment_or_404, for_browsers_and_scripts, redirect_to_airisk
 from .connecting.problems import (
     ConnectionFailed,
     Problem,
@@ -36,6 +36,7 @@ from .connecting.problems import (
     reason_of,
 )
 from .connecting.scripts import is_script, json_response
+from .connecting.status import connection_status, own_connections
 from .database.transactions import non_atomic
 from .events import log
 from .exceptions import AIRiskError
@@ -53,11 +54,9 @@ _NEXT: Final = r"(?i)/(?!/)(?![^?#]*//)(?![^?#]*/\.{1,2}(?:[/?#]|$))(?![^?#]*%(?
 @require_safe
 def connection(request: HttpRequest) -> HttpResponse:
     next_url = _safe_next(request.GET.get("next"))
-    statuses = [connection_status(request.user, alias, request=request, next_url=next_url) for alias in conf.aliases()]
+    connections = own_connections(request, next_url)
     if is_script(request):
-        return _status_response(request, {"connections": [status.as_json() for status in statuses]})
-    # Others may be another customer's: their names are nothing for this user to see.
-    connections = [status for status in statuses if status.userid or status.token] or statuses[:1]
+        return _status_response(request, {"connections": [status.as_json() for status in connections]})
     return _page(request, "connection", {"connections": connections, "next": next_url})
 
 
@@ -87,13 +86,15 @@ def callback(request: HttpRequest, alias: str = conf.DEFAULT_ALIAS) -> HttpRespo
     _blank_query(request)
     if "prefetch" in request.headers.get("Sec-Purpose", request.headers.get("Purpose", "")):
         return HttpResponse(status=HTTPStatus.TOO_EARLY)
-    next_url = ""
+    next_url = None
     try:
         deployment = deployment_or_404(alias)
         begun = _begun(request, deployment, query)
         next_url = _safe_next(begun.pending.next)
         connected = flow.complete(deployment, request.user, begun)
     except (Http404, ConnectionFailed, AIRiskError) as error:
+        if next_url is None:
+            next_url = _safe_next(flow.next_of_rejected(alias, request.user, query))
         response = _answer_problem(request, alias, error, next_url)
     else:
         if connected.first:

@@ -34,6 +34,13 @@ def test_identity_is_added_and_edited(admin_client: Client) -> None:
     assert AIRiskIdentity.objects.get().userid == "user_8"
 
 
+def test_label_is_entered_shown_and_searched(admin_client: Client) -> None:
+    given = {"user": User.objects.create_user("mia").pk, "deployment": "default", "userid": "user_42"}
+    assert admin_client.post(identity_page("add"), {**given, "label": "Mia Meyer"}).status_code == 302
+    assert AIRiskIdentity.objects.get().label == "Mia Meyer"
+    assert "Mia Meyer" in text_of(admin_client.get(identity_page("changelist"), {"q": "meyer"}))
+
+
 @pytest.mark.parametrize(
     ("userid", "words"),
     [

@@ -490,13 +490,15 @@ def assert_of_no_use(back: str, stranger: Client, airisk: World) -> str:
 
 
 @pytest.mark.usefixtures("login_required")
-@pytest.mark.parametrize("name", ["mia", "tom"])
-def test_state_only_works_in_its_own_browser(name: str, browser: Client, mia: User, tom: User, airisk: World) -> None:
+@pytest.mark.parametrize(("name", "why"), [("mia", "in another browser"), ("tom", "not started here")])
+def test_state_only_works_in_its_own_browser(
+    name: str, why: str, browser: Client, mia: User, tom: User, airisk: World
+) -> None:
     back = authorize(start(browser))
     stranger = Client()
     stranger.force_login(User.objects.get(username=name))
     start(stranger)
-    assert "not started here" in assert_of_no_use(back, stranger, airisk)
+    assert why in assert_of_no_use(back, stranger, airisk)
     assert_connected(browser.get(back))
 
 
@@ -617,6 +619,38 @@ def test_failed_try_keeps_where_to_go_next(browser: Client, airisk: World) -> No
     assert '<input type="hidden" name="next" value="/needs/?a=1">' in page
     # It was tried already: this page has a link to the page with the button.
     assert 'href="/airisk/?next=%2Fneeds%2F%3Fa%3D1"' in browser.get(back).text
+
+
+def test_connecting_without_identity_keeps_next(browser: Client) -> None:
+    AIRiskIdentity.objects.all().delete()
+    response = browser.post(reverse("airisk_oauth:connect"), {"next": "/needs/"})
+    assert (response.status_code, 'href="/airisk/?next=%2Fneeds%2F"' in response.text) == (403, True)
+
+
+@pytest.mark.parametrize("state", ["", "&state=", "&state=dropped", "{state}"])
+def test_rejected_callback_keeps_where_to_go(state: str, browser: Client, mia: User, airisk: World) -> None:
+    """Whatever AIRisk did to the state, and after signing out and in again."""
+    back = authorize(start(browser, next="/needs/"))
+    query = f"code=a{state}" if state != "{state}" else urlsplit(back).query
+    browser.logout()
+    browser.force_login(mia)
+    response = browser.get(f"/airisk/callback/?{query}")
+    assert response.status_code in (400, 403)
+    assert 'href="/airisk/?next=%2Fneeds%2F"' in response.text
+    assert ("signed out and in again" in response.text) is (state == "{state}")
+
+
+def test_signed_out_person_keeps_where_to_go(browser: Client, airisk: World) -> None:
+    back = authorize(start(browser, next="/needs/"))
+    browser.logout()
+    assert 'href="/airisk/?next=%2Fneeds%2F"' in browser.get(back).text
+    assert 'href="/airisk/"' in browser.get(f"{back}x").text
+
+
+def test_another_user_is_not_sent_on(browser: Client, tom: User, airisk: World) -> None:
+    back = authorize(start(browser, next="/needs/"))
+    browser.force_login(tom)
+    assert 'href="/airisk/"' in browser.get(back).text
 
 
 def test_repeated_callbacks_get_their_own_results(browser: Client, mia: User, airisk: World) -> None:

@@ -70,6 +70,28 @@ def test_files_of_spreadsheets_are_read(run: Import, lines: list[str]) -> None:
     assert ("tom", "default", "Zoë") in identities()
 
 
+def labels() -> dict[str, str]:
+    return dict(AIRiskIdentity.objects.values_list("user__username", "label"))
+
+
+def test_labels_are_imported_with_their_userids(run: Import) -> None:
+    lines = ["user,userid,label", "mia,user_42,Mia Meyer", "tom,user_7,"]
+    assert run(*lines) == (0, "1 added, 1 changed, 0 unchanged.\n")
+    assert run(*lines) == (0, "0 added, 0 changed, 2 unchanged.\n")
+    assert labels() == {"mia": "Mia Meyer", "tom": ""}
+    # Without the column, a label stays for as long as it names the same userid.
+    assert run("user,userid", "mia,user_42") == (0, "0 added, 0 changed, 1 unchanged.\n")
+    assert labels()["mia"] == "Mia Meyer"
+    assert run("user,userid", "mia,user_43") == (0, "0 added, 1 changed, 0 unchanged.\n")
+    assert labels()["mia"] == ""
+
+
+@pytest.mark.parametrize("label", ["Mia\u202eMeyer", "x" * 151])
+def test_impossible_label_is_reported(run: Import, label: str) -> None:
+    status, said = run("user,userid,label", f"mia,user_42,{label}")
+    assert (status, said.splitlines()[0]) == (1, f"Line 2: {label!r} is not a valid label.")
+
+
 def test_number_of_queries_is_constant(run: Import) -> None:
     names = [f"user-{number}" for number in range(50)]
     User.objects.bulk_create(User(username=name) for name in names)

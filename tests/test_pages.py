@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from datetime import timedelta
 from html import unescape
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 DISCONNECT = ["Reconnect", "Disconnect"]
 REFUSED = {"failure_kind": "refused", "failure_count": 1, "failed_at": timezone.now()}
+CONNECTION = "/airisk/"
 DOCUMENTATION = "docs/pages.md"
 VOID = {"meta", "input", "br", "link", "img"}
 
@@ -188,12 +190,81 @@ def test_each_deployment_has_its_own_section(browser: Client, mia: User, django_
     assert buttons(response) == ["Connect", *DISCONNECT]
 
 
-def test_other_deployments_are_not_named(browser: Client, mia: User) -> None:
-    assert "second" not in read(browser.get(reverse("airisk_oauth:connection")))
+def test_other_deployments_are_not_named(browser: Client, mia: User, settings: "Settings") -> None:
+    assert "second" not in read(browser.get(CONNECTION))
     AIRiskIdentity.objects.all().delete()
-    assert "AIRisk Not connected You have no AIRisk identity yet." in read(
-        browser.get(reverse("airisk_oauth:connection"))
-    )
+    assert "AIRisk Not connected You have no AIRisk identity yet." in read(browser.get(CONNECTION))
+    settings.AIRISK_OAUTH = {"second": settings.AIRISK_OAUTH["second"]}
+    text = read(browser.get(CONNECTION))
+    assert "You have no AIRisk identity yet." in text
+    assert "second" not in text
+    # A token is enough: there is something to disconnect.
+    give_token(mia, deployment="second")
+    assert "AIRisk “second” Not connected" in read(browser.get(CONNECTION))
+
+
+def test_resolver_says_which_connections_are_own(browser: Client, settings: "Settings") -> None:
+    set_option(settings, "second", USERID="tests.support.resolvers.by_name")
+    assert "AIRisk “second” Not connected" in read(browser.get(CONNECTION))
+
+
+@pytest.mark.parametrize("connected", [False, True])
+def test_queries_do_not_grow_with_deployments(
+    connected: bool, browser: Client, mia: User, settings: "Settings", django_assert_num_queries: Any
+) -> None:
+    [first, *_others] = settings.AIRISK_OAUTH.values()
+    settings.AIRISK_OAUTH = {f"tenant-{number}": first for number in range(40)}
+    for alias in settings.AIRISK_OAUTH:
+        AIRiskIdentity.objects.create(user=mia, deployment=alias, userid="user_42")
+        if connected:
+            give_token(mia, deployment=alias)
+    # Session, user, identities and tokens.
+    with django_assert_num_queries(4):
+        response = browser.get(CONNECTION)
+    assert response.text.count("AIRisk “tenant-") == 40
+
+
+# Names
+
+
+GUID = "6f9619ff-8b86-d011-b42d-00c04fc964ff"
+
+
+@pytest.mark.parametrize(
+    ("userid", "label", "name"),
+    [
+        ("user_42", "", "user_42"),
+        ("user_42", "Mia Meyer", "Mia Meyer"),
+        (GUID, "Mia <Meyer>", "Mia <Meyer>"),
+        (GUID, "", ""),
+        (GUID.replace("-", "").upper(), "", ""),
+    ],
+)
+def test_people_are_named_as_they_know_themselves(
+    userid: str, label: str, name: str, browser: Client, mia: User
+) -> None:
+    AIRiskIdentity.objects.update(userid=userid, label=label)
+    for connected, start in ((False, f"On AIRisk you are {name}."), (True, f", as {name}.")):
+        if connected:
+            give_token(mia, userid=userid)
+        for page in (CONNECTION, "/airisk/connect/"):
+            text = read(browser.get(page))
+            assert (start in text) is bool(name)
+            assert userid not in text or not label
+            assert GUID not in text
+
+
+def test_label_names_its_own_userid_only(browser: Client, settings: "Settings") -> None:
+    AIRiskIdentity.objects.update(label="Mia Meyer")
+    set_option(settings, USERID="tests.support.resolvers.by_name")
+    assert "On AIRisk you are mia." in read(browser.get(CONNECTION))
+
+
+def test_connected_user_sees_since_when(browser: Client, mia: User) -> None:
+    now = timezone.now()
+    token = give_token(mia, obtained_at=now - timedelta(days=30), last_used_at=now - timedelta(days=3))
+    since, used = (date_format(timezone.localtime(each)) for each in (token.obtained_at, token.last_used_at))
+    assert f"Connected since {since}, as user_42. Last used on {used}." in read(browser.get(CONNECTION))
 
 
 def test_pages_lead_back_to_the_site(browser: Client) -> None:

@@ -23,6 +23,7 @@ CODES = {
     "malformed_callback": 400,
     "unknown_deployment": 404,
     "callback_rejected": 403,
+    "signed_in_again": 403,
     "state_expired": 410,
     "state_spent": 410,
     "identity_changed": 403,

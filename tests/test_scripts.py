@@ -76,11 +76,13 @@ def read(response: Any, status: int = 200) -> dict[str, Any]:
 @pytest.mark.parametrize("headers", SCRIPTS, ids=str)
 def test_script_reads_all_connections(headers: dict[str, str], browser: Client, mia: User) -> None:
     token = give_token(mia)
+    assert len(read(browser.get(CONNECTION, headers=headers))["connections"]) == 1
+    AIRiskIdentity.objects.create(user=mia, deployment="second", userid="user_7")
     assert token.expires_at is not None
     assert read(browser.get(CONNECTION, headers=headers)) == {
         "connections": [
             {**NOT_CONNECTED, "connected": True, "expires_at": token.expires_at.isoformat()},
-            {**NOT_CONNECTED, "deployment": "second", "userid": None, "connect_url": "/airisk/connect/second/"},
+            {**NOT_CONNECTED, "deployment": "second", "userid": "user_7", "connect_url": "/airisk/connect/second/"},
         ]
     }
 

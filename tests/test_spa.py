@@ -28,8 +28,14 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.urls(__name__
 
 def app(request: HttpRequest) -> HttpResponse:
     """A page with the documentation's functions for scripts."""
-    functions = snippet(DOCUMENTATION, "const status") + snippet(DOCUMENTATION, "async function conversations")
-    return HttpResponse(f"<!DOCTYPE html><title>App</title><script>{functions}</script>")
+    words = ("const status", "async function conversations", "async function connectInPopup")
+    functions = "".join(snippet(DOCUMENTATION, each) for each in words)
+    button = '<button onclick="connectInPopup().then(() => document.title = &quot;Connected&quot;)">Popup</button>'
+    return HttpResponse(f"<!DOCTYPE html><title>App</title>{button}<script>{functions}</script>")
+
+
+def connected(request: HttpRequest) -> HttpResponse:
+    return HttpResponse(snippet(DOCUMENTATION, "window.close()"))
 
 
 def enhanced(request: HttpRequest, library: str, content: str) -> HttpResponse:
@@ -59,6 +65,7 @@ def with_documented_form(request: HttpRequest, library: str) -> HttpResponse:
 
 urlpatterns = [
     path("app/", app),
+    path("connected/", connected),
     path("<str:library>/tag/", with_tag),
     path("<str:library>/buttons/", with_buttons),
     path("<str:library>/form/", with_form),
@@ -88,12 +95,12 @@ def look(settings: Any, library: str) -> None:
 
 def test_app_connects_and_disconnects(page: Page, site: str) -> None:
     page.goto("/app/")
-    first, second = page.evaluate("status()")
-    assert (first["connected"], first["userid"], second["deployment"]) == (False, "user_42", "second")
+    [first] = page.evaluate("status()")
+    assert (first["connected"], first["userid"], first["deployment"]) == (False, "user_42", "default")
     # By the page itself: it goes away before the call is over.
     page.evaluate("setTimeout(() => connect('/app/?done'), 0)")
     page.wait_for_url(f"{site}/app/?done")
-    first, _second = page.evaluate("status()")
+    [first] = page.evaluate("status()")
     assert first["connected"]
     assert page.evaluate("expires_at => new Date(expires_at) > Date.now()", first["expires_at"])
     assert not page.evaluate("disconnect()")["connected"]
@@ -116,6 +123,58 @@ def test_app_comes_back_after_a_403(page: Page, site: str) -> None:
     click(page, "Connect")
     expect(page).to_have_url(f"{site}/app/?tab=2")
     assert page.evaluate("conversations()")["status"] == 200
+
+
+def assert_closed(page: Page, popup: Page) -> None:
+    for _attempt in range(300):
+        if popup.is_closed():
+            return
+        page.wait_for_timeout(100)
+    raise AssertionError("The popup is still open.")
+
+
+@pytest.mark.parametrize("tries", [1, 2])
+def test_popup_connects_and_closes(page: Page, site: str, airisk: World, tries: int) -> None:
+    """Under the policy that Django sends by default, and also after a try that failed."""
+    response = page.goto("/app/?form")
+    assert response is not None
+    assert response.headers["cross-origin-opener-policy"] == "same-origin"
+    page.evaluate("status()")
+    airisk.switches.refuse = tries == 2
+    with page.expect_popup() as opened:
+        click(page, "Popup")
+    popup = opened.value
+    if tries == 2:
+        popup.wait_for_url(f"{site}/airisk/?next=%2Fconnected%2F")
+        airisk.switches.refuse = False
+        with popup.expect_event("close"):
+            click(popup, "Connect")
+    expect(page).to_have_title("Connected")
+    expect(page).to_have_url(f"{site}/app/?form")
+    assert_closed(page, popup)
+    assert AIRiskToken.objects.get().userid == "user_42"
+
+
+def test_popup_closes_if_nobody_can_connect(page: Page, site: str) -> None:
+    AIRiskIdentity.objects.all().delete()
+    page.goto("/app/")
+    page.evaluate("status()")
+    with page.expect_popup() as opened, page.expect_event("pageerror") as problem:
+        click(page, "Popup")
+    assert str(problem.value).startswith("You have no AIRisk identity yet.")
+    assert_closed(page, opened.value)
+
+
+def test_popup_loses_its_opener_on_airisk(page: Page, site: str, settings: Any) -> None:
+    """Why the documentation does without ``window.opener`` and ``popup.closed``."""
+    page.goto("/app/")
+    with page.expect_popup() as opened:
+        page.evaluate(
+            "address => { window.opened = window.open(address) }", settings.AIRISK_OAUTH["default"]["BASE_URL"]
+        )
+    opened.value.wait_for_load_state()
+    assert opened.value.evaluate("window.opener") is None
+    assert page.evaluate("opened.closed")
 
 
 # htmx

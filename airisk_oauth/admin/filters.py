@@ -1,6 +1,6 @@
 """How the lists of the admin are filtered and searched."""
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from django.contrib import admin
 from django.contrib.auth import get_user_model
@@ -46,9 +46,11 @@ class StatusFilter(admin.SimpleListFilter):
 class SearchableByUser:
     """Search by userid, and by what the site's user model has as a name and an e-mail address."""
 
+    searched: ClassVar[tuple[str, ...]] = ("userid",)
+
     def get_search_fields(self, request: HttpRequest) -> list[str]:
         user = get_user_model()
         fields = {field.name for field in user._meta.get_fields()}
         email = getattr(user, "get_email_field_name", lambda: "email")()
         names = {user.USERNAME_FIELD, email} & fields
-        return ["userid", *(f"user__{name}" for name in sorted(names))]
+        return [*self.searched, *(f"user__{name}" for name in sorted(names))]

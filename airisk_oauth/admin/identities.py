@@ -19,9 +19,10 @@ else:
 
 @admin.register(AIRiskIdentity)
 class AIRiskIdentityAdmin(SearchableByUser, _IdentityAdmin):
-    list_display = ("user", "deployment", "userid")
+    list_display = ("user", "deployment", "userid", "label")
     list_display_links = ("user", "userid")
     list_filter = (DeploymentFilter,)
+    searched = ("userid", "label")
     list_select_related = ("user",)
     raw_id_fields = ("user",)
 

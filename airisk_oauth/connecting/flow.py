@@ -116,6 +116,24 @@ def complete(deployment: Deployment, user: Any, flow: Begun) -> Connected:
     return Connected(pending, first=True)
 
 
+def next_of_rejected(alias: str, user: Any, query: Secret) -> str:
+    """Return where a person wanted to go whose callback was rejected, or an empty string.
+
+    That is what the flow with the callback's state says, or the user's last one, where AIRisk returned another state.
+    Somebody who is signed out is known by the state alone.
+    """
+    flows = PendingAuthorization.objects.primary().filter(deployment=alias, created_at__gt=timezone.now() - LIFETIME)
+    if is_signed_in := user.is_authenticated:
+        flows = flows.filter(user=user)
+    found = None
+    with suppress(MalformedCallback):
+        found = flows.filter(state_hash=_hash(read_callback(query).state)).first()
+    if found is None and is_signed_in:
+        # Ordered by key, because another host's clock may be ahead.
+        found = flows.order_by("-pk").first()
+    return "" if found is None else found.next
+
+
 def disconnect(token: AIRiskToken) -> None:
     """Delete a stored token. AIRisk cannot revoke it: it stays valid there until it expires."""
     user_id, deployment = token.user_id, token.deployment
@@ -134,19 +152,16 @@ def _read(query: Secret) -> Callback:
 
 def _pending(deployment: Deployment, user: Any, browser: str | None, state: Secret) -> PendingAuthorization:
     """Return the flow that this user started with this state, in this browser and for this deployment."""
-    pending: PendingAuthorization | None = (
+    started: PendingAuthorization | None = (
         PendingAuthorization.objects.primary()
-        .filter(
-            state_hash=_hash(state),
-            user=user,
-            deployment=deployment.alias,
-            browser_hash=_bound(deployment, browser or ""),
-        )
+        .filter(state_hash=_hash(state), user=user, deployment=deployment.alias)
         .first()
     )
-    if pending is None:
+    if started is None:
         raise ConnectionFailed(Reason.CALLBACK_REJECTED)
-    return pending
+    if started.browser_hash != _bound(deployment, browser or ""):
+        raise ConnectionFailed(Reason.SIGNED_IN_AGAIN)
+    return started
 
 
 def _answer_repeated_callback(pending: PendingAuthorization) -> Connected:

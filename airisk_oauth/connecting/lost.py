@@ -6,7 +6,7 @@ from .. import conf
 from ..models import AIRiskToken
 from ..oauth.deployment import Deployment
 from . import impersonation
-from .pages import ConnectionStatus, connection_status
+from .status import ConnectionStatus, connection_status
 
 
 def lost_connection(request: HttpRequest, deployment: str = conf.DEFAULT_ALIAS) -> ConnectionStatus | None:

@@ -56,8 +56,16 @@ class Reason(Enum):
         HTTPStatus.FORBIDDEN,
         gettext_noop("This connection was not started here"),
         gettext_noop(
-            "You may have signed out and in again meanwhile, or started it in another browser, with another account, "
-            "or too long ago. Nothing has happened; you can connect again."
+            "It was started with another account, or too long ago. Nothing has happened; you can connect again."
+        ),
+    )
+    SIGNED_IN_AGAIN = (
+        "signed_in_again",
+        HTTPStatus.FORBIDDEN,
+        gettext_noop("Please connect once more"),
+        gettext_noop(
+            "You probably signed out and in again after you had started to connect, or you started in another browser. "
+            "Nothing has happened; you can connect again."
         ),
     )
     STATE_EXPIRED = (
@@ -133,6 +141,7 @@ _REJECTING_CALLBACKS: Final = frozenset(
         Reason.MALFORMED_CALLBACK,
         Reason.UNKNOWN_DEPLOYMENT,
         Reason.CALLBACK_REJECTED,
+        Reason.SIGNED_IN_AGAIN,
         Reason.STATE_EXPIRED,
         Reason.STATE_SPENT,
     }
@@ -192,13 +201,16 @@ def problem_page(request: HttpRequest, problem: Problem, next_url: str = "") -> 
     return render(request, "airisk_oauth/problem.html", context, status=reason_of(problem).status)
 
 
-def problem_response(request: HttpRequest, problem: Problem, *, redirect_to: str | None = None) -> HttpResponse:
+def problem_response(
+    request: HttpRequest, problem: Problem, *, next_url: str = "", redirect_to: str | None = None
+) -> HttpResponse:
     """Answer a browser with a problem's page, and a script with its code and texts as JSON; both with its status.
 
+    :param next_url: path to go to after another try.
     :param redirect_to: URL that htmx is to load in the browser.
     """
     if not is_script(request):
-        return problem_page(request, problem)
+        return problem_page(request, problem, next_url)
     reason = reason_of(problem)
     is_unknown = reason is Reason.UNKNOWN_DEPLOYMENT
     # The texts of this reason are about a callback, and scripts make none.

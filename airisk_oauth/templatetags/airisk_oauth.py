@@ -8,7 +8,7 @@ from django.utils.html import format_html
 
 from .. import conf
 from ..connecting.lost import lost_connection
-from ..connecting.pages import connection_status
+from ..connecting.status import connection_status
 
 if TYPE_CHECKING:
     from django.http import HttpRequest

@@ -100,8 +100,7 @@ class StoredToken:
         return unwritten.applied(token, self.deployment, self.using)
 
     def _read_user(self) -> AIRiskToken:
-        userid, rows = self._userid(), AIRiskToken.objects.using(self.using)
-        token: AIRiskToken | None = rows.owned_by(self.owner.pk, self.deployment.alias).first()
+        userid, token = self._userid(), self.find_row()
         if token is None:
             raise self.connection_required("This user has not connected to AIRisk.")
         if token.userid != userid:
@@ -121,10 +120,19 @@ class StoredToken:
     def _userid(self) -> str:
         # A framework may leave no user at all on a request, and one that was not saved has no key.
         is_saved = getattr(self.owner, "is_authenticated", False) and self.owner.pk is not None
-        userid = userid_of(self.deployment, self.owner) if is_saved else None
+        userid = self.find_userid() if is_saved else None
         if userid is None:
             raise self.connection_required("This user has no identity on AIRisk.")
         return userid
+
+    def find_userid(self) -> str | None:
+        return userid_of(self.deployment, self.owner)
+
+    def find_row(self) -> AIRiskToken | None:
+        """Return the user's row as it is in the database."""
+        rows = AIRiskToken.objects.using(self.using)
+        token: AIRiskToken | None = rows.owned_by(self.owner.pk, self.deployment.alias).first()
+        return token
 
     def look(self, rejected: str | None) -> Found:
         """Return the stored token, read on a new connection where the database has closed the old one.

@@ -18,7 +18,7 @@ from airisk_oauth import conf
 from airisk_oauth.management.users import find_user
 from airisk_oauth.models import AIRiskIdentity
 
-COLUMNS: Final = ("user", "userid", "deployment")
+COLUMNS: Final = ("user", "userid", "deployment", "label")
 #: Spreadsheets separate fields by one of these, depending on their language.
 DELIMITERS: Final = ",;\t"
 BATCH: Final = 500
@@ -29,6 +29,7 @@ class Row(NamedTuple):
 
     :ivar line: the number of the line that it ends on.
     :ivar name: the user's natural key.
+    :ivar label: as in :class:`AIRiskIdentity`; ``None`` if the file has no such column.
     :ivar problem: what is wrong with the row; empty if nothing is.
     """
 
@@ -36,11 +37,14 @@ class Row(NamedTuple):
     name: str = ""
     userid: str = ""
     deployment: str = ""
+    label: str | None = None
     problem: str = ""
 
 
 class Command(BaseCommand):
-    help = "Imports AIRisk identities from a CSV file with the columns user, userid and, optionally, deployment."
+    help = (
+        "Imports AIRisk identities from a CSV file with the columns user, userid and, optionally, deployment and label."
+    )
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("file", type=Path, help="a UTF-8 file with a header row; users are named by natural key")
@@ -77,7 +81,7 @@ def _rows(file: Path, default: str) -> Iterator[Row]:
         reader = csv.reader(chain([header], lines), delimiter=max(DELIMITERS, key=header.count), strict=True)
         columns = [name.strip().lower() for name in next(reader, [])]
         if not {"user", "userid"} <= set(columns) <= set(COLUMNS) or len(columns) > len(set(columns)):
-            raise csv.Error("its first line must name the columns user, userid and, optionally, deployment")
+            raise csv.Error("its first line must name the columns user, userid and, optionally, deployment and label")
         last = reader.line_num
         try:
             for fields in reader:
@@ -93,7 +97,7 @@ def _row(line: int, columns: list[str], fields: list[str], default: str) -> Row:
     if len(fields) != len(columns):
         return Row(line, problem="it has more or fewer fields than the first line.")
     values = dict(zip(columns, map(str.strip, fields), strict=True))
-    return Row(line, values["user"], values["userid"], values.get("deployment") or default)
+    return Row(line, values["user"], values["userid"], values.get("deployment") or default, values.get("label"))
 
 
 def _users(names: set[str]) -> dict[str, Any]:
@@ -128,6 +132,8 @@ def _problem(row: Row, users: dict[str, Any], aliases: list[str]) -> str:
         return f"there is no user {row.name!r}."
     if not conf.is_userid(row.userid):
         return f"{row.userid!r} is not a valid userid."
+    if row.label is not None and not (row.label.isprintable() and len(row.label) <= conf.MAX_LABEL):
+        return f"{row.label!r} is not a valid label."
     if row.deployment not in aliases:
         return f"there is no deployment {row.deployment!r}."
     return ""
@@ -152,11 +158,23 @@ def _import(rows: list[Row], users: dict[str, Any], *, dry_run: bool) -> tuple[i
                 user = users[row.name]
                 identity = existing.get((user.pk, row.deployment))
                 if identity is None:
-                    added.append(AIRiskIdentity(user=user, deployment=row.deployment, userid=row.userid))
-                elif identity.userid != row.userid:
-                    identity.userid = row.userid
+                    identity = AIRiskIdentity(user=user, deployment=row.deployment)
+                    added.append(identity)
+                elif _is_changed(identity, row):
                     changed.append(identity)
+                _apply(row, identity)
         identities.bulk_create(added, BATCH)
-        identities.bulk_update(changed, ["userid"], BATCH)
+        identities.bulk_update(changed, ["userid", "label"], BATCH)
         transaction.set_rollback(dry_run, using=identities.db)
     return len(added), len(changed)
+
+
+def _is_changed(identity: AIRiskIdentity, row: Row) -> bool:
+    return identity.userid != row.userid or row.label not in (None, identity.label)
+
+
+def _apply(row: Row, identity: AIRiskIdentity) -> None:
+    if row.label is not None or identity.userid != row.userid:
+        # A label names a userid: it must not stay with another one.
+        identity.label = row.label or ""
+    identity.userid = row.userid
