@@ -67,7 +67,7 @@ def test_pages_show_what_failed_and_when(admin_client: Client) -> None:
     [
         ("with an hour left", "valid in 59 minutes"),
         ("expired", "expired the next call renews it 1 minute ago"),
-        ("expired, of an unknown deployment", "expired the settings have no such deployment"),
+        ("expired, of an unknown deployment", "expired the settings have no deployment “gone”"),
         ("by hand and expired", "reconnect needed a person has to connect"),
         ("identity removed", "reconnect needed the user's AIRisk identity has changed or was removed"),
         ("the application's, refused", "reconnect needed refused by AIRisk in"),

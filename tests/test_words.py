@@ -102,6 +102,7 @@ def test_stored_texts_are_marked_for_translation() -> None:
             report.USER_REFUSED,
             report.PERSON_ASKED_FOR,
             report.BY_HAND,
+            report.NOT_OBTAINED,
         ),
         *(report.INTERRUPTED, *Status.labels, *AIRiskToken.Failure.labels),
         *(text for field in fields if not field.primary_key for text in (field.verbose_name, field.help_text) if text),
