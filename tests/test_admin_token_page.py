@@ -15,7 +15,7 @@ from tests.support.people import give_token
 def tools(browser: Client, token: AIRiskToken) -> list[tuple[str, str]]:
     """Return the address and the label of each button on a token's page."""
     page = browser.get(token_page("change", token.pk)).text
-    return re.findall(r'<li class="airisk-tool"><a href="([^"]+)"[^>]*>([^<]+)</a>', page)
+    return re.findall(r'<li class="airisk-tool">\s*<a href="([^"]+)"[^>]*>([^<]+)</a>', page)
 
 
 def test_token_is_renewed_from_its_page(admin_client: Client, airisk: World) -> None:

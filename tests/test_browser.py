@@ -227,7 +227,7 @@ def test_admin_pages_have_no_barriers_of_ours(page: Page, width: int, scheme: An
     give_token(mia)
     page.goto("/admin/airisk_oauth/airisktoken/")
     # On a phone, the owner and the status can be seen without scrolling.
-    for column in page.locator("#result_list tr:first-child :is(.field-owner_link, .airisk-state)").all():
+    for column in page.locator("#result_list tr:first-child :is(.field-owner, .airisk-state)").all():
         box = column.bounding_box()
         assert box is not None
         assert box["x"] + box["width"] <= width

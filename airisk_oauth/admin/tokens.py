@@ -34,14 +34,15 @@ MAX_DISCONNECTED: Final = 5000
 class AIRiskTokenAdmin(SearchableByUser, TokenPage):
     """Shows everything about a token except the token: nothing here decrypts one."""
 
-    list_display = ("owner_link", "deployment", "status_and_reason", "expires", "renewed", "last_used", "userid")
+    list_display = ("owner", "deployment", "status_and_reason", "expires", "renewed", "last_used")
     list_display_links = ("status_and_reason",)
     list_filter = (StatusFilter, DeploymentFilter)
     list_select_related = ("user",)
     show_full_result_count = False
     actions = ("renew_now", "delete_selected")
     fields = (
-        ("owner_link", "userid", "identity"),
+        "owner_link",
+        ("userid", "identity"),
         "deployment",
         "colored_status",
         "expires_at",
