@@ -69,7 +69,7 @@ def test_file_is_checked_and_then_imported(admin_client: Client) -> None:
     assert {entry.object_id for entry in LogEntry.objects.all()} == stored
 
 
-def test_rows_without_deployment_are_for_the_chosen(admin_client: Client) -> None:
+def test_rows_without_deployment_get_the_chosen(admin_client: Client) -> None:
     import_checked(admin_client, upload(admin_client, "user;userid", "tom;user_7", deployment="second"))
     assert identities() == {*BEFORE, ("tom", "second", "user_7")}
 

@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 
 
 def press(url: str) -> str:
-    """Press the button of AIRisk's login page, and return the path that AIRisk sends the browser back to."""
+    """Press the first button of AIRisk's login page, and return the path that AIRisk sends the browser back to."""
     with requests.Session() as session:
         page = session.get(url, timeout=5)
-        fields = dict(re.findall(r'name="(\w+)" value="([^"]*)"', page.text))
+        fields = dict(re.findall(r'type="hidden" name="(\w+)" value="([^"]*)"', page.text))
         fields = {name: unescape(value) for name, value in fields.items()}
         action = re.search(r'action="([^"]+)"', page.text)
         assert action is not None

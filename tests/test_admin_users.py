@@ -52,7 +52,7 @@ def test_identity_can_be_given_with_a_new_user(admin_client: Client) -> None:
     assert f'name="{PREFIX}-TOTAL_FORMS"' in page.text
 
 
-def test_users_page_shows_identities_to_those_allowed(desk: Client, staff: User) -> None:
+def test_users_page_hides_identities_as_permitted(desk: Client, staff: User) -> None:
     mia = person("mia")
     view_user = Permission.objects.get(content_type__app_label="auth", codename="view_user")
     for codenames, is_shown in ((["view_airisktoken"], False), (["view_airiskidentity"], True)):

@@ -8,7 +8,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from django import forms
-from django.apps import apps
 from django.contrib import admin
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ImproperlyConfigured
@@ -75,9 +74,8 @@ def extend_djangos_user_admin(site: admin.AdminSite) -> None:
 
     Only this one registered object is changed, so a class that inherits from Django's is not.
     """
-    if apps.is_installed("django.contrib.auth"):
-        # Registers it, if this app comes before that one.
-        import_module("django.contrib.auth.admin")
+    # Registers it, if this app comes before that one, which the admin cannot do without.
+    import_module("django.contrib.auth.admin")
     users = get_user_model()
     if not site.is_registered(users):
         return
