@@ -50,7 +50,8 @@ def log(
 ) -> None:
     """Log an event.
 
-    :param message: a ``%`` format with the names of fields, and ``%(why)s`` for the message of an error.
+    :param message: a ``%`` format with the names of fields, ``%(why)s`` for the message of an error, and ``%(owner)s``
+        for the user of ``token`` or the application.
     :param token: adds ``token_id``, ``user_id`` and ``deployment``.
     :param why: an error; adds its class as ``error``, and for a refusal ``airisk_status``, ``airisk_reason`` and
         ``airisk_trace_id``.
@@ -65,20 +66,24 @@ def log(
     plain = {name: value if isinstance(value, int | float | None) else str(value) for name, value in fields.items()}
     if logger.isEnabledFor(level):
         path, line, function, _stack = logger.findCaller(stacklevel=2)
-        args = ({**plain, "why": str(why)},)
+        args = ({**plain, "why": str(why), "owner": _owner(fields.get("user_id"))},)
         record = logger.makeRecord(logger.name, level, path, line, message, args, None, function)
         # Not as `extra`, which raises if the site's own record factory has set a field of the same name.
         vars(record).update(plain, event=event)
         logger.handle(record)
 
 
+def _owner(user_id: Any) -> str:
+    return "the application" if user_id is None else f"user {user_id}"
+
+
 def log_not_written(token: _Token, error: Exception) -> None:
     """Log that the database failed to write a change of a token."""
-    message = "A change of AIRisk token %(token_id)s could not be written: %(why)s"
+    message = "A change of AIRisk token %(token_id)s of %(owner)s on %(deployment)s could not be written: %(why)s"
     log(_renewal_logger, logging.WARNING, "token.not_written", message, token=token, why=error)
 
 
 def log_unreadable(token: _Token, error: Exception) -> None:
     """Log that no key of this process decrypts a token."""
-    message = "AIRisk token %(token_id)s cannot be decrypted: %(why)s"
+    message = "AIRisk token %(token_id)s of %(owner)s on %(deployment)s cannot be decrypted: %(why)s"
     log(_renewal_logger, logging.WARNING, "token.unreadable", message, token=token, why=error)

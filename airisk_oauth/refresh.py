@@ -16,9 +16,9 @@ from django.core.exceptions import ImproperlyConfigured
 
 from . import conf, sealing
 from .events import log
-from .models import AIRiskTokenQuerySet
+from .models import AIRiskToken, AIRiskTokenQuerySet
 from .notices.gathering import together
-from .tokens.report import BY_HAND, Report
+from .tokens.report import BY_HAND, NOT_OBTAINED, RENEWED_ELSEWHERE, Report
 from .tokens.selection import Selection
 from .tokens.sweep import sweep
 
@@ -75,7 +75,12 @@ def renew_chosen(tokens: AIRiskTokenQuerySet) -> Report:
             report.skip(str(error).rstrip("."), len(pks))
             continue
         if deployment.silent_renewal:
-            report.add(sweep(Selection(deployment, within=None, pks=pks)))
+            swept = sweep(Selection(deployment, within=None, pks=pks))
+            # Every chosen token is in the report, those that a sweep leaves out as well.
+            rows_without_token = AIRiskToken.objects.primary().filter(pk__in=pks, sealed="")
+            swept.skip(NOT_OBTAINED, min(rows_without_token.count(), len(pks) - swept.counts.total()))
+            swept.skip(RENEWED_ELSEWHERE, len(pks) - swept.counts.total())
+            report.add(swept)
         else:
             report.skip(BY_HAND, len(pks))
     return report

@@ -18,7 +18,7 @@ from tests.support.admin import act, allow, ask_for, confirm, messages_in, obtai
 from tests.support.options import replace_keys
 from tests.support.people import give_token
 from tests.support.signals import signals_sent
-from tests.support.statuses import GONE
+from tests.support.statuses import GONE, store_described
 from tests.support.stored import rows_of_flows_and_tokens
 
 if TYPE_CHECKING:
@@ -112,6 +112,15 @@ def test_deployments_are_reported_together(admin_client: Client, airisk: World) 
     assert renewed == "3 tokens were renewed."
     assert skipped.startswith("1 token was skipped")
     assert airisk.caller_of(AIRiskToken.objects.get(pk=chosen[3].pk).access_token) == Caller("client-2", None)
+
+
+def test_renewing_reports_every_chosen_token(admin_client: Client, airisk: World) -> None:
+    """So that the numbers add up to what the question said."""
+    chosen = [store_described("not obtained"), give_token(person("mia"))]
+    assert act(admin_client, "renew_now", *chosen) == [
+        "1 token was renewed.",
+        "1 token was skipped: no token was obtained yet.",
+    ]
 
 
 @pytest.mark.usefixtures("second_by_hand")

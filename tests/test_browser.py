@@ -227,7 +227,7 @@ def test_admin_pages_have_no_barriers_of_ours(page: Page, width: int, scheme: An
     give_token(mia)
     page.goto("/admin/airisk_oauth/airisktoken/")
     # On a phone, the owner and the status can be seen without scrolling.
-    for column in page.locator("#result_list tr:first-child :is(.field-owner_link, .airisk-state)").all():
+    for column in page.locator("#result_list tr:first-child :is(.field-owner, .airisk-state)").all():
         box = column.bounding_box()
         assert box is not None
         assert box["x"] + box["width"] <= width
@@ -241,6 +241,19 @@ def test_admin_pages_have_no_barriers_of_ours(page: Page, width: int, scheme: An
     assert_no_barrier(page, *djangos_own)
     page.goto(f"/admin/airisk_oauth/airisktoken/{AIRiskToken.objects.earliest('pk').pk}/change/")
     assert_no_barrier(page, *djangos_own)
+
+
+def test_lists_of_the_admin_are_not_cut_off(page: Page, mia: User) -> None:
+    page.set_viewport_size({"width": 1280, "height": 800})
+    User.objects.update(is_staff=True, is_superuser=True)
+    userid = "7b1c4d5e-0f3a-4c7e-9a51-5d2f6b8c0e41"
+    owner = User.objects.create_user("alexandra.of-the-long-name@example.com")
+    AIRiskIdentity.objects.create(user=owner, userid=userid)
+    give_token(owner, **{**REFUSED, "userid": userid})
+    for name in ("airisktoken", "airiskidentity"):
+        page.goto(f"/admin/airisk_oauth/{name}/")
+        assert page.locator("#nav-sidebar").is_visible()
+        assert page.locator("#changelist .results").evaluate("table => table.scrollWidth <= table.clientWidth")
 
 
 def test_connecting_needs_no_script(chromium: Browser, site: str, mia: User) -> None:

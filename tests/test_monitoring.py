@@ -470,4 +470,4 @@ def test_record_factory_of_the_site_breaks_no_log(mia: User, airisk: World, capl
     [record] = [record for record in caplog.records if record.name == "airisk_oauth.renewal"]
     assert (vars(record)["event"], vars(record)["user_id"]) == ("token.renewed", mia.pk)
     assert record.funcName == "announce"
-    assert record.getMessage() == f"AIRisk token {token.pk} of deployment default was renewed"
+    assert record.getMessage() == f"AIRisk token {token.pk} of user {mia.pk} on default was renewed"

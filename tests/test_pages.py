@@ -244,12 +244,12 @@ def test_people_are_named_as_they_know_themselves(
     userid: str, label: str, name: str, browser: Client, mia: User
 ) -> None:
     AIRiskIdentity.objects.update(userid=userid, label=label)
-    for connected, start in ((False, f"On AIRisk you are {name}."), (True, f", as {name}.")):
+    for connected, opening in ((False, f"On AIRisk you are {name}."), (True, f", as {name}.")):
         if connected:
             give_token(mia, userid=userid)
         for page in (CONNECTION, "/airisk/connect/"):
             text = read(browser.get(page))
-            assert (start in text) is bool(name)
+            assert (opening in text) is bool(name)
             assert userid not in text or not label
             assert GUID not in text
 

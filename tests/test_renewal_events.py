@@ -42,12 +42,13 @@ def test_renewals_are_signalled_and_logged(
         ("renewed", {"sender": AIRiskToken, "user_id": mia.pk, "deployment": "default"}),
         ("failed", {"sender": AIRiskToken, "user_id": mia.pk, "deployment": "default"}),
     ]
-    failed_early = f"AIRisk token {token.pk} stays in use, because its early renewal failed: The stored token "
+    of_mia = f"AIRisk token {token.pk} of user {mia.pk} on default"
+    failed_early = f"{of_mia} stays in use, because its early renewal failed: The stored token "
     failed_early += "could not be renewed."
     assert [(record.event, record.getMessage()) for record in caplog.records] == [  # type: ignore[attr-defined]
-        ("token.obtained", f"AIRisk token {stored().pk} of deployment default was renewed"),
-        ("token.renewed", f"AIRisk token {token.pk} of deployment default was renewed"),
-        ("token.renewal_failed", f"AIRisk token {token.pk} of deployment default was not renewed: {error}"),
+        ("token.obtained", f"AIRisk token {stored().pk} of the application on default was renewed"),
+        ("token.renewed", f"{of_mia} was renewed"),
+        ("token.renewal_failed", f"{of_mia} was not renewed: {error}"),
         ("token.early_renewal_failed", f"{failed_early} {error}"),
     ]
 

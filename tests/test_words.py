@@ -15,6 +15,7 @@ from babel.messages.mofile import read_mo
 from babel.messages.pofile import read_po
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import User
+from django.core.files.uploadedfile import SimpleUploadedFile
 from django.template.base import Lexer, TokenType
 from django.test import Client
 from django.urls import reverse
@@ -102,6 +103,7 @@ def test_stored_texts_are_marked_for_translation() -> None:
             report.USER_REFUSED,
             report.PERSON_ASKED_FOR,
             report.BY_HAND,
+            report.NOT_OBTAINED,
         ),
         *(report.INTERRUPTED, *Status.labels, *AIRiskToken.Failure.labels),
         *(text for field in fields if not field.primary_key for text in (field.verbose_name, field.help_text) if text),
@@ -204,6 +206,10 @@ def pages(staff: Client, browser: Client, airisk: World) -> Iterator[str]:
     yield read(confirm(staff, ask_for(staff, "delete_selected", *AIRiskToken.objects.all())))
     yield read(staff.get(identity_page("add")))
     yield read(staff.post(identity_page("add"), {"user": mia.pk, "deployment": "second", "userid": " \t"}))
+    yield read(staff.get(identity_page("changelist")))
+    for lines in (b"user,userid\nmia,user_1", b"user,userid\nmia,", b"user"):
+        file = {"file": SimpleUploadedFile("people.csv", lines), "deployment": "default"}
+        yield read(staff.post(identity_page("import"), file))
     airisk.reset()
     yield read(staff.get(reverse("airisk_sandbox:control")))
     airisk.switches.login_page = True

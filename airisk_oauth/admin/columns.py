@@ -32,6 +32,10 @@ class TokenColumns(_TokenAdmin):
         )
         return format_html('<a href="{}">{}</a>', url, token.user)
 
+    @admin.display(description=_("user"), ordering="user")
+    def owner(self, token: AIRiskToken) -> str:
+        return format_html('{} <div class="airisk-userid">{}</div>', self.owner_link(token), token.userid)
+
     @admin.display(description=_("AIRisk identity now"))
     def identity(self, token: AIRiskToken) -> str | None:
         """Link to what says now who the user is on AIRisk; another userid than the token's makes the token useless."""

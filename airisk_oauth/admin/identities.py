@@ -2,23 +2,24 @@
 
 from typing import TYPE_CHECKING, Any
 
-from django import forms
 from django.contrib import admin
 from django.contrib.auth import get_user_model
 from django.http import HttpRequest
+from django.urls import reverse
+from django.utils.translation import gettext
 
 from .. import conf
 from ..models import AIRiskIdentity
 from .filters import DeploymentFilter, SearchableByUser
+from .import_page import ImportPage
+from .users import AIRiskIdentityFilter, deployment_choices
 
 if TYPE_CHECKING:
-    _IdentityAdmin = admin.ModelAdmin[AIRiskIdentity]
-else:
-    _IdentityAdmin = admin.ModelAdmin
+    from collections.abc import Iterator
 
 
 @admin.register(AIRiskIdentity)
-class AIRiskIdentityAdmin(SearchableByUser, _IdentityAdmin):
+class AIRiskIdentityAdmin(SearchableByUser, ImportPage):
     list_display = ("user", "deployment", "userid", "label")
     list_display_links = ("user", "userid")
     list_filter = (DeploymentFilter,)
@@ -32,6 +33,21 @@ class AIRiskIdentityAdmin(SearchableByUser, _IdentityAdmin):
 
     def get_form(self, request: Any, obj: AIRiskIdentity | None = None, change: bool = False, **kwargs: Any) -> Any:
         # A deployment that was removed from the settings stays a choice for its identities: saving must not move them.
-        aliases = dict.fromkeys([*conf.aliases(), *([obj.deployment] if obj else [])])
-        kwargs["widgets"] = {"deployment": forms.Select(choices=[(alias, alias) for alias in aliases])}
+        kwargs["widgets"] = {"deployment": deployment_choices(*([obj.deployment] if obj else []))}
         return super().get_form(request, obj, change, **kwargs)
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
+        return super().changelist_view(request, {**(extra_context or {}), "airisk_tools": [*self._tools(request)]})
+
+    def _tools(self, request: HttpRequest) -> "Iterator[tuple[str, str]]":
+        """Yield the addresses and labels of the buttons above the list."""
+        name, users = self.admin_site.name, get_user_model()
+        if self.has_import_permission(request):
+            yield reverse("admin:airisk_oauth_airiskidentity_import", current_app=name), gettext("Import from CSV")
+        user_admin = self.admin_site._registry.get(users)
+        if user_admin is None or not user_admin.has_view_permission(request):
+            return
+        if AIRiskIdentityFilter in user_admin.get_list_filter(request):
+            page = f"{name}:{users._meta.app_label}_{users._meta.model_name}_changelist"
+            query = f"?{AIRiskIdentityFilter.parameter_name}={conf.aliases()[0]}"
+            yield reverse(page) + query, gettext("Users without an identity")

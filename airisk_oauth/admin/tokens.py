@@ -3,22 +3,21 @@
 from typing import TYPE_CHECKING, Any, Final
 
 from django.contrib import admin, messages
-from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import redirect
-from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils import timezone
-from django.utils.translation import gettext, ngettext
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from .. import conf
 from ..database.transactions import non_atomic
 from ..exceptions import AIRiskError, ConnectionRequired
 from ..models import AIRiskToken
-from .columns import TokenColumns
-from .filters import DeploymentFilter, SearchableByUser, StatusFilter
+from .filters import NOT_CONFIGURED, DeploymentFilter, SearchableByUser, StatusFilter
+from .questions import ask, disconnected, same_request, to_disconnect, to_renew
+from .token_page import TokenPage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,17 +31,18 @@ MAX_DISCONNECTED: Final = 5000
 
 
 @admin.register(AIRiskToken)
-class AIRiskTokenAdmin(SearchableByUser, TokenColumns):
+class AIRiskTokenAdmin(SearchableByUser, TokenPage):
     """Shows everything about a token except the token: nothing here decrypts one."""
 
-    list_display = ("owner_link", "deployment", "status_and_reason", "expires", "renewed", "last_used", "userid")
+    list_display = ("owner", "deployment", "status_and_reason", "expires", "renewed", "last_used")
     list_display_links = ("status_and_reason",)
     list_filter = (StatusFilter, DeploymentFilter)
     list_select_related = ("user",)
     show_full_result_count = False
     actions = ("renew_now", "delete_selected")
     fields = (
-        ("owner_link", "userid", "identity"),
+        "owner_link",
+        ("userid", "identity"),
         "deployment",
         "colored_status",
         "expires_at",
@@ -96,18 +96,11 @@ class AIRiskTokenAdmin(SearchableByUser, TokenColumns):
         return response
 
     def get_list_display(self, request: HttpRequest) -> tuple[str, ...]:
-        """Name the deployment where there are several."""
+        """Name the deployment where there are several, and where it is not in the settings."""
         columns = tuple(self.list_display)
-        return columns if len(conf.aliases()) > 1 else tuple(name for name in columns if name != "deployment")
-
-    def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        if self.has_renew_permission(request):
-            # The button sends what the action of the list sends.
-            context["airisk_renew_url"] = reverse(_LIST, current_app=self.admin_site.name)
-        return super().render_change_form(request, context, *args, **kwargs)
-
-    def has_renew_permission(self, request: HttpRequest) -> bool:
-        return request.user.has_perm("airisk_oauth.change_airisktoken")
+        if len(conf.aliases()) > 1 or request.GET.get(DeploymentFilter.parameter_name) == NOT_CONFIGURED:
+            return columns
+        return tuple(name for name in columns if name != "deployment")
 
     @admin.action(description=_("Renew now"), permissions=["renew"])
     def renew_now(self, request: HttpRequest, queryset: "QuerySet[AIRiskToken]") -> HttpResponse | None:
@@ -119,9 +112,7 @@ class AIRiskTokenAdmin(SearchableByUser, TokenColumns):
             self.message_user(request, text % MAX_RENEWED, messages.ERROR)
             return None
         if not request.POST.get("post"):
-            title = ngettext("Renew %d token now?", "Renew %d tokens now?", number) % number
-            explanation = gettext("AIRisk is asked for a new token for each of them. Their users will not notice.")
-            return self._confirm(request, title, explanation)
+            return ask(self, request, {**to_renew(number), **same_request(request)})
         # By key, because a renewed token may leave the filtered list that it was chosen from.
         chosen = AIRiskToken.objects.primary().filter(pk__in=list(queryset.values_list("pk", flat=True)))
         began = timezone.now()
@@ -142,45 +133,24 @@ class AIRiskTokenAdmin(SearchableByUser, TokenColumns):
             self.message_user(request, _("Choose at most %d tokens.") % MAX_DISCONNECTED, messages.ERROR)
             return None
         if not request.POST.get("post"):
-            title = ngettext("Disconnect %d token?", "Disconnect %d tokens?", number) % number
-            explanation = gettext(
-                "Their users will have to connect again. AIRisk cannot revoke tokens: there they stay valid until they "
-                "expire."
-            )
-            return self._confirm(request, title, explanation)
+            return ask(self, request, {**to_disconnect(number), **same_request(request)})
         self.log_deletions(request, queryset)
         # In one order, so that two requests that do this at once do not block each other.
         tokens = list(queryset.order_by("pk"))
         for token in tokens:
             flow.disconnect(token)
-        text = ngettext("%d token was disconnected.", "%d tokens were disconnected.", len(tokens)) % len(tokens)
-        self.message_user(request, text, messages.SUCCESS)
+        self.message_user(request, disconnected(len(tokens)), messages.SUCCESS)
         return None
-
-    def _confirm(self, request: HttpRequest, title: str, explanation: str) -> HttpResponse:
-        """Show a page that asks for confirmation; its form sends the same request again, confirmed."""
-        context = {
-            **self.admin_site.each_context(request),
-            "opts": self.opts,
-            "title": title,
-            "explanation": explanation,
-            "action": request.POST["action"],
-            "select_across": request.POST.get("select_across", "0"),
-            "chosen": request.POST.getlist(ACTION_CHECKBOX_NAME),
-        }
-        return TemplateResponse(request, "admin/airisk_oauth/airisktoken/confirm.html", context)
-
-    def delete_model(self, request: HttpRequest, obj: AIRiskToken) -> None:
-        from ..connecting import flow
-
-        flow.disconnect(obj)
 
     def get_urls(self) -> list[URLPattern]:
         from django.views.decorators.http import require_POST
 
-        obtain = self.admin_site.admin_view(require_POST(self.obtain))
-        ours = path("obtain/<slug:alias>/", obtain, name="airisk_oauth_airisktoken_obtain")
-        return [ours, *super().get_urls()]
+        obtain, renew = map(self.admin_site.admin_view, (require_POST(self.obtain), self.renew))
+        return [
+            path("obtain/<slug:alias>/", obtain, name="airisk_oauth_airisktoken_obtain"),
+            path("<path:object_id>/renew/", renew, name="airisk_oauth_airisktoken_renew"),
+            *super().get_urls(),
+        ]
 
     @non_atomic
     def obtain(self, request: HttpRequest, alias: str) -> HttpResponse:

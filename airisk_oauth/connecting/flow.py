@@ -138,7 +138,7 @@ def disconnect(token: AIRiskToken) -> None:
     """Delete a stored token. AIRisk cannot revoke it: it stays valid there until it expires."""
     user_id, deployment = token.user_id, token.deployment
     if AIRiskToken.objects.primary().filter(pk=token.pk).forget():
-        message = "AIRisk token %(token_id)s of deployment %(deployment)s was disconnected"
+        message = "AIRisk token %(token_id)s of %(owner)s on %(deployment)s was disconnected"
         log(logger, logging.INFO, "token.disconnected", message, token=token)
         token_disconnected.send_robust(AIRiskToken, user_id=user_id, deployment=deployment)
 
@@ -192,7 +192,7 @@ def _exchange_and_store(
     except IntegrityError:
         # The user has just been deleted.
         raise ConnectionFailed(Reason.IDENTITY_CHANGED) from None
-    message = "AIRisk token %(token_id)s of deployment %(deployment)s was obtained"
+    message = "AIRisk token %(token_id)s of %(owner)s on %(deployment)s was obtained"
     log(logger, logging.INFO, "token.obtained", message, token=token)
     token_obtained.send_robust(AIRiskToken, user_id=token.user_id, deployment=token.deployment)
     losses.note_token(token)

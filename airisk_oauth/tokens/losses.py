@@ -64,7 +64,7 @@ def note_token(token: AIRiskToken) -> None:
         log_not_written(token, failure)
         return
     if cleared:
-        message = "The connection of AIRisk token %(token_id)s to deployment %(deployment)s works again"
+        message = "The connection of %(owner)s to %(deployment)s works again (AIRisk token %(token_id)s)"
         log(logger, logging.INFO, "connection.restored", message, token=token)
         connection_restored.send_robust(AIRiskToken, user_id=token.user_id, deployment=token.deployment)
 
@@ -74,7 +74,7 @@ def announce_loss(token: AIRiskToken, error: AIRiskError, connect_url: str | Non
     row = AIRiskToken.objects.primary().filter(KNOWN_TO_NEED_PERSON, pk=token.pk, lost_at=None)
     if not row.write(lost_at=timezone.now()):
         return
-    message = "The connection of AIRisk token %(token_id)s to deployment %(deployment)s is lost: %(why)s"
+    message = "The connection of %(owner)s to %(deployment)s is lost (AIRisk token %(token_id)s): %(why)s"
     log(logger, logging.INFO, "connection.lost", message, token=token, why=error)
     what = {"user_id": token.user_id, "deployment": token.deployment}
     connection_lost.send_robust(AIRiskToken, error=error, connect_url=connect_url, **what)

@@ -73,12 +73,12 @@ def announce(token: AIRiskToken, outcome: Outcome, *, is_first: bool) -> None:
     """
     what = {"user_id": token.user_id, "deployment": token.deployment}
     if isinstance(outcome, AIRiskError):
-        message = "AIRisk token %(token_id)s of deployment %(deployment)s was not renewed: %(why)s"
+        message = "AIRisk token %(token_id)s of %(owner)s on %(deployment)s was not renewed: %(why)s"
         log(logger, logging.WARNING, "token.renewal_failed", message, token=token, why=outcome)
         renewal_failed.send_robust(AIRiskToken, error=outcome, **what)
         losses.note_failure(token, outcome)
         return
-    message = "AIRisk token %(token_id)s of deployment %(deployment)s was renewed"
+    message = "AIRisk token %(token_id)s of %(owner)s on %(deployment)s was renewed"
     log(logger, logging.INFO, "token.obtained" if is_first else "token.renewed", message, token=token)
     (token_obtained if is_first else token_renewed).send_robust(AIRiskToken, **what)
     losses.note_token(token)

@@ -118,7 +118,10 @@ class Renewal:
             renewed = await self._claim_and_renew(token)
             return await self._waiting.query(self.stored.read) if renewed is None else renewed
         except (AIRiskError, DatabaseError) as error:
-            message = "AIRisk token %(token_id)s stays in use, because its early renewal failed: %(why)s"
+            message = (
+                "AIRisk token %(token_id)s of %(owner)s on %(deployment)s stays in use, because its early renewal "
+                "failed: %(why)s"
+            )
             log(logger, logging.WARNING, "token.early_renewal_failed", message, token=token, why=error)
             return token
 

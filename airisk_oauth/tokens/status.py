@@ -54,7 +54,7 @@ def explanation(token: AIRiskToken) -> str:
     """
     status = status_of(token)
     if token.deployment not in conf.aliases():
-        return gettext("the settings have no such deployment")
+        return gettext("the settings have no deployment “%(alias)s”") % {"alias": token.deployment}
     if status == Status.UNREADABLE:
         return gettext("its encryption key is not in the settings")
     if token.user is not None and not getattr(token.user, "is_active", True):

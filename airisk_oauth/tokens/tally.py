@@ -59,7 +59,7 @@ class Tally:
     def name(self, token: AIRiskToken, reason: str) -> None:
         """Report and log that a token needs a person."""
         self.report.needs_person.append(Trouble(token.pk, token.user_id, token.deployment, reason))
-        message = "A person is needed: token %(token_id)s of user %(user_id)s on %(deployment)s: %(reason)s"
+        message = "A person is needed: AIRisk token %(token_id)s of %(owner)s on %(deployment)s: %(reason)s"
         log(logger, logging.WARNING, "sweep.needs_person", message, token=token, reason=reason)
 
     def name_refused(self, *, except_unauthorized: bool = False) -> None:
