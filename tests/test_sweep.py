@@ -52,7 +52,7 @@ from tests.support.threads import attempt, in_threads
 from tests.support.wire import BASE_URL
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("save_soon")]
-ROWS_CAN_BE_LOCKED = connection.features.has_select_for_update_skip_locked
+ROWS_CAN_BE_LOCKED = connection.vendor != "sqlite"
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 OLD = datetime(2026, 1, 1, tzinfo=UTC)
 
