@@ -35,7 +35,7 @@ class PartialUniqueConstraint(models.UniqueConstraint):
         """Return the column and the index, which have the name of the constraint."""
         quote, name = schema_editor.quote_name, schema_editor.quote_name(self.name)
         columns = ", ".join(quote(model._meta.get_field(field).column) for field in self.fields)
-        condition = self._get_condition_sql(model, schema_editor)
+        condition = self._get_condition_sql(model, schema_editor)  # type: ignore[attr-defined]
         return (
             f"{name} bool GENERATED ALWAYS AS (CASE WHEN {condition} THEN 1 END) STORED",
             f"UNIQUE INDEX {name} ({columns}, {name})",
@@ -43,7 +43,7 @@ class PartialUniqueConstraint(models.UniqueConstraint):
 
     def check(self, model: Any, connection: Any) -> Any:
         """Check as Django does, without the warning that there will be no constraint."""
-        django_check = getattr(super(), "check", None) or super()._check
+        django_check = getattr(super(), "check", None) or super()._check  # type: ignore[misc]
         return [problem for problem in django_check(model, connection) if problem.id != "models.W036"]
 
     #: Its name in Django 5.

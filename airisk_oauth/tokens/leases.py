@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Final, cast
 from uuid import UUID
 
@@ -32,19 +33,30 @@ def claim(
     queue, or by a clock that was wrong.
 
     Where the database can lock rows, a row that another transaction is changing is skipped: an ``UPDATE`` alone would
-    wait for that transaction to end. Elsewhere every statement stands alone, because a SQLite transaction that began
-    with reading may not go on to write. A claim whose answer was lost with the connection can be repeated.
+    wait for that transaction to end. MySQL and MariaDB lock every row that they read on the way to those that they
+    return, and another sweep would skip these, too. So there a page is read first, and then locked by primary key.
+    Elsewhere every statement stands alone, because a SQLite transaction that began with reading may not go on to write.
+    A claim whose answer was lost with the connection can be repeated.
     """
     too_long = Q(lease_until__gt=now + timedelta(seconds=seconds) + SKEW)
     rows = tokens.primary().filter(Q(lease_until=None) | Q(lease_until__lt=now) | too_long | Q(lease=lease))
     taken = {"lease": lease, "lease_until": now + timedelta(seconds=seconds)}
-    if connections[rows.db].features.has_select_for_update_skip_locked:
+    database = connections[rows.db]
+    locks = database.features.has_select_for_update_skip_locked
+    if locks and (limit is None or database.vendor != "mysql"):
         return retrying(rows.db, lambda: _claim_unlocked(rows[:limit], taken))
-    while pks := list(rows.values_list("pk", flat=True)[:limit]):
-        rows.filter(pk__in=pks).write(**taken)
-        held = tokens.primary().filter(lease=lease).in_bulk(pks)
-        if held:
-            return [held[pk] for pk in pks if pk in held]
+    passed: list[Any] = []
+    while pks := list(rows.exclude(pk__in=passed).values_list("pk", flat=True)[:limit]):
+        chosen = rows.filter(pk__in=pks)
+        if locks:
+            claimed = retrying(rows.db, partial(_claim_unlocked, chosen, taken))
+        else:
+            chosen.write(**taken)
+            held = tokens.primary().filter(lease=lease).in_bulk(pks)
+            claimed = [held[pk] for pk in pks if pk in held]
+        if claimed:
+            return claimed
+        passed += pks
     return []
 
 
