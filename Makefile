@@ -14,7 +14,8 @@ demo: .venv/demo
 # Most tests wait as long as they compute: those that start browsers, or servers and processes, run beside the others.
 PYTEST := pytest
 browsers := $(patsubst %,tests/test_%.py,browser demo readme scheduling)
-servers := $(patsubst %,tests/test_%.py,canaries machine processes renewal sweep testing transport wire)
+servers := $(patsubst %,tests/test_%.py,canaries client_check machine processes renewal selection sweep testing transport \
+	wire)
 others := $(filter-out $(browsers) $(servers) tests/test_sites.py,$(wildcard tests/test_*.py))
 
 # Every process would compile the sources anew.

@@ -1,4 +1,4 @@
-"""The sweep as a task of Django's own framework: ``django.tasks``, or its backport ``django-tasks`` on Django 5.2."""
+"""The sweep as a task for ``django.tasks``, or for its backport ``django-tasks`` on Django 5.2."""
 
 from typing import Any
 
@@ -17,9 +17,9 @@ except ModuleNotFoundError:
 def refresh_airisk_tokens(
     within: str = "10m", deployment: str | None = None, limit: int | None = None, workers: int = 8
 ) -> dict[str, Any]:
-    """Renew the tokens that have ended or end soon.
+    """Renew the tokens that have expired or expire soon.
 
     Options, result and errors are those of :func:`airisk_oauth.refresh.refresh_tokens`. Tokens that were not renewed
-    are in the result, and no error. A worker that is told to end ends the sweep early.
+    are no error, but part of the result. A worker that is asked to shut down ends the sweep early.
     """
     return refresh_tokens(within, deployment, limit, workers)

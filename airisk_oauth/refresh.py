@@ -1,4 +1,4 @@
-"""One run over the site's deployments: what ``refresh_airisk_tokens`` and the tasks for schedulers share."""
+"""Sweeps over the site's deployments, for ``refresh_airisk_tokens``, the tasks of schedulers and the admin."""
 
 import logging
 import re
@@ -7,14 +7,19 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import replace
 from datetime import timedelta
+from itertools import groupby
 from typing import Any, Final
+
+from django.core.exceptions import ImproperlyConfigured
 
 from . import conf
 from .events import log
-from .tokens.report import COUNTED, Report, Trouble
-from .tokens.sweep import Sweep
+from .models import AIRiskTokenQuerySet
+from .tokens.report import BY_HAND, Report
+from .tokens.selection import Selection
+from .tokens.sweep import sweep
 
 logger = logging.getLogger("airisk_oauth.sweep")
 
@@ -22,130 +27,153 @@ _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 class WrongOption(ValueError):
-    """An option that means nothing here; no token was tried."""
+    """An option has a value that makes no sense; no token was tried."""
 
 
 def refresh_tokens(
     within: str | timedelta = "10m", deployment: str | None = None, limit: int | None = None, workers: int = 8
 ) -> dict[str, Any]:
-    """Renew the tokens that have ended or end soon, as ``refresh_airisk_tokens`` does.
+    """Renew the tokens that have expired or expire soon, as ``refresh_airisk_tokens`` does.
 
-    A SIGTERM or SIGINT in the main thread lets it finish and save what is in flight and begin nothing more; then the
-    handler that was there gets it.
+    On SIGTERM or SIGINT in the main thread it finishes and saves what is in flight, and begins nothing more; then the
+    handler that was there before gets the signal.
 
-    :param within: what ends within this time: ``"90s"``, ``"10m"``, ``"2h"``, or a ``timedelta``.
+    :param within: renew what expires within this time: ``"90s"``, ``"10m"``, ``"2h"``, or a ``timedelta``.
     :param deployment: only this deployment's tokens, by its alias.
-    :param limit: so many tokens at the most.
-    :param workers: so many requests at a time.
+    :param limit: at most this many tokens.
+    :param workers: number of HTTP requests at a time.
     :returns: what the command prints with ``--json``: how many tokens were ``renewed``, ``refused``, ``unavailable`` or
-        ``skipped``, the ``seconds`` it took, the counts by deployment in ``deployments``, in ``needs_person`` those
-        tokens that need a person since this run, in ``client_refused`` the deployments that do not accept the site.
-    :raises WrongOption: when an option means nothing.
-    :raises django.core.exceptions.ImproperlyConfigured: when a setting is wrong.
-    :raises django.db.Error: when the database fails. What was renewed is saved where it can be.
+        ``skipped``; the ``seconds`` it took; the counts of each deployment in ``deployments``; in ``needs_person`` the
+        tokens that this run has found to need a person; in ``client_refused`` the deployments that do not accept the
+        site.
+    :raises WrongOption: an option has a value that makes no sense.
+    :raises django.core.exceptions.ImproperlyConfigured: a setting is wrong.
+    :raises django.db.Error: the database failed. What was renewed is saved if that is possible.
     """
     began = time.monotonic()
-    sweeps = plan(duration(within), deployment, workers)
-    with stopped_by_signals(sweeps, repeat=True):
-        reports = run(sweeps, count(limit))
-    return answer(reports, began)
+    selections = selections_of(parse_duration(within), deployment)
+    workers, limit = parse_count(workers), None if limit is None else parse_count(limit)
+    with stopped_by_signals(repeat=True) as stop:
+        reports = run(selections, workers=workers, limit=limit, stop=stop)
+    return summary(reports, began)
 
 
-def plan(within: timedelta | None, alias: str | None, workers: int | str) -> list[Sweep]:
-    """Return a sweep for this deployment, or for each."""
-    return [
-        Sweep(conf.deployment(each), within=within, workers=count(workers) or 1)
-        for each in ([alias] if alias is not None else conf.aliases())
-    ]
+def renew_chosen(tokens: AIRiskTokenQuerySet) -> Report:
+    """Renew these tokens now, whatever their expiry, and report on all of them together.
+
+    Those of a deployment that the settings do not have, or that renews nothing silently, are skipped with the reason.
+    """
+    report = Report()
+    rows = tokens.order_by("deployment", "pk").values_list("deployment", "pk")
+    for alias, group in groupby(rows, key=lambda row: row[0]):
+        pks = [pk for _alias, pk in group]
+        try:
+            deployment = conf.deployment(alias)
+        except ImproperlyConfigured as error:
+            report.skip(str(error).rstrip("."), len(pks))
+            continue
+        if deployment.silent_renewal:
+            report.add(sweep(Selection(deployment, within=None, pks=pks)))
+        else:
+            report.skip(BY_HAND, len(pks))
+    return report
+
+
+def selections_of(within: timedelta | None, alias: str | None, **options: Any) -> list[Selection]:
+    """Return what to renew on this deployment, or on each.
+
+    :param options: what else a :class:`~airisk_oauth.tokens.selection.Selection` takes.
+    """
+    aliases = conf.aliases() if alias is None else [alias]
+    return [Selection(conf.deployment(each), within=within, **options) for each in aliases]
 
 
 def run(
-    sweeps: list[Sweep], limit: int | None, progress: Callable[[str], object] = lambda _what: None
+    selections: list[Selection],
+    *,
+    workers: int,
+    limit: int | None,
+    stop: threading.Event,
+    progress: Callable[[str], object] = lambda _outcome: None,
 ) -> dict[str, Report]:
-    """Sweep one deployment after the other, so many tokens in all at the most, and report by alias."""
+    """Sweep one deployment after the other, and return the reports by alias.
+
+    :param limit: at most this many tokens, all deployments together.
+    """
     reports = {}
-    for sweep in sweeps:
-        sweep.limit, began = limit, time.monotonic()
-        report = reports[sweep.deployment.alias] = sweep.run(progress)
-        _log(sweep, report, duration=round(time.monotonic() - began, 3))
+    for selection in selections:
+        began = time.monotonic()
+        report = sweep(replace(selection, limit=limit), workers=workers, stop=stop, progress=progress)
+        reports[selection.deployment.alias] = report
+        _log(selection.deployment.alias, report, duration=round(time.monotonic() - began, 3))
         limit = None if limit is None else limit - report.counts.total()
     return reports
 
 
-def _log(sweep: Sweep, report: Report, duration: float) -> None:
+def _log(alias: str, report: Report, duration: float) -> None:
     message = (
         "A sweep of deployment %(deployment)s took %(duration).1f s: %(renewed)s renewed, %(refused)s refused, "
         "%(unavailable)s unavailable, %(skipped)s skipped"
     )
     level = logging.INFO if report.is_clean else logging.WARNING
-    fields: dict[str, Any] = {"deployment": sweep.deployment.alias, "duration": duration, **counts(report)}
+    fields: dict[str, Any] = {"deployment": alias, "duration": duration, **report.by_outcome()}
     log(logger, level, "sweep.finished", message, **fields)
 
 
-def counts(report: Report) -> dict[str, int]:
-    return {what: report.counts[what] for what in COUNTED}
+def summary(reports: dict[str, Report], began: float) -> dict[str, Any]:
+    """Return the reports as one object that JSON can have.
 
-
-def answer(reports: dict[str, Report], began: float) -> dict[str, Any]:
-    everything = Report()
+    :param began: when the run began, on the monotonic clock.
+    """
+    total = Report()
     for report in reports.values():
-        everything.add(report)
-    of_each = {alias: counts(report) for alias, report in reports.items()}
+        total.add(report)
     return {
-        **counts(everything),
+        **total.by_outcome(),
         "seconds": round(time.monotonic() - began, 1),
-        "deployments": of_each,
-        "needs_person": [_plain(trouble) for trouble in everything.needs_person],
+        "deployments": {alias: report.by_outcome() for alias, report in reports.items()},
+        "needs_person": [trouble.as_json() for trouble in total.needs_person],
         "client_refused": [alias for alias, report in reports.items() if report.client_refused],
     }
 
 
-def _plain(trouble: Trouble) -> dict[str, Any]:
-    """Return it as JSON can have it: keys that are no numbers, such as UUIDs, as strings."""
-    values = asdict(trouble).items()
-    return {name: value if isinstance(value, int | None) else str(value) for name, value in values}
-
-
-def duration(text: str | timedelta) -> timedelta:
+def parse_duration(text: str | timedelta) -> timedelta:
     if isinstance(text, timedelta):
         return text
     match = re.fullmatch(r"(\d{1,6})([smhd])", text, re.ASCII)
     if match is None:
-        raise WrongOption(f"{text!r} is no time such as 90s, 10m or 2h.")
+        raise WrongOption(f"{text!r} is not a duration such as 90s, 10m or 2h.")
     return timedelta(**{_UNITS[match[2]]: int(match[1])})
 
 
-def count(value: str | int | None) -> int | None:
-    if value is None:
-        return None
+def parse_count(value: str | int) -> int:
     if not re.fullmatch(r"[1-9]\d{0,8}", str(value), re.ASCII):
-        raise WrongOption(f"{value!r} is no number from 1 on.")
+        raise WrongOption(f"{value!r} is not a whole number from 1 on.")
     return int(value)
 
 
 @contextmanager
-def stopped_by_signals(sweeps: list[Sweep], *, repeat: bool = False) -> Iterator[None]:
-    """Finish and save what is in flight on Ctrl-C and SIGTERM; where signals cannot be had, in a thread, do nothing.
+def stopped_by_signals(*, repeat: bool = False) -> Iterator[threading.Event]:
+    """Provide an event that SIGINT and SIGTERM set; in a thread, which gets no signals, nothing sets it.
 
-    :param repeat: whether a signal is sent again afterwards: to the handler of a worker, which has to end, too.
+    :param repeat: whether to send the signal again afterwards, to the handler of a worker that has to exit, too.
     """
-    heard: set[int] = set()
+    stop, received = threading.Event(), set[int]()
 
-    def stop(number: int, _frame: Any) -> None:
-        heard.add(number)
-        for sweep in sweeps:
-            sweep.stop.set()
+    def note(number: int, _frame: Any) -> None:
+        received.add(number)
+        stop.set()
 
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield stop
         return
-    # A handler that is not Python's, as uWSGI's are, could not be put back.
+    # A handler that is not Python's, such as uWSGI's, could not be put back.
     ours = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) is not None]
-    before = {number: signal.signal(number, stop) for number in ours}
+    before = {number: signal.signal(number, note) for number in ours}
     try:
-        yield
+        yield stop
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        for each in heard if repeat else ():
+        for each in received if repeat else ():
             signal.raise_signal(each)

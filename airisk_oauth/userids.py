@@ -3,7 +3,9 @@
 from collections.abc import Callable, Iterable
 from typing import Any, cast
 
+from django.contrib.auth import get_user_model
 from django.core.exceptions import ImproperlyConfigured
+from django.db import Error as DatabaseError
 from django.utils.module_loading import import_string
 
 from . import conf
@@ -24,6 +26,28 @@ def userid_of(deployment: Deployment, user: Any) -> str | None:
     if userid and not conf.is_userid(userid):
         raise ImproperlyConfigured(f"{deployment.userid} returned something that is no userid of AIRisk's.")
     return userid or None
+
+
+def userids_of(
+    deployment: Deployment, user_ids: Iterable[Any], on_error: Callable[[Any, Exception], object]
+) -> dict[Any, str | None]:
+    """Return the ``userid`` on this deployment of each of these users, by user id.
+
+    :param on_error: called with the user id and the exception if the site's ``USERID`` fails for a user, who is left
+        out; one failure keeps no other user from being found.
+    """
+    resolve = import_string(deployment.userid)
+    if hasattr(resolve, "many"):
+        return cast("dict[Any, str | None]", resolve.many(user_ids, deployment.alias))
+    userids: dict[Any, str | None] = {}
+    for pk, user in get_user_model()._default_manager.in_bulk(user_ids).items():
+        try:
+            userids[pk] = userid_of(deployment, user)
+        except DatabaseError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the site's own code
+            on_error(pk, error)
+    return userids
 
 
 class FromIdentity:

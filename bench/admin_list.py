@@ -30,7 +30,7 @@ def prepare(number: str) -> Measure:
     browser = Client()
     browser.force_login(staff)
     last = (int(number) - 1) // AIRiskTokenAdmin.list_per_page + 1
-    pages = {"first page": URL, "last page": f"{URL}?p={last}", "expired only": f"{URL}?state=ended"}
+    pages = {"first page": URL, "last page": f"{URL}?p={last}", "expired only": f"{URL}?status=ended"}
     measure = partial(visit_all, browser, pages, Queries())
     measure()
     return measure

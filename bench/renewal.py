@@ -18,7 +18,8 @@ from django.utils import timezone
 
 from airisk_oauth import conf
 from airisk_oauth.tokens.report import RENEWED
-from airisk_oauth.tokens.sweep import Sweep
+from airisk_oauth.tokens.selection import Selection
+from airisk_oauth.tokens.sweep import sweep
 
 from .airisk import AIRisk
 from .contenders import Measure, Measurement
@@ -46,20 +47,20 @@ def prepare(contender: str, number: str) -> Measure:
 def ours(number: int) -> Measure:
     migrated()
     people_with_tokens(number, ends_in=-60)
-    return partial(sweep, number, Queries())
+    return partial(measured_sweep, number, Queries())
 
 
 def prepared(number: int) -> Measure:
     """Sweep a database that another process has filled: what filling it took is no part of this one's peak."""
-    return partial(sweep, number, Queries())
+    return partial(measured_sweep, number, Queries())
 
 
-def sweep(number: int, queries: Queries) -> Measurement:
+def measured_sweep(number: int, queries: Queries) -> Measurement:
     end_tokens(-60)
     queries.count = 0
     memory = peak()
     start = perf_counter()
-    report = Sweep(conf.deployment(), workers=WORKERS).run()
+    report = sweep(Selection(conf.deployment()), workers=WORKERS)
     seconds = perf_counter() - start
     if report.counts[RENEWED] != number:
         raise RuntimeError(f"Not all tokens were renewed: {report}")

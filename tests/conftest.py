@@ -15,12 +15,24 @@ from django.test.testcases import QuietWSGIRequestHandler
 
 from airisk_oauth.models import AIRiskIdentity
 from airisk_oauth.sandbox.world import World, world
+from tests.support.admin import desk, staff
 from tests.support.chromium import chromium
 from tests.support.options import save_soon
 from tests.support.processes import environment
+from tests.support.statuses import second_by_hand
 from tests.support.wire import certificate, nothing_in_the_environment, serve
 
-__all__ = ["certificate", "chromium", "environment", "nothing_in_the_environment", "save_soon", "serve"]
+__all__ = [
+    "certificate",
+    "chromium",
+    "desk",
+    "environment",
+    "nothing_in_the_environment",
+    "save_soon",
+    "second_by_hand",
+    "serve",
+    "staff",
+]
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -211,10 +211,10 @@ def test_staff_renew_and_forget_tokens_after_being_asked(page: Page, airisk: Wor
     User.objects.update(is_staff=True, is_superuser=True)
     give_token(mia, ends_in=-60)
     page.goto("/admin/airisk_oauth/airisktoken/")
-    page.get_by_role("link", name="1 ended").click()
+    page.get_by_role("link", name="1 expired").click()
     for action, question, said in (
         ("Renew now", "Renew 1 token now?", "1 token was renewed."),
-        ("Disconnect", "Forget 1 token?", "1 token was forgotten."),
+        ("Disconnect", "Disconnect 1 token?", "1 token was disconnected."),
     ):
         page.goto("/admin/airisk_oauth/airisktoken/")
         page.locator("input.action-select").check()
@@ -255,7 +255,7 @@ def test_no_page_of_the_admin_has_a_barrier_of_ours(page: Page, width: int, sche
         assert box is not None
         assert box["x"] + box["width"] <= width
     assert_no_barrier(page, *djangos_own)
-    page.goto("/admin/airisk_oauth/airisktoken/?state=live")
+    page.goto("/admin/airisk_oauth/airisktoken/?status=live")
     assert_no_barrier(page, *djangos_own)
     page.locator("input.action-select").check()
     page.locator("select[name=action]").select_option("Renew now")

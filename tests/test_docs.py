@@ -27,7 +27,7 @@ from airisk_oauth.database.failures import COOL_DOWN, MAX_COOL_DOWN
 from airisk_oauth.models import AIRiskIdentity, AIRiskToken
 from airisk_oauth.oauth.deployment import Deployment
 from airisk_oauth.sandbox.world import Caller, World
-from airisk_oauth.tokens import leases, sweep
+from airisk_oauth.tokens import leases, sweep, tally
 from airisk_oauth.tokens import stored as stored_tokens
 from tests.support import pages
 from tests.support.commands import refresh_json
@@ -187,7 +187,7 @@ def test_the_numbers_that_the_pages_name_are_those_of_the_code() -> None:
         stored_tokens.REJECTED_NEW_TOKEN_PAUSE: timedelta(minutes=1),
     }
     assert list(in_words) == list(in_words.values())
-    assert (models.MAX_PENDING, sweep.GIVE_UP_AFTER) == (10, 5)
+    assert (models.MAX_PENDING, tally.GIVE_UP_AFTER) == (10, 5)
 
 
 #: What plays AIRisk's part, for development and for tests.

@@ -1,6 +1,7 @@
 """What staff who may only look learn of a token's sealed text by asking the admin for lists: nothing."""
 
 from typing import Any
+from urllib.parse import parse_qsl
 
 import pytest
 from django.contrib.admin import AdminSite, ModelAdmin
@@ -55,7 +56,7 @@ def is_told_nothing(looker: Client, page: str, lookup: str) -> bool:
 
 
 @pytest.mark.parametrize("column", ["sealed", "key_id", "lease", "lease_until"])
-def test_token_list_is_not_filtered_by_hidden_column(column: str, looker: Client) -> None:
+def test_list_is_not_filtered_by_hidden_columns(column: str, looker: Client) -> None:
     for search in (*SEARCHES, "isnull", "in", "exact"):
         assert is_told_nothing(looker, TOKENS, f"{column}__{search}"), search
 
@@ -76,7 +77,7 @@ def test_no_list_is_filtered_by_sealed_text(page: str, path: str, looker: Client
 
 
 @pytest.mark.urls(__name__)
-def test_sites_own_admin_cannot_search_sealed_text(looker: Client) -> None:
+def test_other_admin_cannot_search_sealed_text(looker: Client) -> None:
     for search in SEARCHES:
         assert is_told_nothing(looker, "/loose/airisk_oauth/airisktoken/", f"sealed__{search}"), search
         assert is_told_nothing(looker, "/loose/auth/user/", f"airisk_tokens__sealed__{search}"), search
@@ -104,8 +105,18 @@ def test_popup_does_not_give_a_hidden_column(page: str, looker: Client) -> None:
 
 
 def test_shown_columns_can_still_be_filtered_by(looker: Client) -> None:
-    for query in ("userid__startswith=user", "state=live", "deployment=default", "failure_count__gt=-1", "user__id=1"):
+    for query in ("userid__startswith=user", "status=live", "deployment=default", "failure_count__gt=-1", "user__id=1"):
         assert looker.get(f"{TOKENS}?{query}").status_code == 200
+
+
+@pytest.mark.parametrize("query", ["state=live&q=42", "q=42&state=failing&state=live&status=ended"])
+def test_bookmark_with_state_still_filters(query: str, looker: Client) -> None:
+    """The parameter was called ``state`` in version 1.0."""
+    page = looker.get(f"{TOKENS}?{query}", follow=True)
+    assert page.redirect_chain == [(f"{TOKENS}?{page.request['QUERY_STRING']}", 302)]
+    assert page.status_code == 200
+    assert dict(parse_qsl(page.request["QUERY_STRING"])) == {"q": "42", "status": "live"}
+    assert [token.userid for token in page.context["cl"].result_list] == ["user_42"]
 
 
 @pytest.mark.parametrize("search", SEARCHES)
@@ -124,7 +135,7 @@ def test_sealed_column_can_be_compared_as_a_whole(mia: User) -> None:
     assert AIRiskToken.objects.annotate(size=Length(Lower("sealed"))).get().size == len(token.sealed)
 
 
-def test_sealed_column_is_plain_text_to_migrations(db: None) -> None:
+def test_migrations_see_a_plain_text_column(db: None) -> None:
     field = AIRiskToken._meta.get_field("sealed")
     assert field.deconstruct()[:2] == ("sealed", "django.db.models.TextField")
     assert isinstance(field.clone(), models.TextField)

@@ -106,7 +106,7 @@ FLOWS = (connect_and_disconnect, come_back_in_vain, renew, renew_in_vain, lose_t
 
 
 @committing
-def test_the_log_has_the_events_and_fields_that_the_page_names_and_no_others(
+def test_log_has_exactly_the_documented_events(
     browser: Client, mia: User, airisk: World, settings: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     rows = re.findall(r"^\| `([\w.]+)` \| ([A-Z]+) \| (`.+?`) \|", pages.text_of("docs/monitoring.md"), re.MULTILINE)
@@ -176,7 +176,7 @@ except LookupError:
 """
 
 
-def test_the_log_as_json_has_the_fields(tmp_path: Path) -> None:
+def test_log_as_json_has_the_fields(tmp_path: Path) -> None:
     (tmp_path / "mysite").mkdir()
     (tmp_path / "mysite" / "logs.py").write_text(snippet("class JSONFormatter"), encoding="utf-8")
     lines = [json.loads(line) for line in run_script(tmp_path, snippet("LOGGING = ") + LOG).splitlines()]
@@ -197,7 +197,7 @@ def test_the_log_as_json_has_the_fields(tmp_path: Path) -> None:
     assert "LookupError" in lines[3]["exception"]
 
 
-def test_what_a_record_carries_is_plain(mia: User, airisk: World, settings: Any, caplog: Any) -> None:
+def test_fields_of_a_log_record_are_plain_values(mia: User, airisk: World, settings: Any, caplog: Any) -> None:
     """AIRisk's words come as strings that hide themselves; a service that keeps the log would be shown nothing."""
     give_token(mia, ends_in=-60)
     trouble(airisk, settings, "unknown client")
@@ -213,7 +213,7 @@ def test_what_a_record_carries_is_plain(mia: User, airisk: World, settings: Any,
 # Metrics
 
 
-def test_the_counter_counts_what_became_of_tokens(mia: User, airisk: World, settings: Any) -> None:
+def test_documented_counter_counts_token_events(mia: User, airisk: World, settings: Any) -> None:
     given: dict[str, Any] = {}
     exec(snippet("EVENTS = Counter"), given)  # noqa: S102 - the page's own
     try:
@@ -235,9 +235,7 @@ def test_the_counter_counts_what_became_of_tokens(mia: User, airisk: World, sett
     assert {*given["NAMES"]} == {each for each in vars(signals).values() if isinstance(each, Signal)}
 
 
-def test_the_report_is_as_the_page_shows_it_and_can_be_kept_for_prometheus(
-    mia: User, airisk: World, tmp_path: Path
-) -> None:
+def test_report_is_as_documented_for_prometheus(mia: User, airisk: World, tmp_path: Path) -> None:
     connected_users(2)
     status, report = refresh_json()
     shown = json.loads(snippet('"renewed": 118'))
@@ -330,9 +328,7 @@ def test_traces_show_calls_and_no_secret(
         assert canary not in everything
 
 
-def test_with_the_callback_left_out_no_trace_of_the_site_tells_its_code_or_state(
-    browser: Client, airisk: World, spans: InMemorySpanExporter
-) -> None:
+def test_spans_without_the_callback_have_no_code(browser: Client, airisk: World, spans: InMemorySpanExporter) -> None:
     back = authorize(start(browser))
     exec(snippet("DjangoInstrumentor"), {})  # noqa: S102 - the page's own
     # Middleware is put in place when a handler starts.
@@ -388,9 +384,7 @@ def test_sentry_keeps_no_query(airisk: World, airisk_url: str, tmp_path: Path) -
         assert canary not in kept
 
 
-def test_a_field_that_a_site_puts_on_every_record_is_in_nobodys_way(
-    mia: User, airisk: World, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_record_factory_of_the_site_breaks_no_log(mia: User, airisk: World, caplog: pytest.LogCaptureFixture) -> None:
     token = give_token(mia, ends_in=-60)
     make = logging.getLogRecordFactory()
 

@@ -1,4 +1,4 @@
-"""``refresh_airisk_tokens``: what it renews, what it says, and with which status it ends."""
+"""``refresh_airisk_tokens``: what it renews, what it prints, and its exit status."""
 
 import io
 import os
@@ -22,6 +22,7 @@ from django.utils import timezone
 from airisk_oauth.management.commands import refresh_airisk_tokens
 from airisk_oauth.models import AIRiskIdentity, AIRiskToken
 from airisk_oauth.sandbox.world import World
+from airisk_oauth.tokens import report
 from airisk_oauth.userids import FromIdentity
 from tests.support.clock import set_clock, wait_until
 from tests.support.commands import COUNTED, refresh, refresh_json
@@ -79,7 +80,7 @@ ALL = {*DUE, "hour", "endless", "idle", "cooling", "second hour"}
     ],
 )
 @pytest.mark.parametrize("as_arguments", [True, False], ids=["arguments", "keywords"])
-def test_each_option_says_which_tokens_are_renewed(
+def test_options_choose_which_tokens_are_renewed(
     airisk: World,
     tokens: dict[str, AIRiskToken],
     options: dict[str, Any],
@@ -92,7 +93,7 @@ def test_each_option_says_which_tokens_are_renewed(
     assert {name for name, token in tokens.items() if renewed_of([token]) == [True]} == expected
 
 
-def test_numbers_and_times_may_be_given_as_such(airisk: World, tokens: dict[str, AIRiskToken]) -> None:
+def test_options_can_be_numbers_and_durations(airisk: World, tokens: dict[str, AIRiskToken]) -> None:
     status, answer = refresh_json(within=timedelta(hours=1), limit=5, workers=2)
     assert (status, answer["renewed"]) == (0, 5)
 
@@ -115,14 +116,14 @@ def test_numbers_and_times_may_be_given_as_such(airisk: World, tokens: dict[str,
     ],
 )
 @pytest.mark.parametrize("dry_run", [False, True])
-def test_a_wrong_option_ends_with_2_before_anything_is_tried(
+def test_wrong_option_exits_2_before_any_renewal(
     airisk: World, tokens: dict[str, AIRiskToken], options: dict[str, Any], dry_run: bool
 ) -> None:
     assert refresh(**options, dry_run=dry_run) == (2, "")
     assert not airisk.journal
 
 
-def test_so_does_a_wrong_setting_or_a_database_that_is_gone(airisk: World, settings: Any, mia: User) -> None:
+def test_missing_database_exits_2(mia: User) -> None:
     give_token(mia, ends_in=60)
 
     def gone(*args: Any) -> Any:
@@ -130,16 +131,24 @@ def test_so_does_a_wrong_setting_or_a_database_that_is_gone(airisk: World, setti
 
     with connection.execute_wrapper(gone):
         assert refresh(json=True) == (2, "")
-    set_option(settings, "second", TIMEOUT="soon")
-    assert refresh(json=True) == (2, "")
-    settings.AIRISK_OAUTH = {}
+
+
+@pytest.mark.parametrize("of_second", [{"TIMEOUT": "soon"}, {"BASE_URL": "nowhere"}])
+def test_wrong_setting_exits_2_before_any_renewal(
+    airisk: World, settings: Any, mia: User, of_second: dict[str, str]
+) -> None:
+    give_token(mia, ends_in=60)
+    set_option(settings, "second", **of_second)
     assert refresh(json=True) == (2, "")
     assert not airisk.journal
 
 
-def test_json_is_one_object_with_the_counts_and_the_same_by_deployment(
-    airisk: World, tokens: dict[str, AIRiskToken]
-) -> None:
+def test_missing_setting_exits_2(settings: Any) -> None:
+    settings.AIRISK_OAUTH = {}
+    assert refresh(json=True) == (2, "")
+
+
+def test_json_has_all_counts_and_each_deployments(airisk: World, tokens: dict[str, AIRiskToken]) -> None:
     status, answer = refresh_json()
     assert status == 0
     assert list(answer) == [*COUNTED, "seconds", "deployments", "needs_person", "client_refused"]
@@ -153,36 +162,39 @@ def test_json_is_one_object_with_the_counts_and_the_same_by_deployment(
 
 
 @pytest.mark.parametrize(
-    ("what", "word"), [("refuse", "refused"), ("login_page", "refused"), ("outage", "unavailable"), (None, "skipped")]
+    ("what", "word"), [("refuse", "refused"), ("login_page", "refused"), ("outage", "unavailable")]
 )
-def test_where_a_token_was_not_renewed_it_ends_with_1_and_says_so_all_the_same(
-    airisk: World, settings: Any, mia: User, what: str | None, word: str
-) -> None:
+def test_exit_status_is_1_if_a_renewal_failed(airisk: World, settings: Any, mia: User, what: str, word: str) -> None:
     give_token(mia, ends_in=60)
-    if what is None:
-        AIRiskIdentity.objects.all().delete()
-    else:
-        trouble(airisk, settings, what)
+    trouble(airisk, settings, what)
     status, answer = refresh_json(deployment="default")
     assert status == 1
     assert {name: answer[name] for name in COUNTED} == {name: int(name == word) for name in COUNTED}
 
 
-def test_so_it_does_where_only_some_were(airisk: World, settings: Any, mia: User) -> None:
+def test_exit_status_is_1_if_an_identity_is_gone(airisk: World, mia: User) -> None:
+    give_token(mia, ends_in=60)
+    AIRiskIdentity.objects.all().delete()
+    status, answer = refresh_json(deployment="default")
+    assert status == 1
+    assert {name: answer[name] for name in COUNTED} == {name: int(name == "skipped") for name in COUNTED}
+
+
+def test_exit_status_is_1_if_some_were_refused(airisk: World, settings: Any, mia: User) -> None:
     give_token(mia, ends_in=60)
     settings.AIRISK_OAUTH_SANDBOX_USERS = {token.userid: "known" for token in connected_users(2)}
     status, answer = refresh_json()
     assert (status, answer["renewed"], answer["refused"]) == (1, 2, 1)
 
 
-def test_a_token_that_another_process_is_at_is_no_trouble(airisk: World, mia: User) -> None:
+def test_exit_status_is_0_if_leased_elsewhere(airisk: World, mia: User) -> None:
     lease = {"lease": uuid4(), "lease_until": timezone.now() + timedelta(minutes=1)}
     give_token(mia, ends_in=60, **lease)
     status, answer = refresh_json()
     assert (status, answer["skipped"]) == (0, 1)
 
 
-def test_one_deployment_that_is_down_does_not_keep_the_other_from_being_served(airisk: World, settings: Any) -> None:
+def test_outage_of_one_deployment_spares_others(airisk: World, settings: Any) -> None:
     tokens = connected_users(3, "second")
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
@@ -199,9 +211,7 @@ def test_one_deployment_that_is_down_does_not_keep_the_other_from_being_served(a
 # What it says
 
 
-def test_for_people_it_says_what_became_of_each_deployment_and_why_some_were_skipped(
-    airisk: World, tokens: dict[str, AIRiskToken]
-) -> None:
+def test_output_has_counts_and_reasons_for_people(airisk: World, tokens: dict[str, AIRiskToken]) -> None:
     AIRiskIdentity.objects.filter(deployment="second").delete()
     assert refresh(dry_run=True) == (0, "default: 3 to renew.\nsecond: 1 to renew.\n")
     status, out = refresh()
@@ -210,9 +220,9 @@ def test_for_people_it_says_what_became_of_each_deployment_and_why_some_were_ski
     assert lines == [
         "default: 3 renewed, 0 refused, 0 unavailable, 0 skipped.",
         "second: 0 renewed, 0 refused, 0 unavailable, 1 skipped.",
-        "  1 skipped: the user's identity on AIRisk is gone or has changed.",
+        "  1 skipped: the user's AIRisk identity has changed or was removed.",
         f"  Needs a person: token {tokens['second'].pk} of user {tokens['second'].user_id} on second "
-        "(the user's identity on AIRisk is gone or has changed).",
+        "(the user's AIRisk identity has changed or was removed).",
     ]
     assert last.startswith("Done in ")
 
@@ -226,49 +236,55 @@ def refresh_as_cron(**options: Any) -> tuple[int, str]:
     return 0, ""
 
 
-@pytest.mark.parametrize("what", ["refuse", "login_page", "identity"])
-def test_who_needs_a_person_is_named_once(
-    airisk: World, settings: Any, mia: User, what: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    token, application = give_token(mia, ends_in=60), give_token(None, ends_in=60)
-    reason = {
-        "refuse": "refused by AIRisk",
-        "login_page": "AIRisk asks for a person",
-        "identity": "the user's identity on AIRisk is gone or has changed",
-    }[what]
-    if what == "identity":
-        AIRiskIdentity.objects.all().delete()
-        application.delete()
-    else:
-        trouble(airisk, settings, what)
+def assert_named_once(monkeypatch: pytest.MonkeyPatch, tokens: list[AIRiskToken], reason: str, counted_as: str) -> None:
+    """Run the command again and again: it names these tokens in the first run, and no later one fails."""
     status, answer = refresh_json()
     assert status == 1
-    named = {each["user_id"]: each for each in answer["needs_person"]}
-    assert named[mia.pk] == {"token_id": token.pk, "user_id": mia.pk, "deployment": "default", "reason": reason}
-    assert (None in named) == (what != "identity")
+    assert sorted(answer["needs_person"], key=lambda each: each["token_id"]) == [
+        {"token_id": token.pk, "user_id": token.user_id, "deployment": "default", "reason": reason} for token in tokens
+    ]
     for minutes in (5, 10, 60):
         set_clock(monkeypatch, 60 * minutes)
         status, answer = refresh_json()
         assert (status, answer["needs_person"]) == (0, [])
-        assert answer["refused" if what != "identity" else "skipped"] >= 1
+        assert answer[counted_as] >= 1
     AIRiskToken.objects.update(failure_kind="", failing_since=None)
-    status, told = refresh_as_cron(all=True)
+    status, message = refresh_as_cron(all=True)
     assert status == 1
-    assert "A person is needed for token" in told
-    assert f"token {token.pk} of user {mia.pk} on default ({reason})" in told
-    assert ("of the application on default" in told) == (what != "identity")
+    assert "A person is needed for token" in message
+    for token in tokens:
+        owner = "the application" if token.user_id is None else f"user {token.user_id}"
+        assert f"token {token.pk} of {owner} on default ({reason})" in message
     assert refresh_as_cron(all=True) == (0, "")
 
 
-def test_not_more_are_named_than_anybody_reads(airisk: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(refresh_airisk_tokens, "NAMED", 2)
+@pytest.mark.parametrize(
+    ("what", "reason"), [("refuse", "refused by AIRisk"), ("login_page", "AIRisk asks for a person")]
+)
+def test_refused_token_is_named_once(
+    airisk: World, settings: Any, mia: User, what: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens = [give_token(mia, ends_in=60), give_token(None, ends_in=60)]
+    trouble(airisk, settings, what)
+    assert_named_once(monkeypatch, tokens, reason, counted_as="refused")
+
+
+def test_token_without_identity_is_named_once(airisk: World, mia: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens = [give_token(mia, ends_in=60)]
+    AIRiskIdentity.objects.all().delete()
+    reason = "the user's AIRisk identity has changed or was removed"
+    assert_named_once(monkeypatch, tokens, reason, counted_as="skipped")
+
+
+def test_only_so_many_tokens_are_named(airisk: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "NAMED", 2)
     connected_users(5)
     AIRiskIdentity.objects.all().delete()
     status, told = refresh_as_cron()
-    assert (status, told.count("of user"), "and 3 more, which the log names" in told) == (1, 2, True)
+    assert (status, told.count("of user"), "and 3 more, which are in the log" in told) == (1, 2, True)
 
 
-def test_a_site_that_is_refused_is_told_each_time(airisk: World, settings: Any, mia: User) -> None:
+def test_rejected_site_is_reported_in_every_run(airisk: World, settings: Any, mia: User) -> None:
     give_token(mia, ends_in=60)
     trouble(airisk, settings, "unknown client")
     assert refresh_json()[0] == 1
@@ -282,7 +298,7 @@ def test_a_site_that_is_refused_is_told_each_time(airisk: World, settings: Any, 
         assert (status, answer["client_refused"]) == (1, ["default"])
 
 
-def test_a_dry_run_in_json_renews_nothing_and_changes_nothing(airisk: World, tokens: dict[str, AIRiskToken]) -> None:
+def test_dry_run_renews_and_changes_nothing(airisk: World, tokens: dict[str, AIRiskToken]) -> None:
     before = list(AIRiskToken.objects.order_by("pk").values())
     expected = {"would_renew": 4, "deployments": {"default": 3, "second": 1}}
     assert refresh_json(dry_run=True) == (0, expected)
@@ -293,7 +309,7 @@ def test_a_dry_run_in_json_renews_nothing_and_changes_nothing(airisk: World, tok
 @pytest.mark.parametrize(
     "options", [{}, {"all": True}, {"limit": 1}, {"limit": 3}, {"limit": 4}, {"deployment": "second"}, {"user": "mia"}]
 )
-def test_a_dry_run_says_what_is_done_without_it(
+def test_dry_run_prints_what_a_run_would_renew(
     airisk: World, tokens: dict[str, AIRiskToken], options: dict[str, Any]
 ) -> None:
     _status, plan = refresh_json(dry_run=True, **options)
@@ -307,75 +323,104 @@ class Terminal(io.StringIO):
         return True
 
 
-@pytest.mark.parametrize("is_terminal", [True, False])
-@pytest.mark.parametrize("as_json", [True, False])
-def test_progress_is_a_bar_on_a_terminal_lines_elsewhere_and_nothing_beside_json(
-    airisk: World,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    is_terminal: bool,
-    as_json: bool,
-) -> None:
-    connected_users(3)
+@pytest.fixture
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line of progress for each token."""
     monkeypatch.setattr(refresh_airisk_tokens, "LINE_EVERY", 0.0)
-    stderr = Terminal() if is_terminal else io.StringIO()
-    monkeypatch.setattr(sys, "stderr", stderr)
-    status, out = refresh(limit=2, json=as_json)
+
+
+@pytest.mark.usefixtures("often")
+def test_progress_is_a_bar_on_a_terminal(airisk: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", stderr := Terminal())
+    connected_users(3)
+    status, out = refresh(limit=2)
     assert status == 0
-    assert ("2/2" in stderr.getvalue()) == (is_terminal and not as_json)
-    lines = [line for line in out.splitlines() if "looked at" in line]
-    if is_terminal or as_json:
-        assert not lines
-    else:
-        assert lines == ["1 of 2 tokens looked at.", "2 of 2 tokens looked at."]
-    if as_json:
-        assert stderr.getvalue() == ""
-        assert len(out.splitlines()) == 1
+    assert "2/2" in stderr.getvalue()
+    assert "tokens done" not in out
+
+
+@pytest.mark.usefixtures("often")
+def test_progress_is_lines_without_a_terminal(airisk: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", stderr := io.StringIO())
+    connected_users(3)
+    status, out = refresh(limit=2)
+    assert (status, stderr.getvalue()) == (0, "")
+    lines = [line for line in out.splitlines() if "tokens done" in line]
+    assert lines == ["1 of 2 tokens done.", "2 of 2 tokens done."]
+
+
+@pytest.mark.usefixtures("often")
+@pytest.mark.parametrize("stream", [Terminal, io.StringIO])
+def test_json_is_accompanied_by_no_progress(
+    airisk: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], stream: type[io.StringIO]
+) -> None:
+    monkeypatch.setattr(sys, "stderr", stderr := stream())
+    connected_users(3)
+    status, out = refresh(limit=2, json=True)
+    assert (status, stderr.getvalue()) == (0, "")
+    assert len(out.splitlines()) == 1
     assert capsys.readouterr().out == ""
 
 
-def test_lines_are_few(airisk: World) -> None:
+def test_progress_lines_are_few(airisk: World) -> None:
     connected_users(2)
-    assert "looked at" not in refresh()[1]
+    assert "tokens done" not in refresh()[1]
 
 
 # As a process
 
 
-@committing
-@pytest.mark.parametrize(
-    ("arguments", "switch", "status", "said"),
-    [
-        ([], None, 0, ""),
-        (["--json", "--user=mia"], None, 0, ""),
-        ([], "refuse", 1, "Not all tokens were renewed."),
-        (["--within=soon"], None, 2, "'soon' is no time"),
-        (["--user=nobody"], None, 2, "There is no user 'nobody'."),
-        (["--deployment=third"], None, 2, "Nothing could be tried"),
-        (["--every"], None, 2, "unrecognized arguments"),
-    ],
-)
-def test_its_exit_status_tells_cron_how_it_went(
-    airisk: World,
-    mia: User,
-    capsys: pytest.CaptureFixture[str],
-    arguments: list[str],
-    switch: str | None,
-    status: int,
-    said: str,
-) -> None:
-    give_token(mia, ends_in=60)
-    if switch is not None:
-        setattr(airisk.switches, switch, True)
+def run_as_process(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    """Run the command as manage.py does, and return its exit status, output and errors."""
+    status = 0
     try:
         refresh_airisk_tokens.Command().run_from_argv(["manage.py", "refresh_airisk_tokens", *arguments])
-        ended = 0
     except SystemExit as exit_:
-        ended = int(exit_.code or 0)
+        status = int(exit_.code or 0)
     printed = capsys.readouterr()
-    assert ended == status
-    assert said in printed.err
-    assert (printed.out == "") == (status == 2)
+    return status, printed.out, printed.err
+
+
+@committing
+@pytest.mark.parametrize("arguments", [[], ["--json", "--user=mia"]], ids=" ".join)
+def test_process_exits_0_if_all_were_renewed(
+    airisk: World, mia: User, capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    give_token(mia, ends_in=60)
+    status, out, errors = run_as_process(capsys, *arguments)
+    assert (status, errors) == (0, "")
+    assert out
+
+
+@committing
+def test_process_exits_1_if_a_token_was_refused(airisk: World, mia: User, capsys: pytest.CaptureFixture[str]) -> None:
+    give_token(mia, ends_in=60)
+    airisk.switches.refuse = True
+    status, out, errors = run_as_process(capsys)
+    assert status == 1
+    assert "Not all tokens were renewed." in errors
+    assert out
+
+
+@committing
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [
+        ("--within=soon", "'soon' is not a duration"),
+        ("--limit=none", "'none' is not a whole number"),
+        ("--user=nobody", "There is no user 'nobody'."),
+        ("--deployment=third", "Nothing could be tried"),
+        ("--every", "unrecognized arguments"),
+    ],
+)
+def test_process_exits_2_if_nothing_was_tried(
+    airisk: World, mia: User, capsys: pytest.CaptureFixture[str], argument: str, words: str
+) -> None:
+    give_token(mia, ends_in=60)
+    status, out, errors = run_as_process(capsys, argument)
+    assert (status, out) == (2, "")
+    assert words in errors
+    assert not airisk.journal
 
 
 class HandlerOfTheSite(Exception):
@@ -394,9 +439,7 @@ def site_handler() -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_lets_it_finish_and_save_what_is_in_flight(
-    airisk: World, site_handler: Any, number: signal.Signals
-) -> None:
+def test_signal_lets_the_command_save_and_exit(airisk: World, site_handler: Any, number: signal.Signals) -> None:
     tokens = connected_users(60)
     connected_users(5, "second")
     airisk.switches.latency = 0.05
@@ -419,7 +462,7 @@ def test_a_signal_lets_it_finish_and_save_what_is_in_flight(
 
 
 @committing
-def test_in_a_thread_which_gets_no_signals_it_works_too(airisk: World, mia: User) -> None:
+def test_command_works_in_a_thread(airisk: World, mia: User) -> None:
     give_token(mia, ends_in=60)
     with ThreadPoolExecutor(1) as pool:
         result = pool.submit(attempt, refresh_json).result()
@@ -443,7 +486,7 @@ class BreaksOff:
         return FromIdentity().many(user_ids, deployment)
 
 
-def test_broken_off_in_the_middle_it_says_so_and_not_that_nothing_was_tried(
+def test_run_broken_off_midway_exits_1(
     airisk: World, tokens: dict[str, AIRiskToken], settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys.modules[__name__], "breaks_off", BreaksOff(), raising=False)

@@ -1,4 +1,4 @@
-"""``docs/scheduling.md``, followed to the letter: each scheduler renews a token, and ends when it is told to."""
+"""``docs/scheduling.md``, followed to the letter: each scheduler renews tokens, and shuts down when it is asked to."""
 
 import configparser
 import importlib
@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -127,7 +127,7 @@ def site(tmp_path: Path, environment: dict[str, str]) -> Iterator[Site]:
 
 
 @committing
-def test_cron_renews(site: Site) -> None:
+def test_cron_line_renews_tokens(site: Site) -> None:
     tokens = connected_users(2)
     line = snippet("cd /srv/site")
     assert line == pages.snippet("README.md", "cd /srv/site")
@@ -137,7 +137,7 @@ def test_cron_renews(site: Site) -> None:
 
 
 @committing
-def test_systemd_renews(site: Site) -> None:
+def test_systemd_units_renew_tokens(site: Site) -> None:
     tokens = connected_users(2)
     service = site.write("refresh-airisk-tokens.service", snippet("ExecStart"))
     timer = site.write("refresh-airisk-tokens.timer", snippet("OnCalendar"))
@@ -152,7 +152,7 @@ def test_systemd_renews(site: Site) -> None:
 
 
 @committing
-def test_kubernetes_renews(site: Site) -> None:
+def test_kubernetes_job_renews_tokens(site: Site) -> None:
     tokens = connected_users(2)
     job = yaml.safe_load(snippet("CronJob"))
     assert (job["apiVersion"], job["kind"], job["spec"]["schedule"]) == ("batch/v1", "CronJob", ON_TIME)
@@ -179,7 +179,7 @@ WORKER, BEAT = snippet("celery -A").splitlines()
 
 
 @committing
-def test_celery_renews_on_time(celery_site: Site) -> None:
+def test_celery_beat_renews_on_time(celery_site: Site) -> None:
     tokens = connected_users(2)
     celery_site.start(BEAT)
     celery_site.start(WORKER)
@@ -187,7 +187,7 @@ def test_celery_renews_on_time(celery_site: Site) -> None:
 
 
 @committing
-def test_celery_told_to_end_saves_what_is_in_flight_and_frees_the_rest(airisk: World, celery_site: Site) -> None:
+def test_celery_worker_shut_down_loses_nothing(airisk: World, celery_site: Site) -> None:
     tokens = connected_users(200)
     airisk.switches.latency = 0.1
     worker = celery_site.start(f"{WORKER} --pool=solo --loglevel=INFO")
@@ -199,14 +199,14 @@ def test_celery_told_to_end_saves_what_is_in_flight_and_frees_the_rest(airisk: W
     assert not AIRiskToken.objects.exclude(lease=None).exists()
 
 
-def test_other_queues_that_look_for_tasks_find_none_without_celery(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tasks_module_is_empty_without_celery(monkeypatch: pytest.MonkeyPatch) -> None:
     forget(monkeypatch, "tasks", without=["celery"])
     autodiscover_modules("tasks")
     assert not hasattr(sys.modules["airisk_oauth.tasks"], "refresh_airisk_tokens")
 
 
 @committing
-def test_a_site_imports_no_scheduler_by_itself(site: Site) -> None:
+def test_site_imports_no_scheduler_by_itself(site: Site) -> None:
     look = (
         "import sys; print([name for name in ('celery', 'airisk_oauth.tasks', 'django_tasks') if name in sys.modules])"
     )
@@ -217,9 +217,7 @@ def test_a_site_imports_no_scheduler_by_itself(site: Site) -> None:
 
 
 @committing
-def test_djangos_tasks_renew_and_told_to_end_save_what_is_in_flight_and_free_the_rest(
-    airisk: World, site: Site
-) -> None:
+def test_django_worker_shut_down_loses_nothing(airisk: World, site: Site) -> None:
     tokens = connected_users(200)
     airisk.switches.latency = 0.1
     site.write("mysite/settings.py", SETTINGS, snippet("TASKS"))
@@ -234,14 +232,14 @@ def test_djangos_tasks_renew_and_told_to_end_save_what_is_in_flight_and_free_the
     assert not AIRiskToken.objects.exclude(lease=None).exists()
 
 
-def test_the_backend_that_django_has_renews_at_once(airisk: World) -> None:
+def test_immediate_backend_renews_at_once(airisk: World) -> None:
     tokens = connected_users(2)
     result = django_tasks.refresh_airisk_tokens.enqueue(deployment="default")
     assert result.return_value["renewed"] == 2
     assert renewed_of(tokens) == [True, True]
 
 
-def test_without_a_tasks_framework_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_import_error_names_the_missing_framework(monkeypatch: pytest.MonkeyPatch) -> None:
     forget(monkeypatch, "django_tasks", without=["django.tasks", "django_tasks"])
     with pytest.raises(ImportError, match="or django-tasks beside Django 5"):
         importlib.import_module("airisk_oauth.django_tasks")
@@ -259,7 +257,7 @@ def forget(monkeypatch: pytest.MonkeyPatch, module: str, *, without: list[str]) 
 
 
 @committing
-def test_anything_else_renews(site: Site) -> None:
+def test_function_renews_in_a_script(site: Site) -> None:
     tokens = connected_users(2)
     site.write("run.py", snippet("refresh_tokens("))
     assert "'renewed': 2" in site.run("python manage.py shell --verbosity=0 < run.py")
@@ -277,7 +275,7 @@ Refresh = Callable[..., dict[str, Any]]
 
 
 @by_any
-def test_a_run_takes_the_commands_options_and_returns_what_it_prints(airisk: World, refresh: Refresh) -> None:
+def test_run_returns_what_the_command_prints(airisk: World, refresh: Refresh) -> None:
     connected_users(3)
     connected_users(3, "second", ends_in=1200)
     options = {"within": "30m", "deployment": "second", "limit": 1, "workers": 2}
@@ -290,9 +288,7 @@ def test_a_run_takes_the_commands_options_and_returns_what_it_prints(airisk: Wor
 
 
 @by_any
-def test_tokens_that_were_not_renewed_are_in_the_result_and_no_error(
-    airisk: World, mia: User, refresh: Refresh
-) -> None:
+def test_failed_renewal_is_a_result_and_no_error(airisk: World, mia: User, refresh: Refresh) -> None:
     give_token(mia, ends_in=60)
     AIRiskIdentity.objects.all().delete()
     connected_users(1)
@@ -311,7 +307,7 @@ def test_tokens_that_were_not_renewed_are_in_the_result_and_no_error(
         ({"deployment": "third"}, ImproperlyConfigured),
     ],
 )
-def test_a_wrong_option_is_an_error_before_anything_is_tried(
+def test_wrong_option_raises_before_any_renewal(
     airisk: World, refresh: Refresh, options: dict[str, Any], error: type[Exception]
 ) -> None:
     connected_users(1)
@@ -321,52 +317,74 @@ def test_a_wrong_option_is_an_error_before_anything_is_tried(
 
 
 @by_any
-def test_so_is_a_wrong_setting_and_a_database_that_is_gone(airisk: World, settings: Any, refresh: Refresh) -> None:
+def test_wrong_setting_raises_before_any_renewal(airisk: World, settings: Any, refresh: Refresh) -> None:
+    connected_users(1)
+    set_option(settings, "second", TIMEOUT="soon")
+    with pytest.raises(ImproperlyConfigured):
+        refresh()
+    assert not airisk.journal
+
+
+@by_any
+def test_missing_database_raises_an_error(airisk: World, refresh: Refresh) -> None:
     def gone(*args: Any) -> Any:
         raise OperationalError("the database is gone")
 
     with connection.execute_wrapper(gone), pytest.raises(OperationalError):
         refresh()
-    set_option(settings, "second", TIMEOUT="soon")
-    with pytest.raises(ImproperlyConfigured):
-        refresh()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("ends", [False, True], ids=["a worker that ends later", "one that ends at once"])
-def test_a_signal_ends_the_run_and_then_reaches_the_worker_whose_process_it_is(
-    airisk: World, number: signal.Signals, ends: bool
-) -> None:
-    tokens = connected_users(60)
+@contextmanager
+def signalled(airisk: World, number: signal.Signals, handle: Callable[..., None]) -> Iterator[None]:
+    """Send this process a signal once AIRisk has granted a token; the worker whose process it is has this handler."""
+
+    def send() -> None:
+        wait_until(lambda: token_requests(airisk))
+        os.kill(os.getpid(), number)
+
     airisk.switches.latency = 0.05
+    before = signal.signal(number, handle)
+    thread = threading.Thread(target=send)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
+        assert signal.signal(number, before) is handle
+
+
+of_each_signal = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+
+
+@of_each_signal
+def test_signal_ends_the_run_before_the_worker(airisk: World, number: signal.Signals) -> None:
+    tokens = connected_users(60)
     left: list[int] = []
 
     def handle(*_args: object) -> None:
         left.append(60 - sum(renewed_of(tokens)))
-        if ends:
-            raise SystemExit
 
-    def tell() -> None:
-        wait_until(lambda: token_requests(airisk))
-        os.kill(os.getpid(), number)
-
-    before = signal.signal(number, handle)
-    thread = threading.Thread(target=tell)
-    thread.start()
-    try:
-        with pytest.raises(SystemExit) if ends else nullcontext():
-            assert refresh_tokens(deployment="default", workers=2)["skipped"] == left[0]
-    finally:
-        thread.join()
-        assert signal.signal(number, before) is handle
-    assert left == [60 - len(token_requests(airisk))]
+    with signalled(airisk, number, handle):
+        result = refresh_tokens(deployment="default", workers=2)
+    assert left == [60 - len(token_requests(airisk))] == [result["skipped"]]
     assert 30 < left[0] < 60
     assert not AIRiskToken.objects.exclude(lease=None).exists()
 
 
-def test_a_handler_that_is_not_pythons_and_could_not_be_put_back_is_left_alone(
-    airisk: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@of_each_signal
+def test_worker_exiting_on_a_signal_loses_nothing(airisk: World, number: signal.Signals) -> None:
+    tokens = connected_users(60)
+
+    def handle(*_args: object) -> None:
+        raise SystemExit
+
+    with signalled(airisk, number, handle), pytest.raises(SystemExit):
+        refresh_tokens(deployment="default", workers=2)
+    assert 1 <= sum(renewed_of(tokens)) == len(token_requests(airisk)) < 30
+    assert not AIRiskToken.objects.exclude(lease=None).exists()
+
+
+def test_foreign_signal_handler_is_left_in_place(airisk: World, monkeypatch: pytest.MonkeyPatch) -> None:
     tokens = connected_users(1)
     replaced: list[object] = []
     monkeypatch.setattr(signal, "getsignal", lambda _number: None)

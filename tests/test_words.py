@@ -101,6 +101,7 @@ def test_what_python_keeps_to_be_said_later_is_marked() -> None:
             report.DEACTIVATED,
             report.USER_REFUSED,
             report.PERSON_ASKED_FOR,
+            report.BY_HAND,
         ),
         *(report.INTERRUPTED, *Status.labels, *AIRiskToken.Failure.labels),
         *(text for field in fields if not field.primary_key for text in (field.verbose_name, field.help_text) if text),

@@ -1,4 +1,4 @@
-"""Waiting for a database that is away for a moment, as during a restart."""
+"""Wait for a database that is unavailable for a moment, for example while it restarts."""
 
 import time
 from collections.abc import Callable
@@ -8,18 +8,18 @@ from django.db import InterfaceError, OperationalError, connections
 
 Result = TypeVar("Result")
 
-#: How often a database that went away is tried again, in seconds.
-TRY_AGAIN = 0.2
+#: How many seconds to wait between two attempts to reach the database.
+RETRY_EVERY = 0.2
 
 
 class Patience:
-    """Does what the database is needed for; when that goes away, as in a restart, waits for it and does it again.
+    """Calls functions that use the database; if the database is away, waits for it and calls the function again.
 
-    Whatever is done may be done twice. Inside a transaction, which is lost then, nothing is.
+    So the function may run twice. Inside a transaction, which is lost with the connection, it is not called again.
 
     :param using: alias of the database.
-    :param seconds: for how long it waits. After it has waited in vain once, it does not wait again.
-    :param tell: called with the error when it begins to wait.
+    :param seconds: how long to wait. After one wait in vain, it does not wait any more.
+    :param tell: called with the error when a wait begins.
     """
 
     def __init__(self, using: str, seconds: float, tell: Callable[[Exception], object]) -> None:
@@ -28,7 +28,7 @@ class Patience:
     def __call__(self, work: Callable[[], Result]) -> Result:
         connection = connections[self._using]
         give_up = time.monotonic() + self._seconds
-        waits = False
+        is_waiting = False
         while True:
             try:
                 return work()
@@ -36,8 +36,8 @@ class Patience:
                 if connection.in_atomic_block or time.monotonic() > give_up:
                     self._seconds = 0
                     raise
-                if not waits:
+                if not is_waiting:
                     self._tell(error)
-                waits = True
+                is_waiting = True
                 connection.close()
-                time.sleep(TRY_AGAIN)
+                time.sleep(RETRY_EVERY)

@@ -1,4 +1,4 @@
-"""Users as people name them to a command."""
+"""Users as they are named on a command line."""
 
 from typing import Any
 
@@ -6,9 +6,9 @@ from django.contrib.auth import get_user_model
 
 
 def find_user(name: str) -> Any:
-    """Return the user with this natural key, which is the username where the user model's manager knows no such key.
+    """Return the user with this natural key, or with this username if the user model has no natural keys.
 
-    :raises django.core.exceptions.ObjectDoesNotExist: there is none, as the user model's own ``DoesNotExist``.
+    :raises django.core.exceptions.ObjectDoesNotExist: there is no such user; it is the user model's ``DoesNotExist``.
     """
     model: Any = get_user_model()
     users = model._default_manager

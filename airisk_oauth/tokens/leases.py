@@ -1,4 +1,7 @@
-"""A lease on a token's row: who renews it. Taken and given up by one conditional ``UPDATE``; it expires by itself."""
+"""A lease on a token's row: whoever holds it renews the token. It is taken and released by a conditional ``UPDATE``.
+
+A holder that dies blocks the token only until the lease expires.
+"""
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
@@ -20,23 +23,25 @@ LEASE_MARGIN: Final = 15.0
 
 
 def lease_seconds(deployment: Deployment) -> float:
-    """Return for how many seconds a renewal leases its token."""
+    """Return how many seconds a renewal leases its token for."""
     return sum(deployment.timeout) + LEASE_MARGIN
 
 
 def claim(
     tokens: AIRiskTokenQuerySet, lease: UUID, *, now: datetime, seconds: float, limit: int | None = None
 ) -> list[AIRiskToken]:
-    """Lease those of these rows that nobody else has leased, the first ``limit``, and return them.
+    """Lease the first ``limit`` of these rows that nobody else has leased, and return them.
 
     A lease that lasts longer than the one requested is ignored: it was taken for a token that waits in a sweep's
-    queue, or by a clock that was wrong.
+    queue, or by a wrong clock. A claim whose answer was lost with the connection can be repeated.
 
-    Where the database can lock rows, a row that another transaction is changing is skipped: an ``UPDATE`` alone would
-    wait for that transaction to end. MySQL and MariaDB lock every row that they read on the way to those that they
-    return, and another sweep would skip these, too. So there a page is read first, and then locked by primary key.
-    Elsewhere every statement stands alone, because a SQLite transaction that began with reading may not go on to write.
-    A claim whose answer was lost with the connection can be repeated.
+    If the database can lock rows, a row that another transaction is changing is skipped; an ``UPDATE`` alone would wait
+    for that transaction to end. MySQL and MariaDB lock every row that they read on the way, which would hide rows from
+    another sweep, so there a page is read first and then locked by primary key. Otherwise each statement is a
+    transaction of its own, because on SQLite a transaction that began by reading may not be able to write.
+
+    :param now: from when the lease counts.
+    :param seconds: how long it lasts.
     """
     too_long = Q(lease_until__gt=now + timedelta(seconds=seconds) + SKEW)
     rows = tokens.primary().filter(Q(lease_until=None) | Q(lease_until__lt=now) | too_long | Q(lease=lease))
@@ -68,11 +73,11 @@ def _claim_unlocked(rows: AIRiskTokenQuerySet, taken: dict[str, Any]) -> list[AI
 
 
 def save_and_release(tokens: list[AIRiskToken], lease: UUID, fields: Iterable[str] = ()) -> list[AIRiskToken]:
-    """Write these fields of leased rows, give up their lease, and return the tokens that were saved.
+    """Write these fields of leased rows, release the rows, and return the tokens that were saved.
 
-    A row whose lease was lost meanwhile is left as it is. One statement for all would wait for a row that a transaction
-    of the site's has locked, while that transaction may wait for another of these rows: a deadlock. So the rows that
-    are free are written together, and each of the others by itself.
+    A row that has lost this lease meanwhile is left as it is. One statement for all rows could deadlock: it would wait
+    for a row that a transaction of the site has locked, while that transaction may wait for another of these rows. So
+    the rows that are not locked are written together, and the others one by one.
     """
     objects = AIRiskToken.objects.primary()
     if len(tokens) < 2 or not connections[objects.db].features.has_select_for_update_skip_locked:
@@ -94,28 +99,28 @@ def _save_unlocked(tokens: list[AIRiskToken], lease: UUID, fields: Iterable[str]
 
 
 def _save_together(tokens: list[AIRiskToken], lease: UUID, fields: Iterable[str]) -> list[AIRiskToken]:
-    """Write all of these in one statement, and return those that were saved."""
+    """Write all these tokens in one statement, and return those that were saved."""
     if not tokens:
         return []
     rows = AIRiskToken.objects.primary().filter(pk__in=[token.pk for token in tokens])
     values = {name: _column(name, tokens, rows.db) for name in fields}
     if rows.filter(lease=lease).write(**values, lease=None, lease_until=None) == len(tokens):
         return tokens
-    there = {row["pk"]: row for row in rows.values("pk", *fields)}
+    stored = {row["pk"]: row for row in rows.values("pk", *fields)}
     return [
         token
         for token in tokens
-        if there.get(token.pk) == {"pk": token.pk, **{name: getattr(token, name) for name in fields}}
+        if stored.get(token.pk) == {"pk": token.pk, **{name: getattr(token, name) for name in fields}}
     ]
 
 
 def _column(name: str, tokens: list[AIRiskToken], database: str) -> Any:
-    """Return the one value that a column gets, or the expression that gives each row its own."""
+    """Return the value of a column if all rows get the same, else an expression that gives each row its own."""
     values = [getattr(token, name) for token in tokens]
     if values.count(values[0]) == len(values):
         return values[0]
     field = cast("models.Field[Any, Any]", AIRiskToken._meta.get_field(name))
     each = zip(tokens, values, strict=True)
     case = Case(*(When(pk=token.pk, then=Value(value, field)) for token, value in each), output_field=field)
-    # Only where it is needed: SQLite's cast would cut a time to milliseconds.
+    # Only if it is needed: SQLite's cast would truncate a time to milliseconds.
     return Cast(case, field) if connections[database].features.requires_casted_case_in_updates else case

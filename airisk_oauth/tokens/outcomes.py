@@ -1,39 +1,43 @@
-"""What a renewal or a person's connecting brought: on the row first, then in the log and as a signal."""
+"""The outcome of a renewal or of connecting: written to the row first, then logged and sent as a signal."""
 
 import logging
-from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
-from typing import Any, Final
-from uuid import UUID
+from typing import Any, Final, TypeGuard
 
 from django.db import IntegrityError
 from django.utils import timezone
 
 from ..events import log
-from ..exceptions import AIRiskError
+from ..exceptions import AIRiskError, AIRiskRefused
 from ..models import AIRiskToken, AIRiskTokenQuerySet
 from ..oauth.messages import TokenGrant
 from ..signals import renewal_failed, token_obtained, token_renewed
-from .leases import save_and_release
 
 logger = logging.getLogger("airisk_oauth.renewal")
 
-#: How often a connection is stored again after a concurrent connect, disconnect or deletion got in the way.
+#: How many times to try to store a token while concurrent connects, disconnects or deletions get in the way.
 STORE_TRIES: Final = 5
+
+#: AIRisk's answer to a wrong client or secret, and possibly to a user that it does not know.
+UNAUTHORIZED: Final = 401
 
 Outcome = TokenGrant | AIRiskError
 
 
-def store(user_id: Any, deployment: str, userid: str, grant: TokenGrant) -> AIRiskToken:
-    """Save the token of somebody who has just connected, replacing whatever was there, failures and lease included.
+def is_unauthorized(outcome: Outcome) -> TypeGuard[AIRiskRefused]:
+    return isinstance(outcome, AIRiskRefused) and outcome.status == UNAUTHORIZED
 
-    Written without reading first, and outside a transaction: one that begins with reading may not go on to write on
-    SQLite, and locks rows that others need.
+
+def store(user_id: Any, deployment: str, userid: str, grant: TokenGrant) -> AIRiskToken:
+    """Save the token of a user who has just connected, and replace what was stored, failures and lease included.
+
+    It is written without reading first, and outside a transaction: on SQLite, a transaction that begins by reading may
+    not be able to write, and elsewhere it would lock rows that others need.
 
     :param user_id: ``None`` for the application's token.
     :param deployment: alias.
-    :raises django.db.IntegrityError: the user is gone.
+    :raises django.db.IntegrityError: the user was deleted.
     """
     token = AIRiskToken(user_id=user_id, deployment=deployment, userid=userid)
     values = token.apply(grant, timezone.now())
@@ -41,7 +45,7 @@ def store(user_id: Any, deployment: str, userid: str, grant: TokenGrant) -> AIRi
         values[name] = getattr(token, name)
     there = AIRiskToken.objects.primary().filter(user=user_id, deployment=deployment)
     for _again in range(STORE_TRIES - 1):
-        # A concurrent insert came first, and may be gone again.
+        # A concurrent insert was faster, and its row may be gone again.
         with suppress(IntegrityError):
             return _put(there, token, values)
     return _put(there, token, values)
@@ -55,37 +59,16 @@ def _put(there: AIRiskTokenQuerySet, token: AIRiskToken, values: dict[str, Any])
 
 
 def apply(token: AIRiskToken, outcome: Outcome, now: datetime) -> dict[str, Any]:
-    """Take over an outcome, without saving, and return the columns that this changed with their values."""
+    """Set what an outcome changes, without saving, and return the changed columns with their values."""
     if isinstance(outcome, AIRiskError):
         return token.record_failure(outcome, now)
     return token.apply(outcome, now)
 
 
-def save_outcomes(
-    outcomes: list[tuple[AIRiskToken, Outcome]],
-    lease: UUID,
-    save: Callable[..., list[AIRiskToken]] = save_and_release,
-) -> list[AIRiskToken]:
-    """Save the outcomes of renewals to those rows whose lease is still held, and return these.
-
-    A row that lost its lease holds something newer, or is gone: its outcome is dropped.
-    """
-    now = timezone.now()
-    first = {token.pk for token, _outcome in outcomes if not token.sealed}
-    of_row = {token.pk: outcome for token, outcome in outcomes}
-    by_fields: dict[tuple[str, ...], list[AIRiskToken]] = {}
-    for token, outcome in outcomes:
-        by_fields.setdefault(tuple(apply(token, outcome, now)), []).append(token)
-    saved = [token for fields, tokens in by_fields.items() for token in save(tokens, lease, fields)]
-    for token in saved:
-        announce(token, of_row[token.pk], is_first=token.pk in first)
-    return saved
-
-
 def announce(token: AIRiskToken, outcome: Outcome, *, is_first: bool) -> None:
-    """Log the outcome of a renewal and send its signal; called once the row is written.
+    """Log the outcome of a renewal and send its signal; call this when the row is written.
 
-    :param is_first: whether this is the first token of the row, so that it was obtained and not renewed.
+    :param is_first: whether the row had no token before, so that this one was obtained, not renewed.
     """
     what = {"user_id": token.user_id, "deployment": token.deployment}
     if isinstance(outcome, AIRiskError):

@@ -1,10 +1,12 @@
-"""What a sweep did: counts, reasons, and the tokens that only a person can get renewed again."""
+"""The result of a sweep: counts, reasons, the tokens that need a person, and how all this is told."""
 
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
-from django.utils.translation import gettext_noop
+from django.contrib.messages import constants as levels
+from django.utils.translation import gettext, gettext_noop, ngettext
 
 RENEWED: Final = "renewed"
 REFUSED: Final = "refused"
@@ -12,30 +14,33 @@ UNAVAILABLE: Final = "unavailable"
 SKIPPED: Final = "skipped"
 COUNTED: Final = (RENEWED, REFUSED, UNAVAILABLE, SKIPPED)
 
-#: Why a token was skipped; shown translated by the admin.
-LEASED_ELSEWHERE: Final = gettext_noop("another process is at it")
+#: Why a token was skipped. The admin shows it translated.
+LEASED_ELSEWHERE: Final = gettext_noop("another process is renewing it")
 RENEWED_ELSEWHERE: Final = gettext_noop("another process was faster")
-IDENTITY_CHANGED: Final = gettext_noop("the user's identity on AIRisk is gone or has changed")
-OTHER_ADDRESS: Final = gettext_noop("the token is of another address of AIRisk: the user has to connect again")
+IDENTITY_CHANGED: Final = gettext_noop("the user's AIRisk identity has changed or was removed")
+OTHER_ADDRESS: Final = gettext_noop("the token was issued by another address of AIRisk: the user has to connect again")
 UNRESOLVED: Final = gettext_noop("the site's USERID failed for the user")
-UNREADABLE: Final = gettext_noop("the stored token cannot be opened")
+UNREADABLE: Final = gettext_noop("the stored token cannot be decrypted")
 DEACTIVATED: Final = gettext_noop("the user is deactivated")
-AIRISK_DOWN: Final = gettext_noop("left alone, because AIRisk is not available")
-CLIENT_REJECTED: Final = gettext_noop("left alone, because AIRisk does not accept this site")
+BY_HAND: Final = gettext_noop("a person has to connect")
+AIRISK_DOWN: Final = gettext_noop("not tried, because AIRisk is not available")
+CLIENT_REJECTED: Final = gettext_noop("not tried, because AIRisk does not accept this site")
 INTERRUPTED: Final = gettext_noop("interrupted")
 
-#: Why AIRisk gave no token for a user: as ``AIRiskToken.Failure`` has it, in English for the log.
+#: Why AIRisk granted no token to a user: the words of ``AIRiskToken.Failure``, in English for the log.
 USER_REFUSED: Final = gettext_noop("refused by AIRisk")
 PERSON_ASKED_FOR: Final = gettext_noop("AIRisk asks for a person")
 
-#: What only a person can put right; told once for each token.
+#: What only a person can fix; reported once for each token.
 FOR_A_PERSON: Final = (IDENTITY_CHANGED, OTHER_ADDRESS, UNREADABLE)
 _NO_FAULT: Final = (LEASED_ELSEWHERE, RENEWED_ELSEWHERE, DEACTIVATED, *FOR_A_PERSON)
+#: How many tokens that need a person the command names; the log names all.
+NAMED: Final = 50
 
 
 @dataclass(frozen=True)
 class Trouble:
-    """A token that only a person can get renewed again.
+    """A token that cannot be renewed until a person has done something.
 
     :ivar token_id: its primary key.
     :ivar user_id: primary key of its user; ``None`` for the application's token.
@@ -52,15 +57,21 @@ class Trouble:
         owner = "the application" if self.user_id is None else f"user {self.user_id}"
         return f"token {self.token_id} of {owner} on {self.deployment} ({self.reason})"
 
+    def as_json(self) -> dict[str, Any]:
+        """Return the fields; keys that JSON has no type for, such as UUIDs, as strings."""
+        values = asdict(self).items()
+        return {name: value if isinstance(value, int | None) else str(value) for name, value in values}
+
 
 @dataclass
 class Report:
-    """What a sweep did.
+    """What became of the tokens of a sweep.
 
-    :ivar counts: how many tokens, by what became of them: one of :data:`COUNTED`.
-    :ivar reasons: why tokens were skipped, with numbers.
-    :ivar needs_person: the tokens for which a person is needed since this sweep; what an earlier one told is not here.
-    :ivar client_refused: whether AIRisk accepts none of the site's requests, whoever the user is.
+    :ivar counts: how many tokens, by outcome: one of :data:`COUNTED`.
+    :ivar reasons: how many tokens were skipped, by reason.
+    :ivar needs_person: the tokens that this sweep has found to need a person; those that an earlier one found are left
+        out.
+    :ivar client_refused: whether AIRisk rejects the site's client, whoever the user is.
     """
 
     counts: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(COUNTED, 0)))
@@ -70,9 +81,12 @@ class Report:
 
     @property
     def is_clean(self) -> bool:
-        """Whether every token was renewed, here or by another process, except where a person is known to be needed."""
-        troubled = sum(number for reason, number in self.reasons.items() if reason not in _NO_FAULT)
-        return not (self.counts[UNAVAILABLE] or troubled or self.needs_person or self.client_refused)
+        """Whether nothing is wrong that was not reported before: every token was renewed, or is known to need a person.
+
+        Tokens that another process renews, and those of deactivated users, are no fault either.
+        """
+        faults = sum(number for reason, number in self.reasons.items() if reason not in _NO_FAULT)
+        return not (self.counts[UNAVAILABLE] or faults or self.needs_person or self.client_refused)
 
     def add(self, other: "Report") -> None:
         self.counts.update(other.counts)
@@ -84,3 +98,56 @@ class Report:
         if number > 0:
             self.counts[SKIPPED] += number
             self.reasons[reason] += number
+
+    def by_outcome(self) -> dict[str, int]:
+        return {outcome: self.counts[outcome] for outcome in COUNTED}
+
+    def lines(self, alias: str) -> Iterator[str]:
+        """Yield what the command prints for the deployment with this alias."""
+        yield f"{alias}: {', '.join(f'{number} {outcome}' for outcome, number in self.by_outcome().items())}."
+        for reason, number in self.reasons.items():
+            yield f"  {number} skipped: {reason}."
+        if self.client_refused:
+            yield f"  {_client_refused(alias)}"
+        for words in self._named():
+            yield f"  Needs a person: {words}."
+
+    def faults(self, alias: str) -> Iterator[str]:
+        """Yield what a person has to fix, for the command's error: errors reach a mailbox even if output does not."""
+        if self.client_refused:
+            yield _client_refused(alias)
+        if self.needs_person:
+            yield f"A person is needed for {', '.join(self._named())}."
+
+    def _named(self) -> Iterator[str]:
+        yield from map(str, self.needs_person[:NAMED])
+        if (more := len(self.needs_person) - NAMED) > 0:
+            yield f"and {more} more, which are in the log"
+
+    def messages(self) -> Iterator[tuple[str, int]]:
+        """Yield translated sentences for a page, with levels of ``django.contrib.messages``."""
+        if number := self.counts[RENEWED]:
+            yield ngettext("%d token was renewed.", "%d tokens were renewed.", number) % number, levels.SUCCESS
+        if number := self.counts[REFUSED]:
+            text = ngettext(
+                "%d token was refused: its user has to reconnect.",
+                "%d tokens were refused: their users have to reconnect.",
+                number,
+            )
+            yield text % number, levels.ERROR
+        if number := self.counts[UNAVAILABLE]:
+            text = ngettext(
+                "%d token was not renewed: AIRisk was not available.",
+                "%d tokens were not renewed: AIRisk was not available.",
+                number,
+            )
+            yield text % number, levels.ERROR
+        for reason, number in self.reasons.items():
+            text = ngettext(
+                "%(number)d token was skipped: %(reason)s.", "%(number)d tokens were skipped: %(reason)s.", number
+            )
+            yield text % {"number": number, "reason": gettext(reason)}, levels.WARNING
+
+
+def _client_refused(alias: str) -> str:
+    return f"AIRisk does not accept this site for {alias}: try check_airisk --deployment {alias}."

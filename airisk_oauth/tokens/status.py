@@ -1,7 +1,7 @@
-"""The state a stored token is in, as one database expression: lists and filters never open a token."""
+"""The status of a stored token, as one database expression: lists and filters decrypt no token."""
 
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 from django.db.models import (
     Case,
@@ -27,62 +27,70 @@ from .. import conf, sealing
 from ..database.expiry import SKEW
 from ..models import AIRiskIdentity, AIRiskToken, SealingPolicy
 from ..oauth.deployment import Deployment
+from .report import BY_HAND, DEACTIVATED, IDENTITY_CHANGED, OTHER_ADDRESS
 
 
 class Status(TextChoices):
-    LIVE = "live", _("live")
-    ENDING = "ending", _("about to end")
-    ENDED = "ended", _("ended")
-    RECONNECT = "reconnect", _("needs reconnecting")
+    """What a token is good for. The values are part of URLs and CSS classes."""
+
+    VALID = "live", _("valid")
+    EXPIRES_SOON = "ending", _("expires soon")
+    EXPIRED = "ended", _("expired")
+    RECONNECT = "reconnect", _("reconnect needed")
     FAILING = "failing", _("failing")
-    UNREADABLE = "unreadable", _("unreadable")
+    UNREADABLE = "unreadable", _("cannot be decrypted")
     AWAITED = "awaited", _("not obtained yet")
 
 
-def explanation(token: AIRiskToken) -> str:
-    """Return what a token's state comes from where its last failure does not tell, for a person; empty where it does.
+def status_of(token: AIRiskToken) -> Status:
+    """Return the status of a token that :func:`with_status` annotated."""
+    return Status(cast("Any", token).status)
 
-    :param token: one that :func:`with_state` annotated.
+
+def explanation(token: AIRiskToken) -> str:
+    """Return, in the active language, why a token has its status; empty where its last failure says so.
+
+    :param token: one that :func:`with_status` annotated.
     """
-    state = getattr(token, "state")  # noqa: B009 - an annotation
+    status = status_of(token)
     if token.deployment not in conf.aliases():
-        return gettext("the settings name no such deployment")
-    if state == Status.UNREADABLE:
-        return gettext("the stored token cannot be opened")
+        return gettext("the settings have no such deployment")
+    if status == Status.UNREADABLE:
+        return gettext("its encryption key is not in the settings")
     if token.user is not None and not getattr(token.user, "is_active", True):
-        return gettext("the user is deactivated")
-    if state == Status.ENDED:
+        return gettext(DEACTIVATED)
+    if status == Status.EXPIRED:
         return gettext("the next call renews it")
-    if state != Status.RECONNECT or token.needs_person:
+    if status != Status.RECONNECT or token.needs_person:
         return ""
     if token.is_expired and not conf.deployment(token.deployment).silent_renewal:
-        return gettext("a person has to connect")
+        return gettext(BY_HAND)
     if not token.is_from(conf.deployment(token.deployment)):
-        return gettext("the token is of another address of AIRisk: the user has to connect again")
-    return gettext("the user's identity on AIRisk is gone or has changed")
+        return gettext(OTHER_ADDRESS)
+    return gettext(IDENTITY_CHANGED)
 
 
 def count_by_status(tokens: "QuerySet[AIRiskToken]") -> dict[Status, int]:
-    """Return how many of these tokens are in each state, those states left out that none is in."""
+    """Return how many of these tokens have each status; a status that none has is left out."""
     annotated: Any = with_status(tokens.order_by())
-    found = dict(annotated.values_list("state").annotate(Count("pk")))
-    return {state: found[state] for state in Status if state in found}
+    found = dict(annotated.values_list("status").annotate(Count("pk")))
+    return {status: found[status] for status in Status if status in found}
 
 
 def with_status(tokens: "QuerySet[AIRiskToken]") -> "QuerySet[AIRiskToken]":
-    """Annotate tokens with ``state``, a :class:`State`: of those that apply, the most pressing one."""
+    """Annotate tokens with ``status``, a value of :class:`Status`: the most urgent of those that apply."""
     now = timezone.now()
     deployments = [conf.deployment(alias) for alias in conf.aliases()]
     keys = sealing.key_ids(derived_keys_accepted=not sealing.has_own_keys() or SealingPolicy.derived_keys_accepted())
     return tokens.annotate(
-        state=Case(
+        status=Case(
             When(~Q(sealed="") & ~Q(key_id__in=keys), then=Value(Status.UNREADABLE)),
             When(_needs_person(deployments, now), then=Value(Status.RECONNECT)),
             When(failure_count__gt=0, then=Value(Status.FAILING)),
             When(sealed="", then=Value(Status.AWAITED)),
-            When(_is_ended(now), then=Value(Status.ENDED)),
-            *(When(_is_due(deployment, now), then=Value(Status.ENDING)) for deployment in deployments),
-            default=Value(Status.LIVE),
+            When(_is_expired(now), then=Value(Status.EXPIRED)),
+            *(When(_is_due(deployment, now), then=Value(Status.EXPIRES_SOON)) for deployment in deployments),
+            default=Value(Status.VALID),
             output_field=CharField(),
         )
     )
@@ -101,31 +109,31 @@ def _needs_person(deployments: list[Deployment], now: datetime) -> Q:
     return (
         Q(failure_kind__in=AIRiskToken.NEEDS_PERSON)
         | from_elsewhere
-        | Q(deployment__in=by_hand) & _is_ended(now)
+        | Q(deployment__in=by_hand) & _is_expired(now)
         | Q(~Exists(same_identity), deployment__in=by_identity, user__isnull=False)
     )
 
 
-def _is_ended(now: datetime) -> Q:
-    """Tell in SQL what ``AIRiskToken.is_expired_at`` tells of one token."""
+def _is_expired(now: datetime) -> Q:
+    """Return in SQL what ``AIRiskToken.is_expired_at`` returns for one token."""
     return Q(expires_at__lte=now + SKEW) & _has_left(8, now)
 
 
 def _is_due(deployment: Deployment, now: datetime) -> Q:
-    """Tell in SQL what ``AIRiskToken.renew_at`` tells of one token."""
+    """Return in SQL whether ``AIRiskToken.renew_at`` of one token has passed."""
     soon = Q(deployment=deployment.alias, expires_at__lte=now + timedelta(seconds=deployment.renew_before))
     return soon & _has_left(4, now)
 
 
 def _has_left(part: int, now: datetime) -> Q:
-    """Return whether at most one of so many parts of a token's life is left, or its times cannot be right."""
-    end = _Seconds(F("expires_at"))
-    parts, life = (end - now.timestamp()) * part, end - _Seconds(F("renewed_at"))
-    return Q(renewed_at__gte=F("expires_at")) | Q(LessThanOrEqual(parts, life))
+    """Return whether at most this part of a token's lifetime is left (4: a quarter), or its times cannot be right."""
+    expires_at = _Seconds(F("expires_at"))
+    parts, lifetime = (expires_at - now.timestamp()) * part, expires_at - _Seconds(F("renewed_at"))
+    return Q(renewed_at__gte=F("expires_at")) | Q(LessThanOrEqual(parts, lifetime))
 
 
 class _Seconds(Func):
-    """A moment in seconds since 1970: what databases do with durations differs, and MySQL multiplies none."""
+    """A time in seconds since 1970: databases differ in what they do with durations, and MySQL cannot multiply them."""
 
     output_field = FloatField()
 

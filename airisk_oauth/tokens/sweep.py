@@ -1,32 +1,29 @@
-"""Renew many tokens: those of a deployment that have ended or soon will, earliest first.
+"""Renew many tokens: claim a page of rows, ask AIRisk in a pool of workers, save the outcomes and release the rows.
 
-A pool of workers does HTTP only; the database stays in the calling thread, which claims rows a page at a time and
-saves what came back in batches. Several hosts may sweep at once: a row that one has claimed the others pass over.
+The database stays in the calling thread. Several hosts may sweep at the same time: each skips the rows that another
+one has claimed.
 """
 
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import suppress
 from functools import partial
-from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final
 from uuid import uuid4
 
 from django.utils import timezone
 
 from ..database.patience import Patience
 from ..events import log
-from ..exceptions import AIRiskError, AIRiskRefused, AIRiskUnavailable, ConnectionRequired
 from ..models import AIRiskToken, AIRiskTokenQuerySet
-from ..oauth.code_flow import obtain_silently
-from ..oauth.messages import TokenGrant
-from . import selection
+from .backlog import Backlog
+from .client_check import ClientCheck, is_client_doubtful
+from .exclusions import reasons_to_skip
 from .leases import claim, lease_seconds, save_and_release
-from .outcomes import Outcome, save_outcomes
+from .outcomes import Outcome, announce, apply
 from .report import (
     AIRISK_DOWN,
     CLIENT_REJECTED,
@@ -34,347 +31,217 @@ from .report import (
     FOR_A_PERSON,
     INTERRUPTED,
     LEASED_ELSEWHERE,
-    PERSON_ASKED_FOR,
-    REFUSED,
-    RENEWED,
     RENEWED_ELSEWHERE,
-    SKIPPED,
-    UNAVAILABLE,
-    USER_REFUSED,
     Report,
-    Trouble,
 )
-from .selection import Judge, Line, Selection
-
-if TYPE_CHECKING:
-    from ..oauth.transport import OAuthClient
+from .selection import TROUBLE_COLUMNS, Selection, is_known_to_need_person, note_trouble
+from .tally import Progress, Tally
+from .workers import Workers
 
 logger = logging.getLogger("airisk_oauth.sweep")
 
-Result = TypeVar("Result")
-
-#: After so many tokens in a row for which AIRisk was not available, the rest of the deployment is left alone; after so
-#: many that it refused by 401, the sweep finds out whether it is the site that AIRisk refuses.
-GIVE_UP_AFTER: Final = 5
-#: From so many tokens at the far end of the queue the sweep finds that out where nothing else tells.
-SAMPLE: Final = 25
-#: For how long results are gathered before they are saved together, in seconds.
+#: For how many seconds results are gathered before they are saved together.
 GATHER: Final = 0.1
-#: How many tokens are claimed at a time, and from how many under way on, as multiples of the workers: enough that they
-#: have work while the database is at its own, and few enough that no lease lapses in the queue.
+#: How many tokens are claimed at a time, and how few may be in flight before more are claimed, as multiples of the
+#: workers: enough to keep them busy while results are saved, and few enough that no lease expires in the queue.
 PAGE: Final = 2
 RESERVE: Final = 3
-#: For how many seconds a database that went away is waited for, so that a restart costs no token.
+#: For how many seconds to wait for a database that went away, so that its restart costs no token.
 PATIENCE: Final = 30.0
-#: After how many seconds the sweep looks again whether what waits in its queue is still its own.
+#: After how many seconds to look again whether the rows in the queue are still leased by this sweep.
 LOOK_AGAIN: Final = 5.0
 
-#: What AIRisk answers to a client or a secret that is wrong, and it may be to a user whom it does not know.
-_UNAUTHORIZED: Final = 401
 
+def sweep(
+    selection: Selection,
+    *,
+    workers: int = 8,
+    stop: threading.Event | None = None,
+    progress: Progress = lambda _outcome: None,
+) -> Report:
+    """Renew the selected tokens.
 
-@dataclass
-class Sweep(Selection):
-    """Renews the tokens of a selection.
-
-    :ivar workers: so many HTTP requests at a time.
-    :ivar stop: set it, from a signal handler say, and what is in flight is finished, nothing more begun.
+    :param workers: number of HTTP requests at a time.
+    :param stop: once it is set, by a signal handler say, what is in flight is finished and saved, and nothing is begun.
+    :param progress: called for each token with what became of it, one of :data:`~airisk_oauth.tokens.report.COUNTED`.
+    :raises django.db.Error: the database failed. What AIRisk has granted is saved if that is possible.
     """
-
-    workers: int = 8
-    stop: threading.Event = field(default_factory=threading.Event)
-
-    def run(self, progress: Callable[[str], object] = lambda _what: None) -> Report:
-        """Renew them.
-
-        :param progress: called for each token with what became of it, one of :data:`~airisk_oauth.report.COUNTED`.
-        """
-        return _Run(self, progress).run()
+    with Workers(selection.deployment, workers) as pool:
+        return _Sweep(selection, pool, stop or threading.Event(), progress).run()
 
 
-class _Run:
-    def __init__(self, sweep: Sweep, progress: Callable[[str], object]) -> None:
-        self.sweep = sweep
-        self.deployment = sweep.deployment
-        self.progress = progress
-        self.report = Report()
-        self.lease = uuid4()
-        # A lease outlasts the flows that are before it in the queue.
-        self.lease_seconds = (RESERVE + PAGE - 1) * self.deployment.timeout[1] + lease_seconds(self.deployment)
-        self.patiently = Patience(AIRiskToken.objects.primary().db, PATIENCE, self._say_that_it_waits)
-        self.judge = Judge(self.deployment)
-        self.lines = sweep.lines()
-        self.left = 0
-        self.looked_at = time.monotonic()
-        self.given_up = ""
-        # In a row: for which AIRisk was not available; refused by 401 for the first time; refused once more.
-        self.unavailable = self.unauthorized = self.refused_again = 0
-        self.tolerance = GIVE_UP_AFTER
-        self.samples = self.exhausted = self.drops_rest = False
-        self.suspicion: AIRiskError | None = None
-        self.no_samples: set[Any] = set()
-        self.to_tell: list[tuple[AIRiskToken, Outcome]] = []
+class _Sweep:
+    def __init__(self, selection: Selection, workers: Workers, stop: threading.Event, progress: Progress) -> None:
+        self.selection, self.workers, self.stop = selection, workers, stop
+        self.deployment = selection.deployment
+        self.page_size = PAGE * workers.number
+        self.client = ClientCheck(self.deployment, workers.ask)
+        self.tally = Tally(progress)
+        self.backlog = Backlog(selection)
+        self.patiently = Patience(AIRiskToken.objects.primary().db, PATIENCE, self._log_database_wait)
         self.in_flight: dict[Future[Outcome], AIRiskToken] = {}
-        self.done: SimpleQueue[Future[Outcome]] = SimpleQueue()
-        self.of_thread = threading.local()
-        self.clients = ExitStack()
+        self.lease = uuid4()
+        # A lease outlasts the renewals that are ahead of it in the queue.
+        self.lease_seconds = (RESERVE + PAGE - 1) * self.deployment.timeout[1] + lease_seconds(self.deployment)
+        self.leases_seen_at = time.monotonic()
 
     def run(self) -> Report:
-        expected = self.left = self.sweep.total()
-        with self.clients, ThreadPoolExecutor(self.sweep.workers) as pool:
-            try:
-                if self.patiently(self.sweep.is_client_doubtful):
-                    self._suspect_client()
-                self._work(pool)
-                if self.unauthorized and not self.report.counts[RENEWED] and not self._is_over:
-                    self._suspect_client_last()
-            except BaseException:
-                # What AIRisk has granted is saved all the same, and what was claimed is free for the next sweep. A
-                # signal's handler may raise anywhere: what was not yet, or no longer, to come by the queue has to.
-                for future in self.in_flight:
-                    future.add_done_callback(self.done.put)
-                self._withdraw()
-                while self.in_flight:
-                    with suppress(Exception):
-                        self._save()
-                raise
-        if self.suspicion is not None and not self.given_up:
-            self._give_up_on_client()
-        self._tell()
-        left = 0 if self.drops_rest else expected - self.report.counts.total()
-        self._skip(INTERRUPTED if self.sweep.stop.is_set() else self.given_up or LEASED_ELSEWHERE, left)
-        self._skip(DEACTIVATED, self.sweep.deactivated())
-        return self.report
+        expected = self.backlog.size
+        try:
+            self._renew_all()
+        except BaseException:
+            # A signal handler may raise anywhere.
+            self._rescue()
+            raise
+        report = self.tally.report
+        report.client_refused = self.client.is_rejected
+        self.tally.name_refused(except_unauthorized=self.client.is_rejected and not self.tally.renewed)
+        if self.client.suspicion or not self.backlog.leaves_known:
+            left = expected - report.counts.total()
+            self.tally.skip(INTERRUPTED if self.stop.is_set() else self._given_up or LEASED_ELSEWHERE, left)
+        self.tally.skip(DEACTIVATED, self.selection.deactivated())
+        return report
 
-    def _work(self, pool: ThreadPoolExecutor) -> None:
-        self._fill(pool)
+    def _renew_all(self) -> None:
+        if self.patiently(partial(is_client_doubtful, self.deployment)):
+            self._check_client()
+        self._claim_enough()
         while self.in_flight:
-            self._save()
-            self._leave_what_was_taken_over()
+            self._save(self._finished())
+            self._drop_leased_elsewhere()
+            if self.client.is_due and not self._is_over:
+                self._check_client()
             if self._is_over:
                 self._withdraw()
-            self._fill(pool)
+            self._claim_enough()
+        if not self._given_up:
+            self.client.conclude(ask=not self.tally.renewed and not self.stop.is_set())
 
-    def _fill(self, pool: ThreadPoolExecutor) -> None:
-        while not self.exhausted and len(self.in_flight) <= RESERVE * self.sweep.workers:
-            page = self._next_page()
-            self.exhausted = not page
-            for token in self._wanted(page) if page else ():
-                future = pool.submit(self._renew, token)
-                self.in_flight[future] = token
-                future.add_done_callback(self.done.put)
+    @property
+    def _given_up(self) -> str:
+        """Why the rest of the deployment is skipped; empty while it is worth trying."""
+        if self.client.is_rejected:
+            return CLIENT_REJECTED
+        return AIRISK_DOWN if self.tally.is_airisk_down else ""
 
     @property
     def _is_over(self) -> bool:
-        return bool(self.given_up) or self.sweep.stop.is_set()
+        return bool(self._given_up) or self.stop.is_set()
 
     # From the database to the workers
 
-    def _next_page(self) -> list[AIRiskToken]:
-        while self.left > 0 and not self._is_over:
-            if len(self.lines) == 1 and not self._is_last_line_worth_it:
-                self.drops_rest = not self.suspicion
-                return []
-            page = self.patiently(partial(self.lines[0].take, self._claim, from_far_end=self.samples))
-            if page:
-                self.left -= len(page)
-                return page
-            if len(self.lines) == 1:
-                return []
-            del self.lines[0]
-        return []
+    def _claim_enough(self) -> None:
+        """Claim tokens and hand them to the workers, until enough are in flight or none is left."""
+        while not self._is_over and len(self.in_flight) <= RESERVE * self.workers.number and (page := self._claim()):
+            for token in self._renewable(page):
+                self.in_flight[self.workers.submit(token.requested_userid)] = token
 
-    @property
-    def _is_last_line_worth_it(self) -> bool:
-        """Whether to try those again that needed a person the last time."""
-        return not self.samples and (self.refused_again < SAMPLE or self.sweep.within is None)
+    def _claim(self) -> list[AIRiskToken]:
+        is_sampling = self.client.is_sampling
+        tries_known = not is_sampling and (self.selection.within is None or not self.client.has_refused_enough_again)
+        claim_page = partial(self.backlog.claim_page, self._lease, self.page_size)
+        return self.patiently(partial(claim_page, from_far_end=is_sampling, tries_known=tries_known))
 
-    def _claim(self, tokens: AIRiskTokenQuerySet) -> list[AIRiskToken]:
-        limit = min(PAGE * self.sweep.workers, self.left)
+    def _lease(self, tokens: AIRiskTokenQuerySet, limit: int) -> list[AIRiskToken]:
         return claim(tokens, self.lease, now=timezone.now(), seconds=self.lease_seconds, limit=limit)
 
-    def _wanted(self, page: list[AIRiskToken]) -> list[AIRiskToken]:
-        """Give those back that must not be renewed, and return the others."""
-        try:
-            reasons = self.patiently(partial(self.judge.reasons_against, page))
-        except BaseException:
-            self._settle(page, self.lease)
-            raise
-        unwanted = [token for token in page if reasons[token.pk]]
-        new = [token for token in unwanted if reasons[token.pk] in FOR_A_PERSON and not selection.is_known(token)]
-        self._settle([token for token in unwanted if token not in new], self.lease)
+    def _renewable(self, page: list[AIRiskToken]) -> list[AIRiskToken]:
+        """Release the tokens that must not be renewed, and return the others."""
+        reasons = self.patiently(partial(reasons_to_skip, self.deployment, page))
+        skipped = [token for token in page if token.pk in reasons]
+        new = [token for token in skipped if reasons[token.pk] in FOR_A_PERSON and not is_known_to_need_person(token)]
+        self._release([token for token in skipped if token not in new])
         for token in new:
-            selection.note(token, timezone.now())
-        for token in self._settle(new, self.lease, selection.NOTED):
-            self._name(token, reasons[token.pk] or "")
-        for token in unwanted:
-            self._skip(reasons[token.pk] or "")
-        return [token for token in page if not reasons[token.pk]]
+            note_trouble(token, timezone.now())
+        for token in self._release(new, TROUBLE_COLUMNS):
+            self.tally.name(token, reasons[token.pk])
+        for token in skipped:
+            self.tally.skip(reasons[token.pk])
+        return [token for token in page if token.pk not in reasons]
 
-    def _renew(self, token: AIRiskToken) -> Outcome:
-        return self._ask_for_token(token.requested_userid)
-
-    def _ask_for_token(self, userid: str | None) -> Outcome:
-        try:
-            return self._client().run(obtain_silently, self.deployment, userid)
-        except AIRiskError as error:
-            return error
-
-    def _client(self) -> "OAuthClient":
-        """Return this thread's own client: a connection is used by one thread."""
-        from ..oauth.transport import OAuthClient
-
-        if not hasattr(self.of_thread, "client"):
-            self.of_thread.client = self.clients.enter_context(OAuthClient(self.deployment))
-        client: OAuthClient = self.of_thread.client
-        return client
+    def _check_client(self) -> None:
+        """Check the client while nothing else waits for a worker; what waited is claimed again later."""
+        withdrawn = self._withdraw()
+        self.client.run(self.in_flight.values())
+        self.backlog.put_back(withdrawn)
 
     def _withdraw(self) -> list[AIRiskToken]:
-        """Give back, and return, what no worker has begun with."""
-        queued = [self.in_flight.pop(future) for future in list(self.in_flight) if future.cancel()]
-        self._settle(queued, self.lease)
-        return queued
+        """Release, and return, the tokens that no worker has begun with."""
+        queued = [future for future in self.in_flight if future.cancel()]
+        tokens = [self.in_flight[future] for future in queued]
+        self._release(tokens)
+        self._forget(queued)
+        return tokens
 
-    def _leave_what_was_taken_over(self) -> None:
-        """Drop what waits in the queue and was claimed by a caller in need; of interest only where AIRisk is slow."""
-        if time.monotonic() - self.looked_at < LOOK_AGAIN:
+    def _drop_leased_elsewhere(self) -> None:
+        """Drop the tokens in the queue that a caller has claimed meanwhile; a slow AIRisk leaves time for that."""
+        if time.monotonic() - self.leases_seen_at < LOOK_AGAIN:
             return
-        self.looked_at = time.monotonic()
+        self.leases_seen_at = time.monotonic()
         tokens = AIRiskToken.objects.primary().filter(pk__in=[token.pk for token in self.in_flight.values()])
         ours = self.patiently(lambda: set(tokens.filter(lease=self.lease).values_list("pk", flat=True)))
-        for future, token in list(self.in_flight.items()):
-            if token.pk not in ours and future.cancel():
-                del self.in_flight[future]
-                self._skip(RENEWED_ELSEWHERE)
+        lost = [future for future, token in self.in_flight.items() if token.pk not in ours and future.cancel()]
+        self._forget(lost)
+        self.tally.skip(RENEWED_ELSEWHERE, len(lost))
 
     # From the workers to the database
 
-    def _save(self) -> None:
-        """Save what has come back, gathered for a moment so that one write serves several tokens."""
-        # One that was withdrawn is done, too.
-        came = [(self.in_flight.pop(future), future) for future in [*self._gather()] if future in self.in_flight]
-        outcomes = [(token, future.result()) for token, future in came if future.exception() is None]
-        known = {token.pk for token, _outcome in outcomes if selection.is_known(token)}
-        saved = {token.pk for token in save_outcomes(outcomes, self.lease, self._settle)}
+    def _finished(self) -> list[Future[Outcome]]:
+        """Wait for a call to finish, and a moment for those that follow, so that one write serves several tokens."""
+        wait(self.in_flight, return_when=FIRST_COMPLETED)
+        wait([*self.in_flight][: self.page_size], timeout=GATHER)
+        return [future for future in self.in_flight if future.done()]
+
+    def _save(self, finished: list[Future[Outcome]]) -> None:
+        """Save the outcomes of these calls, and raise what made one of them crash."""
+        calls = [(self.in_flight[future], future) for future in finished]
+        outcomes = [(token, future.result()) for token, future in calls if future.exception() is None]
+        known = {token.pk for token, _outcome in outcomes if is_known_to_need_person(token)}
+        saved = self._save_and_announce(outcomes)
+        self._forget(finished)
         for token, outcome in outcomes:
-            if token.pk not in saved:
-                self._skip(RENEWED_ELSEWHERE)
-                continue
-            self._count(token, outcome, is_known=token.pk in known)
-        self._settle([token for token, future in came if future.exception()], self.lease)
-        for _token, future in came:
+            if token.pk in saved:
+                self.client.note(token, outcome, was_known=token.pk in known)
+                self.tally.count(token, outcome, was_known=token.pk in known)
+            else:
+                self.tally.skip(RENEWED_ELSEWHERE)
+        for future in finished:
             future.result()
-        if self.unauthorized >= self.tolerance and not self._is_over:
-            self._suspect_client()
 
-    def _gather(self) -> "Iterator[Future[Outcome]]":
-        """Yield one call that is done, and those that follow it soon, up to a page of them."""
-        ends = float("inf")
-        for _result in range(min(PAGE * self.sweep.workers, len(self.in_flight))):
-            left = None if ends == float("inf") else max(ends - time.monotonic(), 0)
-            try:
-                yield self.done.get(timeout=left)
-            except Empty:
-                return
-            ends = min(ends, time.monotonic() + GATHER)
+    def _save_and_announce(self, outcomes: list[tuple[AIRiskToken, Outcome]]) -> set[Any]:
+        """Write outcomes to the rows that are still leased by this sweep, and return the keys of these rows.
 
-    def _settle(self, tokens: list[AIRiskToken], *args: Any) -> list[AIRiskToken]:
-        return self.patiently(partial(save_and_release, tokens, *args))
-
-    def _count(self, token: AIRiskToken, outcome: Outcome, *, is_known: bool) -> None:
-        what = _word_for(outcome)
-        self.report.counts[what] += 1
-        self.progress(what)
-        if what == REFUSED and not is_known:
-            self.to_tell.append((token, outcome))
-        self.unavailable = self.unavailable + 1 if isinstance(outcome, AIRiskUnavailable) else 0
-        if self.unavailable >= GIVE_UP_AFTER:
-            self.given_up = self.given_up or AIRISK_DOWN
-        if what == RENEWED:
-            self.unauthorized, self.refused_again = 0, 0
-            self.samples, self.suspicion = False, None
-            self._tell()
-        elif is_known:
-            self.refused_again += what == REFUSED
-        elif _is_unauthorized(outcome) and token.pk not in self.no_samples:
-            self.unauthorized += 1
-
-    def _tell(self) -> None:
-        """Name those who need a person; not for a 401 where it is the site that AIRisk refuses."""
-        told, self.to_tell = self.to_tell, []
-        for token, outcome in told:
-            if not (self.report.client_refused and not self.report.counts[RENEWED] and _is_unauthorized(outcome)):
-                self._name(token, USER_REFUSED if isinstance(outcome, AIRiskRefused) else PERSON_ASKED_FOR)
-
-    def _name(self, token: AIRiskToken, reason: str) -> None:
-        trouble = Trouble(token.pk, token.user_id, token.deployment, reason)
-        self.report.needs_person.append(trouble)
-        message = "A person is needed: token %(token_id)s of user %(user_id)s on %(deployment)s: %(reason)s"
-        log(logger, logging.WARNING, "sweep.needs_person", message, token=token, reason=reason)
-
-    def _skip(self, reason: str, number: int = 1) -> None:
-        self.report.skip(reason, number)
-        for _ in range(number):
-            self.progress(SKIPPED)
-
-    # Whom AIRisk refuses
-
-    def _suspect_client(self) -> None:
-        """Find out whether AIRisk refuses the site, and not some of its users; give up where there is no doubt.
-
-        The application's token belongs to no user. It is not kept: to know that AIRisk grants it is all.
+        A row that lost its lease holds something newer, or is gone: its outcome is dropped.
         """
-        if self.samples:
-            self._give_up_on_client()
-            return
-        queued = self._withdraw()
-        answer = self._ask_for_token(None)
-        if isinstance(answer, TokenGrant):
-            # Asked less often the more users are refused, so that it costs next to nothing.
-            self.unauthorized, self.tolerance = 0, 2 * self.tolerance
-        elif _is_unauthorized(answer):
-            # It may be that this client gets tokens of users only.
-            self.suspicion = answer
-            self._take_samples(GIVE_UP_AFTER)
-        elif self.unauthorized >= self.tolerance:
-            self._take_samples(SAMPLE)
-        self._take_later(queued)
+        now = timezone.now()
+        first = {token.pk for token, _outcome in outcomes if not token.sealed}
+        by_columns: dict[tuple[str, ...], list[AIRiskToken]] = {}
+        for token, outcome in outcomes:
+            by_columns.setdefault(tuple(apply(token, outcome, now)), []).append(token)
+        saved = {token.pk for columns, tokens in by_columns.items() for token in self._release(tokens, columns)}
+        for token, outcome in outcomes:
+            if token.pk in saved:
+                announce(token, outcome, is_first=token.pk in first)
+        return saved
 
-    def _suspect_client_last(self) -> None:
-        """At the end of a run in which AIRisk refused some and granted none: a few say no more than the application."""
-        answer = self._ask_for_token(None)
-        if isinstance(answer, AIRiskRefused) and _is_unauthorized(answer):
-            self.suspicion = answer
+    def _release(self, tokens: list[AIRiskToken], columns: Iterable[str] = ()) -> list[AIRiskToken]:
+        """Save these columns, release the rows, and return those that were still leased by this sweep."""
+        return self.patiently(partial(save_and_release, tokens, self.lease, columns))
 
-    def _take_samples(self, number: int) -> None:
-        """Go on at the far end of the queue, where the users are others."""
-        # What was begun before is none.
-        self.no_samples = {token.pk for token in self.in_flight.values()}
-        self.samples, self.tolerance = True, self.unauthorized + number
+    def _forget(self, futures: list[Future[Outcome]]) -> None:
+        """Take calls off those in flight, after their rows were released: until then, a rescue finds them there."""
+        for future in futures:
+            del self.in_flight[future]
 
-    def _take_later(self, tokens: list[AIRiskToken]) -> None:
-        """Put these, which were claimed and given back, before those that needed a person the last time."""
-        pks = [token.pk for token in tokens]
-        self.left += len(pks)
-        self.exhausted = False
-        self.lines.insert(-1, Line(lambda: self.sweep.candidates().filter(pk__in=pks), ("pk",)))
+    def _rescue(self) -> None:
+        """Save what AIRisk has granted, and release every row that is leased by this sweep."""
+        begun = [future for future in self.in_flight if not future.cancel()]
+        wait(begun)
+        with suppress(Exception):
+            self._save(begun)
+        with suppress(Exception):
+            self._release(list(AIRiskToken.objects.primary().filter(lease=self.lease)))
 
-    def _give_up_on_client(self) -> None:
-        self.given_up, self.report.client_refused = CLIENT_REJECTED, True
-        message = "AIRisk does not accept this site for deployment %(deployment)s"
-        alias = self.deployment.alias
-        log(logger, logging.WARNING, "sweep.client_refused", message, why=self.suspicion, deployment=alias)
-
-    def _say_that_it_waits(self, error: Exception) -> None:
+    def _log_database_wait(self, error: Exception) -> None:
         message, alias = "The sweep waits for the database: %(why)s", self.deployment.alias
         log(logger, logging.WARNING, "sweep.database_wait", message, why=error, deployment=alias)
-
-
-def _word_for(outcome: Outcome) -> str:
-    if isinstance(outcome, AIRiskRefused | ConnectionRequired):
-        return REFUSED
-    return UNAVAILABLE if isinstance(outcome, AIRiskError) else RENEWED
-
-
-def _is_unauthorized(outcome: Outcome) -> bool:
-    return isinstance(outcome, AIRiskRefused) and outcome.status == _UNAUTHORIZED

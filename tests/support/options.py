@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from cryptography.fernet import Fernet
 
 from airisk_oauth.sandbox.world import World
 from airisk_oauth.tokens import sweep
@@ -25,3 +26,8 @@ def save_soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def set_option(settings: Any, alias: str = "default", **options: Any) -> None:
     settings.AIRISK_OAUTH = {**settings.AIRISK_OAUTH, alias: {**settings.AIRISK_OAUTH[alias], **options}}
+
+
+def replace_keys(settings: Any) -> None:
+    """Give the site one new encryption key, so that it can decrypt nothing that it has stored."""
+    settings.AIRISK_OAUTH_ENCRYPTION_KEYS = [Fernet.generate_key().decode()]

@@ -1,4 +1,4 @@
-"""Renew the tokens that have ended or soon will; to be run every few minutes by cron or the like."""
+"""Renew the tokens that have expired or expire soon; to be run every few minutes by cron or the like."""
 
 import json
 import sys
@@ -15,128 +15,94 @@ from tqdm import tqdm
 from airisk_oauth import refresh
 from airisk_oauth.management.users import find_user
 from airisk_oauth.tokens.report import Report
-from airisk_oauth.tokens.sweep import Sweep
+from airisk_oauth.tokens.selection import Selection
 
 NOT_ALL: Final = 1
 NOTHING_TRIED: Final = 2
-#: Where there is no terminal, progress is a line after so many seconds.
+#: Without a terminal, progress is printed as a line, once in this many seconds.
 LINE_EVERY: Final = 15.0
-#: How many tokens that need a person are named; the log names all.
-NAMED: Final = 50
 
 
 class Command(BaseCommand):
-    help = "Renews AIRisk tokens that have ended or end soon. Exit status: 0 all well, 1 some not, 2 nothing tried."
+    help = (
+        "Renews AIRisk tokens that have expired or expire soon. "
+        "Exit status: 0 all is well, 1 some tokens were not renewed, 2 nothing was tried."
+    )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--within", default="10m", metavar="TIME", help="renew what ends within 90s, 10m, 2h …")
-        parser.add_argument("--all", action="store_true", help="renew all, whatever their end, idleness or cool-down")
-        parser.add_argument("--deployment", metavar="ALIAS", help="only this deployment's tokens")
-        parser.add_argument("--user", metavar="NAME", help="only this user's tokens (by natural key)")
-        parser.add_argument("--limit", metavar="N", help="at most so many tokens")
-        parser.add_argument("--workers", default=8, metavar="N", help="so many requests at a time (default: 8)")
-        parser.add_argument("--dry-run", action="store_true", help="say what would be renewed, and renew nothing")
+        parser.add_argument("--within", default="10m", metavar="TIME", help="renew what expires within 90s, 10m, 2h …")
+        parser.add_argument("--all", action="store_true", help="renew all, whatever their expiry, last use or failures")
+        parser.add_argument("--deployment", metavar="ALIAS", help="only tokens of this deployment")
+        parser.add_argument("--user", metavar="NAME", help="only tokens of this user (natural key)")
+        parser.add_argument("--limit", metavar="N", help="at most N tokens")
+        parser.add_argument("--workers", default=8, metavar="N", help="N requests at a time (default: 8)")
+        parser.add_argument("--dry-run", action="store_true", help="print how many would be renewed, and renew none")
         parser.add_argument("--json", action="store_true", help="print one JSON object")
 
     def handle(self, *args: Any, **options: Any) -> None:
         began = time.monotonic()
         try:
-            sweeps, limit = _sweeps(options), refresh.count(options["limit"])
-            if options["dry_run"]:
-                self._tell_plan(sweeps, limit, as_json=options["json"])
-                return
-            total = sum(sweep.total() for sweep in sweeps)
+            selections, workers = _selections(options), refresh.parse_count(options["workers"])
+            limit = None if options["limit"] is None else refresh.parse_count(options["limit"])
+            plan = _plan(selections, limit)
         except refresh.WrongOption as error:
             raise CommandError(str(error), returncode=NOTHING_TRIED) from None
         except (ImproperlyConfigured, DatabaseError) as error:
             raise CommandError(f"Nothing could be tried: {error}", returncode=NOTHING_TRIED) from None
+        if options["dry_run"]:
+            self._print_plan(plan, as_json=options["json"])
+            return
+        progress = self._progress(sum(plan.values()), quiet=options["json"])
         try:
-            reports = self._run(sweeps, limit, total, quiet=options["json"])
+            with refresh.stopped_by_signals() as stop, progress as count:
+                reports = refresh.run(selections, workers=workers, limit=limit, stop=stop, progress=count)
         except (ImproperlyConfigured, DatabaseError) as error:
-            raise CommandError(f"Broken off, what was renewed is saved: {error}", returncode=NOT_ALL) from None
-        self._tell(reports, began, as_json=options["json"])
+            raise CommandError(f"Broken off; what was renewed is saved: {error}", returncode=NOT_ALL) from None
+        self._print(reports, began, as_json=options["json"])
         if not all(report.is_clean for report in reports.values()):
-            raise CommandError(" ".join(_shortcomings(reports)), returncode=NOT_ALL)
-
-    def _run(self, sweeps: list[Sweep], limit: int | None, total: int, *, quiet: bool) -> dict[str, Report]:
-        with (
-            refresh.stopped_by_signals(sweeps),
-            self._progress(total if limit is None else min(total, limit), quiet=quiet) as progress,
-        ):
-            return refresh.run(sweeps, limit, progress)
+            faults = [fault for alias, report in reports.items() for fault in report.faults(alias)]
+            raise CommandError(" ".join(["Not all tokens were renewed.", *faults]), returncode=NOT_ALL)
 
     @contextmanager
     def _progress(self, total: int, *, quiet: bool) -> Iterator[Callable[[str], object]]:
+        """Provide a function to call after each token: it moves a bar on a terminal, and elsewhere prints lines."""
         if sys.stderr.isatty() and not quiet:
             with tqdm(total=total, unit="token", dynamic_ncols=True) as bar:
-                yield lambda _what: bar.update()
+                yield lambda _outcome: bar.update()
             return
-        done, said = 0, time.monotonic()
+        done, printed_at = 0, time.monotonic()
 
-        def count(_what: str) -> None:
-            nonlocal done, said
+        def count(_outcome: str) -> None:
+            nonlocal done, printed_at
             done += 1
-            if not quiet and time.monotonic() - said > LINE_EVERY:
-                said = time.monotonic()
-                self.stdout.write(f"{done} of {total} tokens looked at.")
+            if not quiet and time.monotonic() - printed_at > LINE_EVERY:
+                printed_at = time.monotonic()
+                self.stdout.write(f"{done} of {total} tokens done.")
 
         yield count
 
-    def _tell_plan(self, sweeps: list[Sweep], limit: int | None, *, as_json: bool) -> None:
-        plan: dict[str, int] = {}
-        for sweep in sweeps:
-            sweep.limit = None if limit is None else limit - sum(plan.values())
-            plan[sweep.deployment.alias] = sweep.total()
+    def _print_plan(self, plan: dict[str, int], *, as_json: bool) -> None:
         if as_json:
             self.stdout.write(json.dumps({"would_renew": sum(plan.values()), "deployments": plan}))
             return
         for alias, number in plan.items():
             self.stdout.write(f"{alias}: {number} to renew.")
 
-    def _tell(self, reports: dict[str, Report], began: float, *, as_json: bool) -> None:
-        answer = refresh.answer(reports, began)
+    def _print(self, reports: dict[str, Report], began: float, *, as_json: bool) -> None:
+        summary = refresh.summary(reports, began)
         if as_json:
-            self.stdout.write(json.dumps(answer))
+            self.stdout.write(json.dumps(summary))
             return
-        for alias, counts in answer["deployments"].items():
-            self.stdout.write(f"{alias}: {', '.join(f'{number} {what}' for what, number in counts.items())}.")
-            for reason, number in reports[alias].reasons.items():
-                self.stdout.write(f"  {number} skipped: {reason}.")
-            if reports[alias].client_refused:
-                self.stdout.write(f"  {_client_refused(alias)}")
-            for words in _named(reports[alias]):
-                self.stdout.write(f"  Needs a person: {words}.")
-        self.stdout.write(f"Done in {answer['seconds']} s.")
+        for alias, report in reports.items():
+            for line in report.lines(alias):
+                self.stdout.write(line)
+        self.stdout.write(f"Done in {summary['seconds']} s.")
 
 
-def _shortcomings(reports: dict[str, Report]) -> Iterator[str]:
-    """Yield what is wrong: errors reach a mailbox where the output is thrown away."""
-    yield "Not all tokens were renewed."
-    for alias, report in reports.items():
-        if report.client_refused:
-            yield _client_refused(alias)
-        if named := list(_named(report)):
-            yield f"A person is needed for {', '.join(named)}."
-
-
-def _client_refused(alias: str) -> str:
-    return f"AIRisk does not accept this site for {alias}: try check_airisk --deployment {alias}."
-
-
-def _named(report: Report) -> Iterator[str]:
-    yield from map(str, report.needs_person[:NAMED])
-    if (more := len(report.needs_person) - NAMED) > 0:
-        yield f"and {more} more, which the log names"
-
-
-def _sweeps(options: dict[str, Any]) -> list[Sweep]:
-    within = None if options["all"] else refresh.duration(options["within"])
-    sweeps = refresh.plan(within, options["deployment"], options["workers"])
-    if options["user"] is not None:
-        user_id = _user_id(options["user"])
-        for sweep in sweeps:
-            sweep.user_id = user_id
-    return sweeps
+def _selections(options: dict[str, Any]) -> list[Selection]:
+    within = None if options["all"] else refresh.parse_duration(options["within"])
+    user_id = None if options["user"] is None else _user_id(options["user"])
+    return refresh.selections_of(within, options["deployment"], user_id=user_id)
 
 
 def _user_id(name: str) -> Any:
@@ -144,3 +110,12 @@ def _user_id(name: str) -> Any:
         return find_user(name).pk
     except ObjectDoesNotExist:
         raise CommandError(f"There is no user {name!r}.", returncode=NOTHING_TRIED) from None
+
+
+def _plan(selections: list[Selection], limit: int | None) -> dict[str, int]:
+    """Return how many tokens are to be renewed on each deployment."""
+    plan: dict[str, int] = {}
+    for selection in selections:
+        number = selection.total()
+        plan[selection.deployment.alias] = number if limit is None else min(number, limit - sum(plan.values()))
+    return plan

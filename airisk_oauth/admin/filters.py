@@ -1,0 +1,47 @@
+"""How the lists of the admin are filtered and searched."""
+
+from typing import TYPE_CHECKING, Any
+
+from django.contrib import admin
+from django.contrib.auth import get_user_model
+from django.http import HttpRequest
+from django.utils.translation import gettext_lazy as _
+
+from .. import conf
+from ..tokens.status import Status
+
+if TYPE_CHECKING:
+    from django.db.models import QuerySet
+
+
+class DeploymentFilter(admin.SimpleListFilter):
+    title = _("deployment")
+    parameter_name = "deployment"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(alias, alias) for alias in conf.aliases()]
+
+    def queryset(self, request: HttpRequest, queryset: "QuerySet[Any]") -> "QuerySet[Any]":
+        return queryset.filter(deployment=self.value()) if self.value() else queryset
+
+
+class StatusFilter(admin.SimpleListFilter):
+    title = _("status")
+    parameter_name = "status"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
+        return list(Status.choices)
+
+    def queryset(self, request: HttpRequest, queryset: "QuerySet[Any]") -> "QuerySet[Any]":
+        return queryset.filter(status=self.value()) if self.value() else queryset
+
+
+class SearchableByUser:
+    """Search by userid, and by what the site's user model has as a name and an e-mail address."""
+
+    def get_search_fields(self, request: HttpRequest) -> list[str]:
+        user = get_user_model()
+        fields = {field.name for field in user._meta.get_fields()}
+        email = getattr(user, "get_email_field_name", lambda: "email")()
+        names = {user.USERNAME_FIELD, email} & fields
+        return ["userid", *(f"user__{name}" for name in sorted(names))]

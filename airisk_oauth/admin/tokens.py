@@ -1,0 +1,180 @@
+"""The tokens: their list, and what staff can do to them."""
+
+from typing import TYPE_CHECKING, Any, Final
+
+from django.contrib import admin, messages
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.shortcuts import redirect
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path, reverse
+from django.utils import timezone
+from django.utils.translation import gettext, ngettext
+from django.utils.translation import gettext_lazy as _
+from django.views.decorators.http import require_POST
+
+from .. import conf
+from ..database.transactions import non_atomic
+from ..exceptions import AIRiskError, ConnectionRequired
+from ..models import AIRiskToken
+from ..tokens.status import count_by_status, with_status
+from .columns import TokenColumns
+from .filters import DeploymentFilter, SearchableByUser, StatusFilter
+
+if TYPE_CHECKING:
+    from django.db.models import QuerySet
+
+_LIST: Final = "admin:airisk_oauth_airisktoken_changelist"
+#: How many tokens one web request can renew, or disconnect, without running into its time limit.
+MAX_RENEWED: Final = 200
+MAX_DISCONNECTED: Final = 5000
+
+
+@admin.register(AIRiskToken)
+class AIRiskTokenAdmin(SearchableByUser, TokenColumns):
+    """Shows everything about a token except the token: nothing here decrypts one."""
+
+    list_display = ("owner_link", "status_and_reason", "expires", "renewed", "last_used", "userid", "deployment")
+    list_display_links = ("status_and_reason",)
+    list_filter = (StatusFilter, DeploymentFilter)
+    list_select_related = ("user",)
+    show_full_result_count = False
+    actions = ("renew_now", "delete_selected")
+    fields = (
+        ("owner_link", "userid"),
+        "deployment",
+        "colored_status",
+        "expires_at",
+        ("obtained_at", "renewed_at", "last_used_at"),
+        "reason",
+        ("failing_since", "failed_at", "failure_count"),
+        "retry_at",
+    )
+
+    def get_queryset(self, request: HttpRequest) -> "QuerySet[AIRiskToken]":
+        return with_status(super().get_queryset(request).defer("sealed"))
+
+    def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest) -> bool:
+        """Refuse to filter by a hidden column: a list that gets shorter reveals what is in the column."""
+        hidden = {field.name for field in self.opts.fields if not field.editable}
+        return lookup.partition("__")[0] not in hidden and super().lookup_allowed(lookup, value, request)
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: AIRiskToken | None = None) -> bool:
+        return False
+
+    # Its actions call AIRisk, which no transaction may wait for, and change rows one by one.
+    @non_atomic
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
+        if request.method == "GET" and "state" in request.GET:
+            # A bookmark from version 1.0, where the parameter had another name.
+            query = request.GET.copy()
+            query["status"] = query.pop("state")[-1]
+            return HttpResponseRedirect(f"{request.path}?{query.urlencode()}")
+        ours = {
+            "airisk_deployments": conf.aliases() if self.has_renew_permission(request) else [],
+            "airisk_statuses": lambda: count_by_status(AIRiskToken.objects.all()).items(),
+        }
+        return super().changelist_view(request, {**(extra_context or {}), **ours})
+
+    def has_renew_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("airisk_oauth.change_airisktoken")
+
+    @admin.action(description=_("Renew now"), permissions=["renew"])
+    def renew_now(self, request: HttpRequest, queryset: "QuerySet[AIRiskToken]") -> HttpResponse | None:
+        from .. import refresh
+
+        number = queryset.count()
+        if number > MAX_RENEWED:
+            text = _("Choose at most %d tokens; for more, use the command refresh_airisk_tokens.")
+            self.message_user(request, text % MAX_RENEWED, messages.ERROR)
+            return None
+        if not request.POST.get("post"):
+            title = ngettext("Renew %d token now?", "Renew %d tokens now?", number) % number
+            explanation = gettext("AIRisk is asked for a new token for each of them. Their users will not notice.")
+            return self._confirm(request, title, explanation)
+        # By key, because a renewed token may leave the filtered list that it was chosen from.
+        chosen = AIRiskToken.objects.primary().filter(pk__in=list(queryset.values_list("pk", flat=True)))
+        began = timezone.now()
+        for sentence, level in refresh.renew_chosen(chosen).messages():
+            self.message_user(request, sentence, level)
+        for token in chosen.defer("sealed"):
+            done = token.renewed_at >= began
+            self.log_change(request, token, gettext("Renewed by hand.") if done else gettext("Tried to renew by hand."))
+        return None
+
+    @admin.action(description=_("Disconnect"), permissions=["delete"])
+    def delete_selected(self, request: HttpRequest, queryset: "QuerySet[AIRiskToken]") -> HttpResponse | None:
+        """Disconnect tokens. The name is that of Django's own action, which this one replaces."""
+        from ..connecting import flow
+
+        number = queryset.count()
+        if number > MAX_DISCONNECTED:
+            self.message_user(request, _("Choose at most %d tokens.") % MAX_DISCONNECTED, messages.ERROR)
+            return None
+        if not request.POST.get("post"):
+            title = ngettext("Disconnect %d token?", "Disconnect %d tokens?", number) % number
+            explanation = gettext(
+                "Their users will have to connect again. AIRisk cannot revoke tokens: there they stay valid until they "
+                "expire."
+            )
+            return self._confirm(request, title, explanation)
+        self.log_deletions(request, queryset)
+        # In one order, so that two requests that do this at once do not block each other.
+        tokens = list(queryset.order_by("pk"))
+        for token in tokens:
+            flow.disconnect(token)
+        text = ngettext("%d token was disconnected.", "%d tokens were disconnected.", len(tokens)) % len(tokens)
+        self.message_user(request, text, messages.SUCCESS)
+        return None
+
+    def _confirm(self, request: HttpRequest, title: str, explanation: str) -> HttpResponse:
+        """Show a page that asks for confirmation; its form sends the same request again, confirmed."""
+        context = {
+            **self.admin_site.each_context(request),
+            "opts": self.opts,
+            "title": title,
+            "explanation": explanation,
+            "action": request.POST["action"],
+            "select_across": request.POST.get("select_across", "0"),
+            "chosen": request.POST.getlist(ACTION_CHECKBOX_NAME),
+        }
+        return TemplateResponse(request, "admin/airisk_oauth/airisktoken/confirm.html", context)
+
+    def delete_model(self, request: HttpRequest, obj: AIRiskToken) -> None:
+        from ..connecting import flow
+
+        flow.disconnect(obj)
+
+    def get_urls(self) -> list[URLPattern]:
+        obtain = self.admin_site.admin_view(require_POST(self.obtain))
+        ours = path("obtain/<slug:alias>/", obtain, name="airisk_oauth_airisktoken_obtain")
+        return [ours, *super().get_urls()]
+
+    @non_atomic
+    def obtain(self, request: HttpRequest, alias: str) -> HttpResponse:
+        """Obtain the application's token, or renew it; in this browser if AIRisk requires a person."""
+        from ..connecting.pages import deployment_or_404, redirect_to_airisk
+        from ..connecting.problems import problem_message
+        from ..tokens.renewal import renew_now
+        from ..tokens.stored import APPLICATION
+
+        if not self.has_renew_permission(request):
+            raise PermissionDenied
+        deployment = deployment_or_404(alias)
+        back = reverse(_LIST, current_app=self.admin_site.name)
+        try:
+            done = renew_now(deployment, APPLICATION)
+        except ConnectionRequired:
+            return redirect_to_airisk(request, deployment, next_url=back, for_application=True)
+        except AIRiskError as error:
+            self.message_user(request, problem_message(request, error), messages.ERROR)
+        else:
+            text = _("The application's token was obtained.") if done else _("Another process is obtaining it.")
+            for token in AIRiskToken.objects.primary().of_application(alias) if done else ():
+                self.log_change(request, token, gettext("Renewed by hand."))
+            self.message_user(request, text, messages.SUCCESS if done else messages.INFO)
+        return redirect(back)
