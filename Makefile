@@ -1,4 +1,4 @@
-# `make demo` and `make test` do all the set-up they need, in .venv; PYTHON names the interpreter (3.11 or later).
+# `make demo` and `make test` set up all that they need in .venv. PYTHON is the interpreter to use (3.11 or later).
 PYTHON ?= python3
 PORT ?= 8000
 BIN := .venv/bin
@@ -11,21 +11,22 @@ demo: .venv/demo
 	DEBUG=true PORT=$(PORT) $(BIN)/python manage.py seed_demo
 	DEBUG=true PORT=$(PORT) $(BIN)/python manage.py runserver 127.0.0.1:$(PORT)
 
-# Most tests wait as long as they compute: those that start browsers, or servers and processes, run beside the others.
+# The tests spend half of their time waiting, so those that start browsers, servers or processes run beside the others.
 PYTEST := pytest
-browsers := $(patsubst %,tests/test_%.py,browser demo readme scheduling)
-servers := $(patsubst %,tests/test_%.py,canaries client_check machine processes renewal selection sweep testing transport \
-	wire)
+browsers := $(patsubst %,tests/test_%.py,browser demo readme scheduling spa)
+# Each name also stands for the files that begin with it: renewal, for example, for test_renewal_failures.py.
+servers := $(wildcard $(patsubst %,tests/test_%*.py,canaries client_check machine processes renewal selection sweep \
+	testing transport wire))
 others := $(filter-out $(browsers) $(servers) tests/test_sites.py,$(wildcard tests/test_*.py))
 
-# Every process would compile the sources anew.
+# Otherwise every process would compile the sources again.
 unexport PYTHONDONTWRITEBYTECODE
 
 test: .venv/test
 	$(MAKE) --jobs=6 --output-sync=target \
 		postgresql-servers postgresql-others sqlite-browsers sqlite-servers sqlite-others sites
 
-# Each is a process, with a database of its own.
+# Each test starts a process with its own database.
 sites: .venv/test
 	$(BIN)/$(PYTEST) tests/test_sites.py
 
@@ -41,7 +42,7 @@ postgresql-%: .venv/test
 sqlite-%: .venv/test
 	$(BIN)/$(PYTEST) $($*)
 
-# NOX chooses, such as NOX='-s oldest' or NOX='-p 3.13'; `.venv/bin/nox -l` lists what there is.
+# NOX selects sessions, such as NOX='-s oldest' or NOX='-p 3.13'; `.venv/bin/nox -l` lists them.
 matrix: .venv/matrix
 	$(BIN)/nox $(NOX)
 
@@ -80,7 +81,7 @@ format: .venv/lint
 clean:
 	rm -rf .venv .nox dist .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache demo.sqlite3* mutants
 
-# One stamp for each group of dependencies, so that a demo does not wait for the test tools.
+# A stamp file for each group of dependencies, so that `make demo` does not install the test tools.
 .venv/%: pyproject.toml | .venv/pip
 	$(BIN)/python -m pip install --quiet --editable . --group $*
 	@touch $@

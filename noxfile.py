@@ -1,6 +1,6 @@
-"""The suite on every supported Python and Django, with the oldest dependencies, and the README's site on the wheel.
+"""Runs the tests on every supported Python and Django, with the oldest dependencies, and the README with the wheel.
 
-A Python that this machine has not is left out, and none is downloaded.
+Pythons that are not installed on this machine are left out; none is downloaded.
 """
 
 import os
@@ -15,7 +15,7 @@ nox.options.default_venv_backend = "uv"
 nox.options.download_python = "never"
 nox.options.parallel = "auto"
 
-# Of pyenv's Pythons only those that are chosen can be found.
+# Of pyenv's Pythons, only those that are activated can be found.
 PYENV = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
 if PYENV.is_dir():
     os.environ["PYENV_VERSION"] = ":".join(folder.name for folder in PYENV.iterdir())
@@ -24,7 +24,7 @@ PROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = [python for python in nox.project.python_versions(PROJECT) if get_interpreter(python)]
 DJANGO = "Framework :: Django :: "
 DJANGOS = [line.removeprefix(DJANGO) for line in PROJECT["project"]["classifiers"] if line.startswith(DJANGO)]
-# Django 6.0 left Python 3.11 behind.
+# Django 6.0 does not support Python 3.11.
 PAIRS = [(python, django) for django in DJANGOS for python in PYTHONS if (python, django[0]) != ("3.11", "6")]
 NEWEST = [(python, django) for django, python in {django: python for python, django in PAIRS}.items()]
 
@@ -48,14 +48,14 @@ def postgresql(session: nox.Session, django: str) -> None:
 
 @on_the_oldest
 def oldest(session: nox.Session) -> None:
-    """With the least of every version that ``pyproject.toml`` allows."""
+    """Test with the oldest versions that ``pyproject.toml`` allows."""
     session.install("--resolution=lowest-direct", "--group=test", "--editable=.")
     session.run("pytest", "-q", *session.posargs)
 
 
 @on_the_oldest
 def wheel(session: nox.Session) -> None:
-    """Install the wheel in an empty environment, as the README says, and follow the README there."""
+    """Install the wheel in an empty environment, and follow the README there."""
     session.install("--group=test", "--editable=.")
     with TemporaryDirectory() as folder:
         session.run("python", "-m", "hatchling", "build", "-t", "wheel", "-d", folder)

@@ -1,13 +1,12 @@
-"""System checks: every wrong setting has a number and a hint."""
+"""System checks: each has an id and a hint that says what to do."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
-from django.apps import AppConfig
 from django.conf import settings
-from django.core.checks import CheckMessage, Error, Tags, Warning, register  # noqa: A004 - Django's own name
+from django.core.checks import CheckMessage, Error, Warning  # noqa: A004 - Django's own name
 from django.core.exceptions import ImproperlyConfigured
 from django.db import DEFAULT_DB_ALIAS, connections, router
 
@@ -16,19 +15,17 @@ from .connecting import impersonation
 from .models import AIRiskToken
 from .oauth.deployment import origin_of
 
-#: What makes those who write to SQLite wait for each other, readers excepted.
+#: With these, connections that write to SQLite wait for each other, and readers wait for nobody.
 SQLITE_OPTIONS = {"transaction_mode": "IMMEDIATE", "timeout": 20, "init_command": "PRAGMA journal_mode=WAL"}
-_OURS = "airisk_oauth.middleware.AIRiskMiddleware"
-_AUTHENTICATION = "django.contrib.auth.middleware.AuthenticationMiddleware"
+_MIDDLEWARE = "airisk_oauth.middleware.AIRiskMiddleware"
+_AUTHENTICATION_MIDDLEWARE = "django.contrib.auth.middleware.AuthenticationMiddleware"
 
 
-@register("airisk_oauth")
-def check_settings(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any) -> list[CheckMessage]:
+def check_settings() -> list[CheckMessage]:
     return [Error(p.message, hint=p.hint, id=f"airisk_oauth.E{p.number:03}") for p in conf.problems()]
 
 
-@register("airisk_oauth")
-def check_site(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any) -> list[CheckMessage]:
+def check_site() -> list[CheckMessage]:
     return [
         *_site_errors(),
         *_redirect_uri_warnings(),
@@ -38,9 +35,8 @@ def check_site(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any) ->
     ]
 
 
-@register(Tags.security, deploy=True)
-def check_deployment(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any) -> list[CheckMessage]:
-    """Warn of what weakens the flow on a site that is open to the world; part of ``check --deploy``."""
+def check_deployment() -> list[CheckMessage]:
+    """Return warnings about what makes a public site less secure; part of ``check --deploy``."""
     return [
         *_key_warnings(),
         *_cookie_warnings(),
@@ -56,20 +52,20 @@ def _site_errors() -> Iterator[CheckMessage]:
     if not settings.USE_TZ:
         yield Error(
             "airisk_oauth needs USE_TZ = True.",
-            hint="A token's end is a moment, and without time zones it could be hours off.",
+            hint="Set it to True: without time zones, the expiry of a token could be hours off.",
             id="airisk_oauth.E006",
         )
     if wrong := sealing.problem():
         yield Error(
             wrong,
-            hint='Make a key with: python -c "from cryptography.fernet import Fernet; '
+            hint='Make each key with: python -c "from cryptography.fernet import Fernet; '
             'print(Fernet.generate_key().decode())"',
             id="airisk_oauth.E007",
         )
     if wrong := impersonation.problem():
         yield Error(
             wrong,
-            hint="Set it to the dotted path of a function (request) -> bool, or leave it out.",
+            hint="Set it to the dotted path of a function (request) -> bool, or remove it.",
             id="airisk_oauth.E008",
         )
 
@@ -81,18 +77,18 @@ def _redirect_uri_warnings() -> Iterator[CheckMessage]:
         with_alias = f"{callback}{alias}/" if alias == conf.DEFAULT_ALIAS else callback
         if callback is not None and path not in (callback, with_alias):
             yield Warning(
-                f"AIRISK_OAUTH[{alias!r}]: the path of REDIRECT_URI is not this deployment's callback.",
-                hint=f"The callback is {callback}. Ignore this where a proxy strips a prefix.",
+                f"AIRISK_OAUTH[{alias!r}]: the path of REDIRECT_URI is not that of this deployment's callback.",
+                hint=f"Change it to {callback}, or ignore this if a proxy strips a prefix from the path.",
                 id="airisk_oauth.W001",
             )
 
 
 def _middleware_warnings() -> Iterator[CheckMessage]:
     middleware = list(settings.MIDDLEWARE)
-    if _OURS in middleware and _AUTHENTICATION not in middleware[: middleware.index(_OURS)]:
+    if _MIDDLEWARE in middleware and _AUTHENTICATION_MIDDLEWARE not in middleware[: middleware.index(_MIDDLEWARE)]:
         yield Warning(
-            "AIRiskMiddleware does not come after AuthenticationMiddleware.",
-            hint=f"Put {_OURS} below {_AUTHENTICATION} in MIDDLEWARE.",
+            "AIRiskMiddleware is not below AuthenticationMiddleware.",
+            hint=f"Put {_MIDDLEWARE} below {_AUTHENTICATION_MIDDLEWARE} in MIDDLEWARE.",
             id="airisk_oauth.W002",
         )
 
@@ -100,35 +96,38 @@ def _middleware_warnings() -> Iterator[CheckMessage]:
 def _session_warnings() -> Iterator[CheckMessage]:
     if str(settings.SESSION_COOKIE_SAMESITE).lower() == "strict":
         yield Warning(
-            "SESSION_COOKIE_SAMESITE is 'Strict': a browser that comes back from AIRisk is signed out.",
-            hint="Set it to 'Lax', Django's default, for the callback of airisk_oauth to know who comes back.",
+            "SESSION_COOKIE_SAMESITE is 'Strict': a browser that comes back from AIRisk appears to be signed out.",
+            hint="Set it to 'Lax', Django's default, so that the callback knows whose browser it is.",
             id="airisk_oauth.W003",
         )
 
 
 def _sqlite_warnings(*, atomic_requests: bool) -> Iterator[CheckMessage]:
-    """Warn of SQLite's own ways with locks: of what fails under ATOMIC_REQUESTS at once, of the rest on deployment."""
+    """Warn about options with which SQLite does not wait for a lock.
+
+    With ``ATOMIC_REQUESTS`` requests fail from the start, so every check warns; without it ``check --deploy`` does.
+    """
     for alias in _databases():
         database: Any = connections[alias]
         options = database.settings_dict
         if database.vendor != "sqlite" or database.is_in_memory_db():
             continue
-        if options["ATOMIC_REQUESTS"] is atomic_requests and not _waits_for_its_turn(options["OPTIONS"]):
+        if options["ATOMIC_REQUESTS"] is atomic_requests and not _waits_for_locks(options["OPTIONS"]):
             yield Warning(
-                "SQLite is set up so that requests which write at the same moment fail with 'database is locked'.",
+                "SQLite is configured so that requests that write at the same time fail with 'database is locked'.",
                 hint=f"Set DATABASES[{alias!r}]['OPTIONS'] to {SQLITE_OPTIONS}, or use another database.",
                 id="airisk_oauth.W009",
             )
 
 
 def _databases() -> list[str]:
-    """Return which databases may have our tables; where we write now, a router may know within a request only."""
+    """Return the databases that may have our tables; outside a request, a router may not know where we write."""
     if not settings.DATABASE_ROUTERS:
         return [DEFAULT_DB_ALIAS]
     return [alias for alias in connections if router.allow_migrate_model(alias, AIRiskToken)]
 
 
-def _waits_for_its_turn(options: Mapping[str, Any]) -> bool:
+def _waits_for_locks(options: Mapping[str, Any]) -> bool:
     return (
         str(options.get("transaction_mode")).upper() in ("IMMEDIATE", "EXCLUSIVE")
         and options.get("timeout", 0) >= 10
@@ -139,8 +138,8 @@ def _waits_for_its_turn(options: Mapping[str, Any]) -> bool:
 def _key_warnings() -> Iterator[CheckMessage]:
     if not sealing.has_own_keys():
         yield Warning(
-            "Stored tokens are sealed with keys derived from SECRET_KEY: who reads that can read the tokens.",
-            hint="Set AIRISK_OAUTH_ENCRYPTION_KEYS, and run reseal_airisk_tokens.",
+            "Stored tokens are encrypted with keys derived from SECRET_KEY: anyone who knows it can read the tokens.",
+            hint="Set AIRISK_OAUTH_ENCRYPTION_KEYS, then run reseal_airisk_tokens.",
             id="airisk_oauth.W004",
         )
 
@@ -148,7 +147,7 @@ def _key_warnings() -> Iterator[CheckMessage]:
 def _cookie_warnings() -> Iterator[CheckMessage]:
     if not settings.SESSION_COOKIE_SECURE:
         yield Warning(
-            "SESSION_COOKIE_SECURE is off: the cookie that binds a flow to its browser may be read on the way.",
+            "SESSION_COOKIE_SECURE is off: the cookie that ties a flow to its browser can be read in transit.",
             hint="Set it to True.",
             id="airisk_oauth.W005",
         )
@@ -157,8 +156,8 @@ def _cookie_warnings() -> Iterator[CheckMessage]:
 def _transport_warnings() -> Iterator[CheckMessage]:
     if not settings.SECURE_SSL_REDIRECT:
         yield Warning(
-            "SECURE_SSL_REDIRECT is off: AIRisk's answer may reach the callback by plain HTTP.",
-            hint="Set it to True. Ignore this where a proxy redirects.",
+            "SECURE_SSL_REDIRECT is off: AIRisk's answer may reach the callback over plain HTTP.",
+            hint="Set it to True, or ignore this if a proxy redirects to HTTPS.",
             id="airisk_oauth.W006",
         )
     for alias in _usable_aliases():
@@ -166,20 +165,20 @@ def _transport_warnings() -> Iterator[CheckMessage]:
         for key in ("base_url", "redirect_uri"):
             if getattr(deployment, key).startswith("http:"):
                 yield Warning(
-                    f"AIRISK_OAUTH[{alias!r}]: {key.upper()} is plain HTTP: codes and tokens may be read on the way.",
+                    f"AIRISK_OAUTH[{alias!r}]: {key.upper()} is plain HTTP: codes and tokens can be read in transit.",
                     hint="Use an https:// URL.",
                     id="airisk_oauth.W007",
                 )
 
 
 def _policy_warnings() -> Iterator[CheckMessage]:
-    """Chromium holds redirects of a form against ``form-action`` too, and Connect is a form that leads to AIRisk."""
+    """Warn if a policy blocks Connect: Chromium applies ``form-action`` to a form's redirects, too, here to AIRisk."""
     policies = list(_form_actions())
     for alias in _usable_aliases():
         deployment = conf.deployment(alias)
         if not all(any(_allows(source, deployment.origin) for source in allowed) for allowed in policies):
             yield Warning(
-                f"The policy's form-action leaves out AIRISK_OAUTH[{alias!r}]: Connect leads nowhere.",
+                f"The content security policy does not allow forms to lead to AIRISK_OAUTH[{alias!r}]: Connect fails.",
                 hint=f"Add {urljoin(deployment.base_url, '/').rstrip('/')} to its form-action.",
                 id="airisk_oauth.W008",
             )
@@ -187,20 +186,20 @@ def _policy_warnings() -> Iterator[CheckMessage]:
 
 def _code_warnings() -> Iterator[CheckMessage]:
     for alias in _usable_aliases():
-        if not conf.is_written(alias, "CODE_FROM"):
+        if not conf.is_set(alias, "CODE_FROM"):
             yield Warning(
-                f"AIRISK_OAUTH[{alias!r}]: CODE_FROM is not set. Where a code carries its user, users can connect as "
-                "somebody else.",
-                hint="Run check_airisk --user NAME, which finds out whether CODE_FROM has to be 'server'; "
-                "then write down that or 'browser'.",
+                f"AIRISK_OAUTH[{alias!r}]: CODE_FROM is not set. If AIRisk's codes carry their user, users can connect "
+                "as somebody else.",
+                hint="Run check_airisk --user NAME to find out whether CODE_FROM has to be 'server', then set it to "
+                "that or to 'browser'.",
                 id="airisk_oauth.W010",
             )
 
 
 def _form_actions() -> Iterator[Iterable[object]]:
-    """Yield the sources of ``form-action`` of each policy that is enforced: Django's own, and that of django-csp.
+    """Yield the ``form-action`` sources of each policy that is enforced, Django's own and django-csp's.
 
-    django-csp has one setting from version 4 on, and had one for each directive before.
+    Since version 4, django-csp has one setting for the whole policy; before, it had one for each directive.
     """
     policies = [getattr(settings, "SECURE_CSP", None), getattr(settings, "CONTENT_SECURITY_POLICY", None)]
     if policies[1] is not None:
@@ -216,7 +215,7 @@ def _form_actions() -> Iterator[Iterable[object]]:
 
 
 def _allows(source: object, origin: tuple[str, str, int]) -> bool:
-    """Tell whether a source expression matches an origin (CSP 3, section 6.7.2); a path in it says no more."""
+    """Tell whether a source expression matches an origin (CSP 3, section 6.7.2); its path is ignored."""
     scheme, host, port = origin
     text = str(source)
     if text in ("*", f"{scheme}:"):
@@ -230,10 +229,10 @@ def _allows(source: object, origin: tuple[str, str, int]) -> bool:
 
 
 def _page_warnings() -> Iterator[CheckMessage]:
-    if _OURS in settings.MIDDLEWARE and conf.page_url("connect") is None:
+    if _MIDDLEWARE in settings.MIDDLEWARE and conf.page_url("connect") is None:
         yield Warning(
-            "AIRiskMiddleware is in use, but there is no page to send people to who have to connect.",
-            hint='Add path("airisk/", include("airisk_oauth.urls")) to urlpatterns. Ignore this where nobody connects.',
+            "AIRiskMiddleware is in use, but the site has no page on which users can connect.",
+            hint='Add path("airisk/", include("airisk_oauth.urls")) to urlpatterns, or ignore this if nobody connects.',
             id="airisk_oauth.W011",
         )
 

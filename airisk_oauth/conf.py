@@ -1,13 +1,15 @@
-"""The setting ``AIRISK_OAUTH``, read live into frozen :class:`Deployment` objects.
+"""The setting ``AIRISK_OAUTH``, read on every use and turned into frozen :class:`Deployment` objects.
 
-Everything that can be wrong with a setting is a :class:`Problem`, found in one place: a system check shows all of
-them, and using a deployment that has one raises ``ImproperlyConfigured``.
+One table at the end holds the rule for each option. Whatever breaks a rule is a :class:`Problem`: a system check
+reports all of them, and using a deployment that has one raises ``ImproperlyConfigured``.
+
+Every process imports this module when it starts, so what only a deployment in use needs is imported then.
 """
 
 import re
 from collections.abc import Callable, Iterator, Mapping
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import urlsplit
 
 from django.conf import settings
@@ -15,42 +17,52 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
 from . import addresses
-from .oauth.deployment import AUTHORIZE_PARAMETERS, TOKEN_PARAMETERS, Deployment, origin_of
-from .oauth.messages import Secret
 
 if TYPE_CHECKING:
     from django.http import HttpRequest
 
+    from .oauth.deployment import Deployment
+
 DEFAULT_ALIAS: Final = "default"
 MAX_ALIAS: Final = 64
 MAX_USERID: Final = 255
-#: In seconds; a lease, and with it a crashed worker's hold on a token, lasts longer than its flow may.
+#: In seconds. A lease lasts longer than a flow may take, so this also limits how long a crashed worker blocks a token.
 MAX_TIMEOUT: Final = 300
 
 _HOST: Final = r"[a-z0-9]([-a-z0-9._]*[a-z0-9])?\.?|[0-9a-f:.]+"
+# The parameters that we set ourselves, which a site's extra ones must not replace.
+_AUTHORIZE_PARAMETERS: Final = frozenset({"client_id", "redirect_uri", "state", "userid"})
+_TOKEN_PARAMETERS: Final = frozenset({"code", "client_id", "client_secret", "redirect_uri", "userid"})
 
 
-class Problem(NamedTuple):
-    """A wrong setting: the number of its system check, what is wrong, and how to mend it."""
+class Problem:
+    """A wrong setting.
 
-    number: int
-    message: str
-    hint: str
+    :ivar number: of its system check: 5 is ``airisk_oauth.E005``.
+    :ivar message: what is wrong.
+    :ivar hint: how to fix it.
+    """
+
+    def __init__(self, number: int, message: str, hint: str) -> None:
+        self.number, self.message, self.hint = number, message, hint
 
     def __str__(self) -> str:
         return f"{self.message} {self.hint}"
 
 
 def is_userid(value: object) -> bool:
-    """Tell whether a value can be a ``userid``: opaque, but printable, and without white space around it."""
+    """Tell whether a value can be a ``userid``: any printable text of 1 to 255 characters without space around it."""
     return isinstance(value, str) and 0 < len(value) <= MAX_USERID and value.isprintable() and value == value.strip()
 
 
-def deployment(alias: str = DEFAULT_ALIAS) -> Deployment:
+def deployment(alias: str = DEFAULT_ALIAS) -> "Deployment":
     """Return the deployment with this alias.
 
     :raises ImproperlyConfigured: there is none, or one of its settings is wrong.
     """
+    from .oauth.deployment import Deployment
+    from .oauth.messages import Secret
+
     for problem in problems_of(alias):
         raise ImproperlyConfigured(str(problem))
     options = {key.lower(): value for key, value in _configured()[alias].items()}
@@ -60,7 +72,7 @@ def deployment(alias: str = DEFAULT_ALIAS) -> Deployment:
 
 
 def deployment_origin(alias: str) -> str:
-    """Return the origin of the deployment with this alias, or an empty string where none is configured rightly."""
+    """Return the origin of the deployment with this alias; empty if there is none or its settings are wrong."""
     try:
         return deployment(alias).origin_text
     except ImproperlyConfigured:
@@ -68,23 +80,26 @@ def deployment_origin(alias: str) -> str:
 
 
 def aliases() -> list[str]:
-    """Return the aliases of all deployments, in the order of the setting."""
+    """Return the aliases of all deployments, in the order of the setting.
+
+    :raises ImproperlyConfigured: there is no ``AIRISK_OAUTH``, or it is not a dictionary.
+    """
     return list(_configured())
 
 
 def page_url(name: str, alias: str = DEFAULT_ALIAS, request: "HttpRequest | None" = None) -> str | None:
-    """Return the path of one of our pages for a deployment, or ``None`` where the site does not include it.
+    """Return the path of one of our pages for a deployment, or ``None`` if the site does not include our URLs.
 
-    :param name: as in ``airisk_oauth.urls``, without a namespace.
-    :param request: chooses among several inclusions the one that the request is at.
+    :param name: a URL name from ``airisk_oauth.urls``, without a namespace.
+    :param request: if the site includes our URLs more than once, chooses the inclusion that this request is in.
     """
     return addresses.find(name, *([] if alias == DEFAULT_ALIAS else [alias]), request=request)
 
 
-def is_written(alias: str, option: str) -> bool:
-    """Tell whether a deployment's settings name this option, be it with its default.
+def is_set(alias: str, option: str) -> bool:
+    """Tell whether a deployment's settings contain this option, even if only with its default value.
 
-    :raises ImproperlyConfigured: there is no ``AIRISK_OAUTH``.
+    :raises ImproperlyConfigured: there is no ``AIRISK_OAUTH``, or it is not a dictionary.
     """
     return option in _configured().get(alias, {})
 
@@ -92,7 +107,7 @@ def is_written(alias: str, option: str) -> bool:
 def problems_of(alias: str) -> Iterator[Problem]:
     """Yield what is wrong with one deployment's settings.
 
-    :raises ImproperlyConfigured: there is none of this alias.
+    :raises ImproperlyConfigured: there is no deployment with this alias.
     """
     configured = _configured()
     if alias not in configured:
@@ -101,7 +116,7 @@ def problems_of(alias: str) -> Iterator[Problem]:
 
 
 def problems() -> Iterator[Problem]:
-    """Yield what is wrong with ``AIRISK_OAUTH``, all of it."""
+    """Yield everything that is wrong with ``AIRISK_OAUTH``."""
     try:
         configured = _configured()
     except ImproperlyConfigured as error:
@@ -114,27 +129,28 @@ def problems() -> Iterator[Problem]:
 def _configured() -> Mapping[str, Any]:
     configured = getattr(settings, "AIRISK_OAUTH", None)
     if not isinstance(configured, Mapping) or not configured:
-        raise ImproperlyConfigured("AIRISK_OAUTH must be a dictionary of deployments by alias.")
+        raise ImproperlyConfigured("AIRISK_OAUTH must be a dictionary that maps aliases to deployments.")
     return configured
 
 
 def _problems_of(alias: object, options: object) -> Iterator[Problem]:
     where = f"AIRISK_OAUTH[{alias!r}]"
     if not isinstance(alias, str) or not re.fullmatch(rf"[-a-zA-Z0-9_]{{1,{MAX_ALIAS}}}", alias):
-        yield Problem(2, f"{where} has an alias that no URL can carry.", "Use letters, digits, - and _ only.")
+        hint = f"Use only letters, digits, - and _, at most {MAX_ALIAS} characters."
+        yield Problem(2, f"{where}: this alias cannot be part of a URL.", hint)
         return
     if not isinstance(options, Mapping):
-        yield Problem(1, f"{where} must be a dictionary.", "Give it at least " + ", ".join(_REQUIRED) + ".")
+        yield Problem(1, f"{where} must be a dictionary.", f"Set at least {', '.join(_REQUIRED)} in it.")
         return
     for key in options:
         if key not in _RULES:
-            yield Problem(3, f"{where} has an unknown key {key!r}.", f"Known are {', '.join(_RULES)}.")
+            yield Problem(3, f"{where} has an unknown key {key!r}.", f"Remove it, or use one of {', '.join(_RULES)}.")
     for key, (is_right, expected) in _RULES.items():
         if key not in options:
             if key in _REQUIRED:
-                yield Problem(4, f"{where} lacks {key}.", f"Set it to {expected}.")
+                yield Problem(4, f"{where} has no {key}.", f"Set it to {expected}.")
         elif not is_right(options[key]):
-            yield Problem(5, f"{where} has a wrong {key}.", f"Set it to {expected}.")
+            yield Problem(5, f"{where} has an invalid {key}.", f"Set it to {expected}.")
 
 
 def _is_text(value: object) -> bool:
@@ -142,7 +158,9 @@ def _is_text(value: object) -> bool:
 
 
 def _is_url(value: object) -> bool:
-    """https anywhere, http to this machine, and to any other under DEBUG; nothing but origin and path."""
+    """Accept https:// for any host, and http:// for this machine or under DEBUG; with an origin and a path only."""
+    from .oauth.deployment import origin_of
+
     if not isinstance(value, str) or not value.isascii() or not _is_text(value) or set(value) & set("?#@\\ "):
         return False
     origin = origin_of(value)
@@ -169,8 +187,8 @@ def _is_dotted_path(value: object) -> bool:
         return False
 
 
-def _is_count(most: int) -> Callable[[object], bool]:
-    return lambda value: type(value) is int and 0 <= value <= most
+def _is_whole_number(largest: int) -> Callable[[object], bool]:
+    return lambda value: type(value) is int and 0 <= value <= largest
 
 
 def _are_timeouts(value: object) -> bool:
@@ -181,7 +199,7 @@ def _are_timeouts(value: object) -> bool:
     )
 
 
-def _are_extras(reserved: frozenset[str]) -> Callable[[object], bool]:
+def _are_parameters(reserved: frozenset[str]) -> Callable[[object], bool]:
     def check(value: object) -> bool:
         return isinstance(value, Mapping) and all(
             isinstance(key, str) and isinstance(text, str) and key not in reserved for key, text in value.items()
@@ -190,9 +208,9 @@ def _are_extras(reserved: frozenset[str]) -> Callable[[object], bool]:
     return check
 
 
-_EXTRAS = "a dictionary of strings, without the parameters of the protocol itself"
-_URL = "an https:// URL without user, query and fragment (http:// is for loopback, and for DEBUG)"
-_TIMEOUTS = f"a tuple of two numbers of seconds, to connect and to read, at most {MAX_TIMEOUT}"
+_EXTRAS = "a dictionary of strings that does not set any of the protocol's own parameters"
+_URL = "an https:// URL without a user name, query or fragment (http:// is for loopback addresses, and for DEBUG)"
+_TIMEOUTS = f"a tuple of two numbers, the seconds to connect and to read, each at most {MAX_TIMEOUT}"
 _REQUIRED = ("BASE_URL", "CLIENT_ID", "CLIENT_SECRET", "REDIRECT_URI")
 _RULES: dict[str, tuple[Callable[[object], bool], str]] = {
     "BASE_URL": (_is_url, _URL),
@@ -204,10 +222,10 @@ _RULES: dict[str, tuple[Callable[[object], bool], str]] = {
     "USERID": (_is_dotted_path, "the dotted path of a function (user, deployment alias) -> str | None"),
     "SILENT_RENEWAL": (lambda value: isinstance(value, bool), "True or False"),
     "CODE_FROM": (lambda value: value in ("browser", "server"), '"browser" or "server"'),
-    "RENEW_BEFORE": (_is_count(86_400), "a whole number of seconds, at most a day of them"),
-    "RENEW_UNUSED_FOR": (_is_count(36_500), "a whole number of days, at most a century of them"),
+    "RENEW_BEFORE": (_is_whole_number(86_400), "a whole number of seconds, at most 86400 (a day)"),
+    "RENEW_UNUSED_FOR": (_is_whole_number(36_500), "a whole number of days, at most 36500"),
     "TIMEOUT": (_are_timeouts, _TIMEOUTS),
     "API_TIMEOUT": (_are_timeouts, _TIMEOUTS),
-    "EXTRA_AUTHORIZE_PARAMS": (_are_extras(AUTHORIZE_PARAMETERS), _EXTRAS),
-    "EXTRA_TOKEN_PARAMS": (_are_extras(TOKEN_PARAMETERS), _EXTRAS),
+    "EXTRA_AUTHORIZE_PARAMS": (_are_parameters(_AUTHORIZE_PARAMETERS), _EXTRAS),
+    "EXTRA_TOKEN_PARAMS": (_are_parameters(_TOKEN_PARAMETERS), _EXTRAS),
 }

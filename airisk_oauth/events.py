@@ -1,8 +1,8 @@
-"""What the log tells: events with stable names, and fields that hold no secret.
+"""Log events, with stable names and fields that contain no secret.
 
-A record of ``airisk_oauth`` carries its event and the fields as attributes, so that a formatter can write them as JSON
-and an alert can count them, whatever the message says; ``docs/monitoring.md`` lists them all. A ``userid`` is in none:
-it names a person on AIRisk, and ``token_id`` leads whoever may know it there.
+A log record has its event and the fields as attributes, so that a formatter can write them as JSON and an alert can
+count them, whatever the message says. ``docs/monitoring.md`` lists them all. No record contains a ``userid``, which
+identifies a person on AIRisk; anyone who is allowed to know it can look it up by ``token_id``.
 """
 
 import logging
@@ -45,22 +45,23 @@ def log(
 ) -> None:
     """Log an event.
 
-    :param message: a ``%`` format that names fields, and ``why`` for the words of an error.
+    :param message: a ``%`` format with the names of fields, and ``%(why)s`` for the message of an error.
     :param token: adds ``token_id``, ``user_id`` and ``deployment``.
-    :param why: adds ``error``, the name of its class, and of a refusal ``airisk_status``, ``airisk_reason`` and
+    :param why: an error; adds its class as ``error``, and for a refusal ``airisk_status``, ``airisk_reason`` and
         ``airisk_trace_id``.
+    :param fields: further fields, by name.
     """
     if token is not None:
         fields |= {"token_id": token.pk, "user_id": token.user_id, "deployment": token.deployment}
     if why is not None:
         fields["error"] = type(why).__name__
         fields |= getattr(why, "log_fields", {})
-    # A log service takes nothing else; and what was read from AIRisk is a string that hides itself in a repr.
+    # Only types that any log service accepts; and as a plain string, because a Secret hides itself in a repr.
     plain = {name: value if isinstance(value, int | float | None) else str(value) for name, value in fields.items()}
     if logger.isEnabledFor(level):
         path, line, function, _stack = logger.findCaller(stacklevel=2)
         args = ({**plain, "why": str(why)},)
         record = logger.makeRecord(logger.name, level, path, line, message, args, None, function)
-        # Not as `extra`, which raises where a record factory of the site's has set a field of the same name.
+        # Not as `extra`, which raises if the site's own record factory has set a field of the same name.
         vars(record).update(plain, event=event)
         logger.handle(record)

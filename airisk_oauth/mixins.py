@@ -14,14 +14,21 @@ class AIRiskRequiredMixin:
     """Send a user without a usable token to the connect page, and a visitor who is not signed in to the login page.
 
     Put it to the left of the view class. It does what :func:`~airisk_oauth.decorators.airisk_required` does, for the
-    deployment whose alias is ``airisk_deployment``.
+    deployment whose alias is ``airisk_deployment``. A view of Django REST framework signs its user in by itself: there,
+    it does what :class:`~airisk_oauth.contrib.rest_framework.IsConnected` does, after the view's own permissions.
     """
 
     airisk_deployment = conf.DEFAULT_ALIAS
-    view_is_async: bool
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
-        if self.view_is_async:
+        # Declaring the attributes of views here would contradict other people's types of them.
+        view: Any = self
+        if hasattr(view, "perform_authentication"):
+            from .contrib.rest_framework import IsConnected
+
+            view.permission_classes = [*view.permission_classes, IsConnected]
+            return super().dispatch(request, *args, **kwargs)  # type: ignore[misc]
+        if view.view_is_async:
             return self._dispatch_async(request, *args, **kwargs)
         answer = answer_unconnected(request, self.airisk_deployment)
         return answer or super().dispatch(request, *args, **kwargs)  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""Who is who, the tokens, and the authorizations under way. No HTTP here."""
+"""Who a user is on AIRisk, their tokens, and authorizations that have been started. Makes no requests."""
 
 from contextlib import nullcontext
 from datetime import datetime, timedelta
@@ -23,10 +23,11 @@ from .database.transactions import retrying
 from .oauth.deployment import Deployment
 from .oauth.messages import Secret, TokenGrant, is_access_token
 
-#: How many flows a user may have open at once, and how long a started one is remembered.
+#: How many authorizations a user can have started and not completed at a time.
 MAX_PENDING: Final = 10
-MAX_SWEPT: Final = 1000
+#: How long an authorization is kept, so that a repeated callback is recognized, and how many are deleted at a time.
 KEEP_SPENT: Final = timedelta(hours=1)
+MAX_SWEPT: Final = 1000
 MAX_NEXT: Final = 2000
 
 
@@ -43,7 +44,7 @@ UserField = partial(models.ForeignKey, settings.AUTH_USER_MODEL, on_delete=model
 
 
 class AIRiskIdentity(models.Model):
-    """Who a Django user is on an AIRisk deployment; edited by staff, never by a browser."""
+    """Who a Django user is on an AIRisk deployment. Staff enter this; what a browser sends never changes it."""
 
     user = UserField(related_name="airisk_identities")
     deployment = AliasField()
@@ -69,26 +70,26 @@ class AIRiskIdentity(models.Model):
 
 class AIRiskTokenQuerySet(PrimaryQuerySet):
     def owned_by(self, user_id: Any, deployment: str) -> Self:
-        """Return the one token of this user, if it is there. Nobody, ``None``, has none."""
+        """Return a queryset of the user's one token, or of none; ``None`` owns no token."""
         return self.none() if user_id is None else self.filter(user=user_id, deployment=deployment)
 
     def of_application(self, deployment: str) -> Self:
-        """Return the application's one token, if it is there."""
+        """Return a queryset of the application's one token, or of none."""
         return self.filter(user=None, deployment=deployment)
 
 
 class AIRiskToken(ExpiringModel, FailureModel):
-    """The token of one user, or without a user of the application, for one deployment.
+    """The token of one user for one deployment; without a user, the application's own.
 
-    A row without a sealed token is the application's before its first one: it is there to be leased.
+    The application's row can exist before its first token, with ``sealed`` empty, so that a worker can lease it.
     """
 
     user = UserField(related_name="airisk_tokens", null=True, blank=True)
     deployment = AliasField()
     userid = ExactCharField("userid", max_length=conf.MAX_USERID, blank=True, default="")
-    sealed = UnsearchableTextField(_("sealed token"), blank=True, default="", editable=False)
+    sealed = UnsearchableTextField(_("encrypted token"), blank=True, default="", editable=False)
     key_id = models.CharField(_("key"), max_length=12, blank=True, default="", editable=False)
-    # With a default in the database: while a new version is rolled out, the old one goes on storing tokens.
+    # With a default in the database, because the previous version stores tokens while this one is rolled out.
     origin = ExactCharField(max_length=300, blank=True, default="", db_default="", editable=False)
     obtained_at = models.DateTimeField(_("obtained"), default=timezone.now)
     last_used_at = models.DateTimeField(_("last used"), default=timezone.now)
@@ -112,11 +113,16 @@ class AIRiskToken(ExpiringModel, FailureModel):
 
     @property
     def requested_userid(self) -> str | None:
-        """The ``userid`` to ask AIRisk for: ``None``, and with it the generic token, for the application only."""
+        """The ``userid`` to request a token for; ``None``, for the application only, requests the generic token."""
         return None if self.user_id is None else self.userid
 
     def insert(self, using: str) -> None:
-        """Save a new row; inside a transaction so that a row which is there already does not break it."""
+        """Insert this row.
+
+        Inside a transaction a savepoint is used, so that the transaction survives if there is such a row already.
+
+        :raises IntegrityError: there is a token of this owner already.
+        """
         with transaction.atomic(using=using) if connections[using].in_atomic_block else nullcontext():
             retrying(using, lambda: self.save(using=using, force_insert=True))
 
@@ -124,36 +130,36 @@ class AIRiskToken(ExpiringModel, FailureModel):
     def owner(self) -> sealing.Owner:
         if self.user_id is None:
             if self.user is not None:
-                raise ValueError("Save the user before giving it a token: the token is sealed for its owner.")
+                raise ValueError("Save the user before its token: a token is encrypted for the user it belongs to.")
             return self.deployment, None, self.userid
         user_key = get_user_model()._meta.pk.to_python(self.user_id)
         return self.deployment, str(user_key), self.userid
 
     @property
     def access_token(self) -> Secret:
-        """The token itself; reading it opens the seal, setting it seals at once.
+        """The token itself, which is decrypted when it is read and encrypted when it is set.
 
-        :raises airisk_oauth.sealing.Unreadable: it was sealed with a key that is gone, or for another owner.
+        :raises airisk_oauth.sealing.Unreadable: it was encrypted with a key that is gone, or for another owner.
         """
         return sealing.unseal(self.sealed, self.owner, derived_keys_accepted=SealingPolicy.derived_keys_accepted)
 
     @access_token.setter
     def access_token(self, token: str) -> None:
-        """Take a token over that AIRisk gave elsewhere.
+        """Store a token that was obtained elsewhere.
 
-        :raises ValueError: this cannot be sent as a bearer (RFC 6750, section 2.1).
+        :raises ValueError: it cannot be sent as a bearer token (RFC 6750, section 2.1).
         """
         if not is_access_token(token):
-            raise ValueError("This is no access token: RFC 6750 allows letters, digits and -._~+/ with = at the end.")
+            raise ValueError("This is not an access token: RFC 6750 allows letters, digits and -._~+/, then = signs.")
         self.sealed, self.key_id = sealing.seal(token, self.owner)
         self.origin = conf.deployment_origin(self.deployment)
 
     def is_from(self, deployment: Deployment) -> bool:
-        """Tell whether this token was issued by the address that the deployment has now, as far as is known."""
+        """Tell whether this token was issued at the deployment's present origin; assumed if its origin is unknown."""
         return self.origin in ("", deployment.origin_text)
 
     def apply(self, grant: TokenGrant, now: datetime) -> dict[str, Any]:
-        """Take over a new token, without saving, and return the columns that this changed with their values."""
+        """Replace the token by a new one, without saving, and return the changed columns with their values."""
         sealed, key_id = sealing.seal(grant.access_token, self.owner)
         issued = {"sealed": sealed, "key_id": key_id, "origin": grant.origin, "expires_at": grant.expires_at}
         values = issued | {"renewed_at": now} | NO_FAILURE
@@ -163,7 +169,7 @@ class AIRiskToken(ExpiringModel, FailureModel):
 
 
 class SealingPolicy(models.Model):
-    """A row of this says that keys derived from ``SECRET_KEY`` open no token any more where the site lists keys."""
+    """If there is a row, a site with its own keys no longer decrypts with keys derived from ``SECRET_KEY``."""
 
     derived_dropped_at = models.DateTimeField(default=timezone.now)
 
@@ -186,11 +192,11 @@ class SealingPolicy(models.Model):
 
 class PendingAuthorizationQuerySet(PrimaryQuerySet):
     def begin(self, **values: Any) -> "PendingAuthorization":
-        """Save a started flow, drop this user's pending ones beyond the newest ten, and everybody's old ones."""
+        """Save a started authorization; delete this user's pending ones except the ten newest, and all old ones."""
         now = timezone.now()
         rows = self.primary()
         pending = retrying(rows.db, lambda: rows.create(created_at=now, **values))
-        # By key, because the clock of another host may be ahead.
+        # Ordered by key, because another host's clock may be ahead.
         others = self.primary().filter(user=pending.user_id, spent_at=None).order_by("-pk")
         old = self.primary().filter(created_at__lt=now - KEEP_SPENT)
         pks = [*others.values_list("pk", flat=True)[MAX_PENDING:], *old.values_list("pk", flat=True)[:MAX_SWEPT]]
@@ -199,12 +205,12 @@ class PendingAuthorizationQuerySet(PrimaryQuerySet):
         return cast("PendingAuthorization", pending)
 
     def spend(self, pk: Any) -> bool:
-        """Use a state up; true for one caller only, whoever else tries at the same moment."""
+        """Mark a state as used; true for one caller only, however many try at the same time."""
         return self.primary().filter(pk=pk, spent_at=None).write(spent_at=timezone.now()) == 1
 
 
 class PendingAuthorization(models.Model):
-    """A flow that was started: what its callback has to match. Kept a while after, to know a second hit."""
+    """A started authorization and what its callback has to match; kept to recognize a repeated callback."""
 
     class Outcome(models.TextChoices):
         OPEN = "", _("open")

@@ -1,4 +1,4 @@
-"""The fixture ``airisk``. pytest loads this wherever the package is installed, so it imports nothing before its use."""
+"""The fixture ``airisk``. pytest loads this wherever the package is installed, so all else is imported on first use."""
 
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def airisk() -> "Iterator[FakeAIRisk]":
-    """AIRisk for one test, see :class:`airisk_oauth.testing.FakeAIRisk`; no request leaves the process."""
+    """A fake AIRisk for one test, a :class:`airisk_oauth.testing.FakeAIRisk`: no request leaves the process."""
     from .testing import FakeAIRisk
 
     with FakeAIRisk() as airisk:

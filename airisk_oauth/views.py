@@ -1,13 +1,18 @@
-"""The pages for a person's connection to AIRisk: see it, connect, come back from AIRisk, disconnect."""
+"""The pages for a person's connection to AIRisk: see it, connect, come back from AIRisk, disconnect.
+
+All but the way back from AIRisk have a JSON form for scripts.
+"""
 
 import logging
 import re
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, Final
 
 from django.contrib import messages
-from django.contrib.auth.decorators import login_not_required, login_required
+from django.contrib.auth.decorators import login_not_required
 from django.http import Http404, HttpRequest, HttpResponse, QueryDict
+from django.middleware.csrf import get_token
 from django.shortcuts import redirect, render
 from django.utils.formats import date_format
 from django.utils.http import url_has_allowed_host_and_scheme
@@ -19,7 +24,7 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 from . import conf
 from .connecting import browsers, flow
 from .connecting.impersonation import is_impersonated
-from .connecting.pages import connection_status, deployment_or_404, redirect_to_airisk
+from .connecting.pages import connection_status, deployment_or_404, for_browsers_and_scripts, redirect_to_airisk
 from .connecting.problems import (
     ConnectionFailed,
     Problem,
@@ -29,6 +34,7 @@ from .connecting.problems import (
     problem_page,
     reason_of,
 )
+from .connecting.scripts import is_script, json_response
 from .database.transactions import non_atomic
 from .events import log
 from .exceptions import AIRiskError
@@ -42,18 +48,18 @@ logger = logging.getLogger("airisk_oauth.views")
 _NEXT: Final = r"(?i)/(?!/)(?![^?#]*//)(?![^?#]*/\.{1,2}(?:[/?#]|$))(?![^?#]*%(?:[01][0-9a-f]|7f|5c))[^\\\s]*"
 
 
-@never_cache
-@login_required
+@for_browsers_and_scripts
 @require_safe
 def connection(request: HttpRequest) -> HttpResponse:
     connections = [connection_status(request.user, alias, request=request) for alias in conf.aliases()]
+    if is_script(request):
+        return _status_response(request, {"connections": [status.as_json() for status in connections]})
     return _page(request, "connection", {"connections": connections})
 
 
 # On SQLite, as Django sets it up, a transaction that begins by reading may fail when it goes on to write.
 @non_atomic
-@never_cache
-@login_required
+@for_browsers_and_scripts
 @require_http_methods(["GET", "HEAD", "POST"])
 def connect(request: HttpRequest, alias: str = conf.DEFAULT_ALIAS) -> HttpResponse:
     deployment = deployment_or_404(alias)
@@ -61,6 +67,8 @@ def connect(request: HttpRequest, alias: str = conf.DEFAULT_ALIAS) -> HttpRespon
     if request.method == "POST":
         return redirect_to_airisk(request, deployment, next_url=next_url)
     status = connection_status(request.user, alias, request=request, next_url=next_url)
+    if is_script(request):
+        return _status_response(request, status.as_json())
     return _page(request, "connect", {"connection": status, "next": next_url})
 
 
@@ -86,16 +94,20 @@ def callback(request: HttpRequest, alias: str = conf.DEFAULT_ALIAS) -> HttpRespo
 
 
 @non_atomic
-@never_cache
-@login_required
+@for_browsers_and_scripts
 @require_POST
 def disconnect(request: HttpRequest, alias: str = conf.DEFAULT_ALIAS) -> HttpResponse:
     deployment = deployment_or_404(alias)
     token = AIRiskToken.objects.primary().owned_by(request.user.pk, deployment.alias).first()
     if token is not None:
         flow.disconnect(token)
+    next_url = _safe_next(request.POST.get("next"))
+    if is_script(request):
+        status = connection_status(request.user, alias, request=request)
+        return json_response(request, status.as_json(), redirect_to=next_url or None)
+    if token is not None:
         messages.success(request, _disconnected_message(token), fail_silently=True)
-    return redirect(_safe_next(request.POST.get("next")) or home_url(request))
+    return redirect(next_url or home_url(request))
 
 
 def _disconnected_message(token: AIRiskToken) -> str:
@@ -136,6 +148,12 @@ def _answer_problem(request: HttpRequest, alias: str, problem: Problem) -> HttpR
     message = "User %(user_id)s could not be connected to deployment %(deployment)s: %(why)s"
     log(logger, logging.WARNING, "connection.failed", message, why=problem, user_id=who, deployment=alias)
     return problem_on_connection_page(request, problem)
+
+
+def _status_response(request: HttpRequest, body: Mapping[str, object]) -> HttpResponse:
+    """Answer a script with JSON, and give the browser the CSRF cookie that it needs to connect or disconnect."""
+    get_token(request)
+    return json_response(request, body)
 
 
 def _page(request: HttpRequest, name: str, context: dict[str, Any]) -> HttpResponse:

@@ -1,1 +1,1 @@
-"""What this package costs, beside its peers: every figure a ratio that was taken in one run."""
+"""What this package costs, compared with similar ones: every figure is a ratio measured in one run."""

@@ -1,4 +1,4 @@
-"""Take every figure and print them as one table; ``--write`` puts it into docs/performance.md besides."""
+"""Measure all figures and print them as one table; with ``--write``, put it in docs/performance.md as well."""
 
 import argparse
 import sys
@@ -15,7 +15,7 @@ DOCS = Path(__file__).parent.parent / "docs"
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--write", action="store_true", help="rewrite the generated part of docs/performance.md")
-    parser.add_argument("--full", action="store_true", help="sweep 100,000 tokens, not only 15,000")
+    parser.add_argument("--full", action="store_true", help="sweep 100,000 tokens instead of 15,000")
     options = parser.parse_args()
     taken = []
     with tempfile.TemporaryDirectory(prefix="airisk-oauth-bench-") as folder, airisk.running() as server:
@@ -23,7 +23,7 @@ def main() -> None:
         started = time.monotonic()
         for figure in figures.take(site, 100_000 if options.full else 15_000):
             taken.append(figure)
-            print(f"{figure.title}: taken, {time.monotonic() - started:.0f} s", file=sys.stderr)
+            print(f"{figure.title}: measured, {time.monotonic() - started:.0f} s", file=sys.stderr)
         machine = report.machine(site.databases)
     print(report.table(taken), report.how(taken), report.listed(machine), sep="\n\n")
     if options.write:

@@ -1,4 +1,4 @@
-"""The admin's list of tokens, with few and with many rows: statements and time of its pages."""
+"""The admin's list of tokens, with few and with many rows: the queries and the time that its pages take."""
 
 from functools import partial
 from time import perf_counter
@@ -11,20 +11,20 @@ from airisk_oauth.admin import AIRiskTokenAdmin
 from airisk_oauth.models import AIRiskToken
 
 from .contenders import Measure, Measurement
-from .people import Queries, end_tokens, migrated, people_with_tokens
+from .people import Queries, connected_users, expire_tokens, migrated
 
 URL = "/admin/airisk_oauth/airisktoken/"
-#: One token in so many has ended.
-ENDED = 10
+#: One token in this many has expired.
+EXPIRED_IN = 10
 TIMES = 3
 
 
 def prepare(number: str) -> Measure:
     migrated()
-    people_with_tokens(int(number), ends_in=3600, sealed=False)
-    end_tokens(-60, AIRiskToken.objects.filter(user_id__in=User.objects.all()[::ENDED]))
+    connected_users(int(number), expires_in=3600, sealed=False)
+    expire_tokens(-60, AIRiskToken.objects.filter(user_id__in=User.objects.all()[::EXPIRED_IN]))
     with connection.cursor() as cursor:
-        # As an autovacuum would have, on a site that has been up for a while.
+        # Autovacuum would have done this on a site that has been running for a while.
         cursor.execute("ANALYZE")
     staff = User.objects.create_superuser("staff")
     browser = Client()
@@ -46,5 +46,5 @@ def visit(browser: Client, url: str, queries: Queries) -> Measurement:
     for _ in range(TIMES):
         response = browser.get(url)
         if response.status_code != 200:
-            raise RuntimeError(f"{url} was answered with {response.status_code}")
+            raise RuntimeError(f"{url} answered with status {response.status_code}")
     return {"seconds": (perf_counter() - start) / TIMES, "queries": queries.count / TIMES}

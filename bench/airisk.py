@@ -1,6 +1,7 @@
-"""A fake AIRisk in a process of its own, as little in the way as can be; it also renews by refresh token, as peers ask.
+"""A fake AIRisk in its own process, with as little overhead as possible.
 
-It answers the OAuth endpoints after a delay and the API at once, and counts what was renewed, and for whom.
+For the other libraries it also renews by refresh token. Its OAuth endpoints answer after a delay and its API at once,
+and it counts the renewals of each owner.
 """
 
 import asyncio
@@ -17,12 +18,12 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 from urllib.request import urlopen
 
-LIFE = timedelta(hours=1)
+LIFETIME = timedelta(hours=1)
 API_BODY = b"[]"
 
 
 class State:
-    """What all connections share: how slow AIRisk is, and what was asked of it."""
+    """What all connections share: the delay in seconds, and the number of renewals by owner."""
 
     delay = 0.0
     renewed: Counter[str] = Counter()
@@ -58,11 +59,11 @@ class Connection(asyncio.Protocol):
             self.reply(b"", status="302 Found", location=location, delay=State.delay)
         elif url.path == "/api/oauth2/Token":
             State.renewed[form.get("userid", "")] += 1
-            end = (datetime.now(UTC) + LIFE).isoformat(timespec="seconds")
-            self.reply(_json({"access_token": _token(), "expiration": end}), delay=State.delay)
+            expiration = (datetime.now(UTC) + LIFETIME).isoformat(timespec="seconds")
+            self.reply(_json({"access_token": _token(), "expiration": expiration}), delay=State.delay)
         elif url.path == "/refresh":
             State.renewed[form["refresh_token"]] += 1
-            grant = {"access_token": _token(), "token_type": "Bearer", "expires_in": LIFE.seconds}
+            grant = {"access_token": _token(), "token_type": "Bearer", "expires_in": LIFETIME.seconds}
             self.reply(_json({**grant, "refresh_token": form["refresh_token"]}), delay=State.delay)
         elif url.path == "/bench/delay":
             State.delay = float(query["seconds"])
@@ -91,7 +92,7 @@ def _json(value: object) -> bytes:
 
 
 def _token() -> str:
-    # About as long as the JWTs that AIRisk gives.
+    # About as long as AIRisk's JWTs.
     return "eyJ" + secrets.token_hex(400)
 
 
@@ -102,17 +103,17 @@ async def serve() -> None:
 
 
 class AIRisk:
-    """The other end of the fake AIRisk: its switch and its counts."""
+    """Controls the fake AIRisk from another process."""
 
     def __init__(self, url: str) -> None:
         self.url = url
 
     def delay(self, seconds: float) -> None:
-        """Answer the OAuth endpoints after so long from now on."""
+        """Set after how many seconds the OAuth endpoints answer."""
         self._get(f"delay?seconds={seconds}")
 
     def renewed(self) -> dict[str, int]:
-        """Return how many renewals there were since the last time, of how many owners, the least and most of one."""
+        """Return the number of renewals since the last call, of their owners, and the least and most of one owner."""
         counts: dict[str, int] = json.loads(self._get("renewed"))
         return counts
 

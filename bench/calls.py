@@ -1,4 +1,4 @@
-"""One authorised call: what each library adds to a request over a keep-alive connection, or over no network at all."""
+"""One authorized call: what each library adds to a request on a kept connection, or without a network."""
 
 from datetime import datetime, timedelta
 from io import BytesIO
@@ -18,7 +18,7 @@ from airisk_oauth import AIRiskSession
 
 from .airisk import API_BODY
 from .contenders import Measure, Measurement
-from .people import Queries, migrated, people_with_tokens
+from .people import Queries, connected_users, migrated
 
 PATH: Final = "/api/GetConversations"
 STUB: Final = "stub"
@@ -28,7 +28,7 @@ Sessions = dict[str, tuple[requests.Session, str]]
 
 
 class StubAdapter(HTTPAdapter):
-    """Answers at once and without a network, the same for all."""
+    """Answers every request at once, without a network."""
 
     def send(self, request: requests.PreparedRequest, *_args: Any, **_kwargs: Any) -> requests.Response:
         response = requests.Response()
@@ -43,16 +43,16 @@ class StubAdapter(HTTPAdapter):
 
 
 def sessions() -> Sessions:
-    """Return a session of each, warm, with the URL that it is given."""
+    """Return a session of each library, and the URL to call with it."""
     url = settings.AIRISK_URL + PATH
     token = {"access_token": "a-token", "token_type": "Bearer", "expires_in": HOUR}
     bare, least = requests.Session(), requests.Session()
     bare.headers["Authorization"] = least.headers["Authorization"] = "Bearer a-token"
-    # What of requests costs most: it looks for proxies and .netrc at every call.
+    # This saves most of the cost of requests, which looks for proxies and .netrc on every call.
     least.trust_env = False
-    # google-auth wants the time naive, and in UTC.
+    # google-auth expects a naive time in UTC.
     credentials = Credentials("a-token", expiry=datetime.utcnow() + timedelta(seconds=HOUR))  # noqa: DTZ003
-    (user,) = people_with_tokens(1, ends_in=HOUR)
+    (user,) = connected_users(1, expires_in=HOUR)
     return {
         "requests": (bare, url),
         "requests, environment unread": (least, url),

@@ -1,4 +1,4 @@
-"""The child's end of a contender: prepare what a figure's module says, then measure once for each line that comes in.
+"""The child process of a contender: prepares a figure's module, then measures once for each line on standard input.
 
 Usage: python -m bench.contender MODULE ARGUMENT …
 """

@@ -1,6 +1,6 @@
-"""A contender is a process of its own that takes one measurement whenever it is told to: so rounds can be interleaved.
+"""Contenders: processes that each take one measurement when asked, so that rounds of several can be interleaved.
 
-``DATABASE_URL`` in our own environment names a PostgreSQL server; every contender gets an empty database of its own.
+``DATABASE_URL`` names a PostgreSQL server, on which contenders get empty databases of their own.
 """
 
 import json
@@ -32,14 +32,14 @@ ENVIRONMENT: Final = {
 
 
 class Databases:
-    """Makes empty databases."""
+    """Creates empty databases."""
 
     def __init__(self, folder: str) -> None:
         self.folder = Path(folder)
         self.server = os.environ["DATABASE_URL"]
 
     def new(self, kind: str) -> str:
-        """Return the URL of a database that is nobody else's."""
+        """Create a database, and return its URL."""
         name = f"bench_{uuid4().hex[:12]}"
         if kind == SQLITE:
             return f"sqlite:///{self.folder / name}.sqlite3"
@@ -57,7 +57,7 @@ class Databases:
 
 
 class Contender(AbstractContextManager["Contender"]):
-    """The parent's end: ``prepare(*arguments)`` of this module is called there, and what it returns is measured."""
+    """Starts a child process that calls ``prepare(*arguments)`` in a module, and then measures what that returns."""
 
     def __init__(self, module: str, *arguments: str, **environment: str) -> None:
         self.name = " ".join([module, *arguments])
@@ -85,13 +85,13 @@ class Contender(AbstractContextManager["Contender"]):
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
-            raise RuntimeError(f"The contender {self.name} ended without an answer.")
+            raise RuntimeError(f"The contender {self.name} stopped without an answer.")
         answer: Measurement = json.loads(line)
         return answer
 
 
 class Site:
-    """What contenders are started with: databases, and an AIRisk to call."""
+    """Starts contenders with a database and the fake AIRisk."""
 
     def __init__(self, databases: Databases, airisk: AIRisk) -> None:
         self.databases = databases
@@ -100,6 +100,6 @@ class Site:
     def contender(
         self, module: str, *arguments: str, kind: str = SQLITE, apps: str = "airisk_oauth", url: str = ""
     ) -> Contender:
-        """Start one, on a database of this kind, or on the one with this URL."""
+        """Start a contender with a new database of this kind, or with the one at this URL."""
         url = url or self.databases.new(kind)
         return Contender(module, *arguments, BENCH_APPS=apps, BENCH_AIRISK_URL=self.airisk.url, DATABASE_URL=url)

@@ -1,4 +1,4 @@
-"""Many callers at one token: how many renewals they cause, and how long each of them waits."""
+"""Many callers of one token: how many renewals they cause, and how long they wait."""
 
 import statistics
 import threading
@@ -21,17 +21,17 @@ from airisk_oauth import AIRiskSession
 from .airisk import AIRisk
 from .calls import PATH
 from .contenders import Measure, Measurement
-from .people import end_tokens, migrated, people_with_tokens
+from .people import connected_users, expire_tokens, migrated
 
 CLIENT = {"client_id": "client-1", "client_secret": "secret-1"}
 
-#: Given when the token ends, returns a call by a client of its own.
+#: Takes the seconds until the token expires, and returns a function that makes a call with a client of its own.
 Caller = Callable[[float], Callable[[], object]]
 
 
-def prepare(callers: str, latency: str, ends_in: str) -> Measure:
+def prepare(callers: str, latency: str, expires_in: str) -> Measure:
     migrated()
-    people_with_tokens(1, ends_in=float(ends_in))
+    connected_users(1, expires_in=float(expires_in))
     airisk = AIRisk(settings.AIRISK_URL)
     airisk.delay(float(latency))
     contenders: dict[str, Caller] = {
@@ -42,14 +42,14 @@ def prepare(callers: str, latency: str, ends_in: str) -> Measure:
     }
 
     def measure() -> Measurement:
-        return {name: herd(airisk, caller, int(callers), float(ends_in)) for name, caller in contenders.items()}
+        return {name: herd(airisk, caller, int(callers), float(expires_in)) for name, caller in contenders.items()}
 
     return measure
 
 
-def herd(airisk: AIRisk, caller: Caller, callers: int, ends_in: float) -> Measurement:
-    end_tokens(ends_in)
-    calls = [caller(ends_in) for _ in range(callers)]
+def herd(airisk: AIRisk, caller: Caller, callers: int, expires_in: float) -> Measurement:
+    expire_tokens(expires_in)
+    calls = [caller(expires_in) for _ in range(callers)]
     airisk.renewed()
     at_once = threading.Barrier(callers)
     with ThreadPoolExecutor(callers) as pool:
@@ -70,22 +70,22 @@ def wait_for(at_once: threading.Barrier, call: Callable[[], object]) -> float:
     return seconds
 
 
-def google_auth(ends_in: float) -> Callable[[], object]:
+def google_auth(expires_in: float) -> Callable[[], object]:
     credentials = Credentials(
         "a-token",
         refresh_token="refresh",
         token_uri=f"{settings.AIRISK_URL}/refresh",
-        # google-auth wants the time naive, and in UTC.
-        expiry=datetime.utcnow() + timedelta(seconds=ends_in),  # noqa: DTZ003
+        # google-auth expects a naive time in UTC.
+        expiry=datetime.utcnow() + timedelta(seconds=expires_in),  # noqa: DTZ003
         **CLIENT,
     )
     return partial(AuthorizedSession(credentials).get, settings.AIRISK_URL + PATH)
 
 
-def requests_oauthlib(ends_in: float) -> Callable[[], object]:
+def requests_oauthlib(expires_in: float) -> Callable[[], object]:
     session = OAuth2Session(
         client_id=CLIENT["client_id"],
-        token={**stored(ends_in), "expires_in": ends_in},
+        token={**stored(expires_in), "expires_in": expires_in},
         auto_refresh_url=f"{settings.AIRISK_URL}/refresh",
         auto_refresh_kwargs=CLIENT,
         token_updater=lambda _token: None,
@@ -93,19 +93,19 @@ def requests_oauthlib(ends_in: float) -> Callable[[], object]:
     return partial(session.get, settings.AIRISK_URL + PATH)
 
 
-def authlib(ends_in: float) -> Callable[[], object]:
-    session = AuthlibSession(**CLIENT, token=stored(ends_in), token_endpoint=f"{settings.AIRISK_URL}/refresh")
+def authlib(expires_in: float) -> Callable[[], object]:
+    session = AuthlibSession(**CLIENT, token=stored(expires_in), token_endpoint=f"{settings.AIRISK_URL}/refresh")
     return partial(session.get, settings.AIRISK_URL + PATH)
 
 
-def stored(ends_in: float) -> dict[str, object]:
+def stored(expires_in: float) -> dict[str, object]:
     return {
         "access_token": "a-token",
         "token_type": "Bearer",
         "refresh_token": "refresh",
-        "expires_at": time() + ends_in,
+        "expires_at": time() + expires_in,
     }
 
 
-def ours(_ends_in: float) -> Callable[[], object]:
+def ours(_expires_in: float) -> Callable[[], object]:
     return partial(AIRiskSession.for_user(User.objects.get()).get, PATH)

@@ -1,4 +1,4 @@
-"""The site's data: its tables, users who are connected, and the statements that its connections run."""
+"""The benchmark site's database: its tables, connected users, and a count of its queries."""
 
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -21,10 +21,11 @@ def migrated() -> None:
     call_command("migrate", verbosity=0)
 
 
-def people_with_tokens(number: int, *, ends_in: float, sealed: bool = True) -> list[User]:
-    """Save so many connected users; their tokens, an hour long, end in so many seconds (negative: have ended).
+def connected_users(number: int, *, expires_in: float, sealed: bool = True) -> list[User]:
+    """Create users with tokens that are valid for an hour.
 
-    :param sealed: false where no token is ever opened: then all have the same text, which is quicker.
+    :param expires_in: seconds until the tokens expire; negative if they have expired.
+    :param sealed: false if no token will be decrypted; then all have the same text, which is faster.
     """
     users = User.objects.bulk_create((User(username=f"user-{i}") for i in range(number)), BATCH)
     named = [(user, f"airisk-{user.pk}") for user in users]
@@ -35,19 +36,19 @@ def people_with_tokens(number: int, *, ends_in: float, sealed: bool = True) -> l
     if sealed:
         tokens = (AIRiskToken(user=user, userid=userid, access_token="a-token") for user, userid in named)
     AIRiskToken.objects.bulk_create(tokens, BATCH)
-    end_tokens(ends_in)
+    expire_tokens(expires_in)
     return users
 
 
-def end_tokens(ends_in: float, tokens: "QuerySet[AIRiskToken] | None" = None) -> None:
-    """Let these tokens, or all, end in so many seconds, with nothing known of an earlier renewal."""
-    end = timezone.now() + timedelta(seconds=ends_in)
+def expire_tokens(expires_in: float, tokens: "QuerySet[AIRiskToken] | None" = None) -> None:
+    """Set when these tokens, or all, expire: in so many seconds, an hour after they were renewed."""
+    expires_at = timezone.now() + timedelta(seconds=expires_in)
     rows = AIRiskToken.objects.all() if tokens is None else tokens
-    rows.update(expires_at=end, renewed_at=end - timedelta(hours=1), last_used_at=timezone.now())
+    rows.update(expires_at=expires_at, renewed_at=expires_at - timedelta(hours=1), last_used_at=timezone.now())
 
 
 class Queries:
-    """Counts the statements of every connection from now on, in any thread, but for BEGIN and COMMIT."""
+    """Counts the queries of every connection from now on, in any thread, except BEGIN and COMMIT."""
 
     def __init__(self) -> None:
         self.count = 0

@@ -1,4 +1,4 @@
-"""Renewing many tokens: our sweep, django-esi's bulk refresh, and bare threads that save nothing."""
+"""Renewing many tokens: our sweep, django-esi's bulk refresh, and bare threads that store nothing."""
 
 import http.client
 import secrets
@@ -23,7 +23,7 @@ from airisk_oauth.tokens.sweep import sweep
 
 from .airisk import AIRisk
 from .contenders import Measure, Measurement
-from .people import Queries, end_tokens, migrated, people_with_tokens
+from .people import Queries, connected_users, expire_tokens, migrated
 
 WORKERS = 32
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
@@ -46,17 +46,17 @@ def prepare(contender: str, number: str) -> Measure:
 
 def ours(number: int) -> Measure:
     migrated()
-    people_with_tokens(number, ends_in=-60)
+    connected_users(number, expires_in=-60)
     return partial(measured_sweep, number, Queries())
 
 
 def prepared(number: int) -> Measure:
-    """Sweep a database that another process has filled: what filling it took is no part of this one's peak."""
+    """Sweep a database that another process has filled, so that filling it does not add to the peak of memory."""
     return partial(measured_sweep, number, Queries())
 
 
 def measured_sweep(number: int, queries: Queries) -> Measurement:
-    end_tokens(-60)
+    expire_tokens(-60)
     queries.count = 0
     memory = peak()
     start = perf_counter()
@@ -68,18 +68,18 @@ def measured_sweep(number: int, queries: Queries) -> Measurement:
 
 
 def peak() -> float:
-    """Return the most memory that this process has had so far, in MiB.
+    """Return the peak memory of this process so far, in MiB.
 
-    From Linux's own book: ``getrusage`` begins with what the process had that started this one.
+    Read from ``/proc``, because ``getrusage`` on Linux starts with the memory of the parent process.
     """
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
 def django_esi(number: int) -> Measure:
-    """One after the other, as its nightly task does; its check of the tokens' signatures is spared it."""
+    """Renew one token after the other, as its nightly task does, without its check of the tokens' signatures."""
     migrated()
-    # It would fetch the keys to check them with from the one server that it is made for.
+    # Otherwise it would fetch the keys for that check from the only server that it supports.
     cache.set("esi_sso_jwks", {"keys": []}, timeout=None)
     tokens = apps.get_model("esi", "Token")
     tokens.objects.bulk_create(
@@ -106,7 +106,7 @@ def django_esi(number: int) -> Measure:
 
 
 class Bare:
-    """The two requests of our flow over one kept connection, and nothing around them."""
+    """Makes the two requests of our flow on a kept connection, and does nothing else."""
 
     def __init__(self) -> None:
         self.connection = http.client.HTTPConnection(urlsplit(settings.AIRISK_URL).netloc)
@@ -122,7 +122,7 @@ class Bare:
 
 
 class BareRequests:
-    """The same by ``requests``."""
+    """The same with ``requests``."""
 
     def __init__(self) -> None:
         self.session = requests.Session()

@@ -1,4 +1,4 @@
-"""The figures as text, as a picture, and in the documentation, with the machine they were taken on."""
+"""Shows the figures as text, as an image and in the documentation, with a description of the machine."""
 
 import os
 import platform
@@ -23,7 +23,7 @@ COLOURS: Final = {True: "#0b6e99", False: "#b8c0c8"}
 
 
 def table(figures: Sequence[Figure]) -> str:
-    """Return one Markdown table, aligned, so that it can be read as it is."""
+    """Return a Markdown table whose columns are aligned, so that its source is readable."""
     lines = [("", "ours", "others")]
     for figure in figures:
         lines.append((f"**{figure.title}**", "", ""))
@@ -65,7 +65,7 @@ def write(docs: Path, figures: Sequence[Figure], facts: dict[str, str]) -> None:
 
 
 def plot(path: Path, figures: Sequence[Figure]) -> None:
-    """Draw the figures that set us beside others; the same numbers make the same file."""
+    """Draw the figures that compare us with others. The same numbers always give the same file."""
     drawn = [figure for figure in figures if figure.bars]
     mpl.rcParams.update({"svg.hashsalt": "airisk_oauth", "font.size": 9, "svg.fonttype": "path"})
     canvas = Canvas(figsize=(10.5, 5.6), layout="constrained", facecolor="white")
@@ -86,7 +86,7 @@ def _bars(axes: Axes, figure: Figure) -> None:
 
 
 def _cpu() -> str:
-    """Return the processor's name, which only Linux tells in a file."""
+    """Return the name of the processor, from ``/proc`` on Linux."""
     information = Path("/proc/cpuinfo")
     if information.exists():
         for line in information.read_text().splitlines():

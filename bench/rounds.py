@@ -1,4 +1,4 @@
-"""Rounds, and what is made of them: every contender measures in each, and medians are taken over all."""
+"""Rounds of measurements, in each of which every contender measures once, and their medians."""
 
 import statistics
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ Rounds = list[dict[str, Measurement]]
 
 
 def interleave(contenders: Mapping[str, Contender], rounds: int) -> Rounds:
-    """Let every contender measure once in each round, so that a slow moment of the machine meets all alike."""
+    """Let every contender measure once in each round, so that a slow moment of the machine affects all of them."""
     for contender in contenders.values():
         contender.wait_until_ready()
     return [{name: contender.measure() for name, contender in contenders.items()} for _ in range(rounds)]
@@ -25,5 +25,5 @@ def medians(rounds: list[dict[str, float]]) -> dict[str, float]:
 
 
 def ratios(rounds: list[dict[str, float]], base: str) -> dict[str, float]:
-    """Return the median of the ratios that each round gave."""
+    """Return for each contender the median of its ratios to the base in all rounds."""
     return medians([{name: value / each[base] for name, value in each.items()} for each in rounds])

@@ -1,4 +1,4 @@
-"""A plain site, and whichever apps a contender asks for; ``DATABASE_URL`` chooses the database."""
+"""A plain site with the apps in ``BENCH_APPS`` and the database in ``DATABASE_URL``."""
 
 import environ
 
@@ -41,14 +41,14 @@ TEMPLATES = [
 
 DATABASES = {"default": env.db("DATABASE_URL", default="sqlite://:memory:")}
 if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
-    # What a site in production would set.
+    # As a production site would set them.
     DATABASES["default"]["OPTIONS"] = {
         "transaction_mode": "IMMEDIATE",
         "timeout": 20,
         "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL",
     }
 
-# Written nowhere: a log line for every renewal would be part of what is measured.
+# Discarded, because writing a log line for every renewal would be part of what is measured.
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,

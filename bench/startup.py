@@ -1,4 +1,4 @@
-"""``django.setup()`` of a plain project, and of the same project with one app more: each in a fresh process."""
+"""``django.setup()`` of a plain project, and of the same project with one more app, each in a new process."""
 
 import json
 import os
@@ -13,10 +13,10 @@ PLAIN: Final = "plain Django"
 APPS: Final = {PLAIN: "", "ours": "airisk_oauth", "django-esi": "esi", "social-auth-app-django": "social_django"}
 HEAVY: Final = ("requests", "cryptography")
 
-#: Whether the garbage collector runs: one full collection more or less in so short a time is chance, and a tenth of it.
+#: With and without the garbage collector: in so short a time, one more full collection is chance, and a tenth of it.
 WITH_GC, WITHOUT_GC = "seconds", "seconds without collections"
 
-# What reading the settings costs is the benchmark's own.
+# Reading the settings is not measured, because the benchmark's own settings are unusual.
 SCRIPT: Final = f"""
 import gc, json, sys, time
 import django
@@ -43,7 +43,7 @@ def rounds(number: int) -> Rounds:
 def start(apps: str, collector: str) -> Measurement:
     command = [sys.executable, "-c", SCRIPT, collector]
     environment = {**os.environ, **ENVIRONMENT, "BENCH_APPS": apps, "DATABASE_URL": "sqlite://:memory:"}
-    # An installed package is compiled; this one, run from its repository, is by the start before the first round.
+    # An installed package is compiled. This one runs from its repository: starting once before the rounds compiles it.
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     answer: Measurement = json.loads(
         subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True).stdout

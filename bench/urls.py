@@ -1,4 +1,4 @@
-"""The admin, and our own pages: the list of tokens links to them."""
+"""The admin, and our own pages, which the list of tokens links to."""
 
 from django.contrib import admin
 from django.urls import include, path

@@ -1,4 +1,4 @@
-"""What every page of the demo may ask for."""
+"""Context for every page of the demo."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from . import trials
 
 
 def sandbox(request: HttpRequest) -> dict[str, Any]:
-    """Tell whether AIRisk is the built-in sandbox, which answers in development only, and what is tried with it."""
+    """Tell the templates whether AIRisk is the built-in sandbox, and which trial is running."""
     if not settings.DEBUG or not apps.is_installed("airisk_oauth.sandbox"):
         return {"sandbox": False}
-    return {"sandbox": True, "under_way": trials.under_way()}
+    return {"sandbox": True, "trial_status": trials.status()}

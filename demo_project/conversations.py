@@ -1,7 +1,7 @@
 """Reads the answer to ``/api/GetConversations``.
 
-AIRisk does not document its shape, so nothing is taken for granted: what is recognised is picked out, and an answer
-that is not is left for the page to show as it came. Pure functions that raise for no input.
+AIRisk does not document its form, so this picks out the fields that it recognizes; the page shows any other answer as
+it is. These are pure functions that never raise, whatever the input.
 """
 
 from collections.abc import Iterable
@@ -12,23 +12,23 @@ from typing import Any, Final
 from django.utils.dateparse import parse_datetime
 from django.utils.timezone import is_naive
 
-# What a field may be called, letter case and underscores aside; the likeliest first.
+# Possible names of each field, without letter case and underscores; the most likely first.
 _TITLE: Final = ("title", "name", "subject", "topic", "conversationtitle", "conversationname")
 _MODEL: Final = ("model", "modelname", "languagemodel", "llm")
 _UPDATED: Final = ("updated", "updatedat", "lastupdated", "modified", "modifiedat", "lastmodified", "lastmessageat")
 _CREATED: Final = ("timestamp", "date", "created", "createdat", "createddate")
 _LAST_MESSAGE: Final = ("lastmessage", "preview", "snippet", "summary", "message")
 _STATUS: Final = ("status", "state")
-#: What a nested object may call the text that stands for it.
+#: Possible names of the field that contains the text of a nested object.
 _TEXT: Final = ("displayname", "name", "title", "text", "content", "id")
 
-#: .NET writes a moment that was never set as the first one of its calendar.
+#: .NET writes a time that was never set as the first one in its calendar, so earlier times mean none.
 _NEVER: Final = datetime(1970, 1, 2, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """A conversation as far as it was understood; what was not there is empty."""
+    """The recognized fields of a conversation; those that are missing are empty."""
 
     title: str
     model: str
@@ -38,8 +38,8 @@ class Conversation:
 
 
 def read_conversations(answer: object) -> list[Conversation] | None:
-    """Return the conversations of an answer, or ``None`` where it has a shape that nobody here knows."""
-    items = _the_list(answer)
+    """Return the conversations in an answer, or ``None`` if its form is not recognized."""
+    items = _find_list(answer)
     if items is None:
         return None
     conversations = [_conversation(item) for item in items]
@@ -47,13 +47,13 @@ def read_conversations(answer: object) -> list[Conversation] | None:
     return known if len(known) == len(items) else None
 
 
-def _the_list(answer: object, depth: int = 2) -> list[Any] | None:
-    """A list, or the only one in an object around it."""
+def _find_list(answer: object, depth: int = 2) -> list[Any] | None:
+    """Return the answer if it is a list, or the only list in it if it is an object."""
     if isinstance(answer, list):
         return answer
     if not isinstance(answer, dict) or depth == 0:
         return None
-    inside = [found for value in answer.values() if (found := _the_list(value, depth - 1)) is not None]
+    inside = [found for value in answer.values() if (found := _find_list(value, depth - 1)) is not None]
     return inside[0] if len(inside) == 1 else None
 
 
@@ -66,7 +66,7 @@ def _conversation(item: object) -> Conversation | None:
     return Conversation(
         title=_text(fields, _TITLE),
         model=_text(fields, _MODEL),
-        updated=_moment(_text(fields, (*_UPDATED, *_CREATED))),
+        updated=_parse_time(_text(fields, (*_UPDATED, *_CREATED))),
         last_message=_text(fields, _LAST_MESSAGE),
         status=_text(fields, _STATUS),
     )
@@ -79,17 +79,17 @@ def _text(fields: dict[str, Any], names: Iterable[str]) -> str:
             inner = {str(key).replace("_", "").lower(): text for key, text in value.items()}
             value = next((inner[key] for key in _TEXT if isinstance(inner.get(key), str)), None)
         if isinstance(value, str | int | float) and not isinstance(value, bool) and str(value).strip():
-            # JSON can carry half of a surrogate pair, which no page can.
+            # JSON can contain half of a surrogate pair, which cannot be encoded in UTF-8.
             return str(value).strip().encode(errors="replace").decode()
     return ""
 
 
-def _moment(text: str) -> datetime | None:
+def _parse_time(text: str) -> datetime | None:
     try:
-        moment = parse_datetime(text)
-        if moment is None:
+        time = parse_datetime(text)
+        if time is None:
             return None
-        moment = moment.replace(tzinfo=UTC) if is_naive(moment) else moment.astimezone(UTC)
+        time = time.replace(tzinfo=UTC) if is_naive(time) else time.astimezone(UTC)
     except (ValueError, OverflowError):
         return None
-    return moment if moment > _NEVER else None
+    return time if time > _NEVER else None

@@ -1,4 +1,4 @@
-"""What the demo needs around every view."""
+"""The demo's own middleware."""
 
 from collections.abc import Callable
 from urllib.parse import urlsplit
@@ -12,9 +12,9 @@ _THIS_MACHINE = ("127.0.0.1", "localhost")
 
 
 def one_address(get_response: Callable[[HttpRequest], HttpResponseBase]) -> Callable[[HttpRequest], HttpResponseBase]:
-    """Send a browser from ``localhost`` to ``127.0.0.1``, or the other way round, as ``REDIRECT_URI`` has it.
+    """Redirect a browser from ``localhost`` to ``127.0.0.1``, or the other way round, to the host in ``REDIRECT_URI``.
 
-    They are one machine but two sites to a browser: from AIRisk it would come back without its session.
+    To a browser these are different sites: it would come back from AIRisk without its session.
     """
     site = urlsplit(conf.deployment().redirect_uri)
     others = {f"{name}:{site.port}" for name in _THIS_MACHINE if site.hostname in _THIS_MACHINE} - {site.netloc}

@@ -1,4 +1,4 @@
-"""What happened between a user and AIRisk, for the home page."""
+"""A user's recent activity with AIRisk, for the home page."""
 
 from typing import Any, ClassVar, Final
 
@@ -8,20 +8,20 @@ from django.utils.translation import gettext_lazy as _
 
 from airisk_oauth.models import AIRiskToken
 
-#: So many events are kept for each user.
+#: How many events are kept for each user.
 KEPT: Final = 50
 
 
 class EventManager(models.Manager["Event"]):
     def record(self, user_id: Any, kind: "Event.Kind", failure: str = "") -> None:
-        """Save an event, and drop this user's oldest ones."""
+        """Save an event, and delete this user's oldest ones."""
         self.create(user_id=user_id, kind=kind, failure=failure)
         old = self.filter(user=user_id).order_by("-pk").values_list("pk", flat=True)[KEPT:]
         self.filter(pk__in=list(old)).delete()
 
 
 class Event(models.Model):
-    """One thing that happened; it tells that a token came or went, never what the token is."""
+    """Something that happened to a user's token or was done with it; the token itself is not in it."""
 
     class Kind(models.TextChoices):
         CONNECTED = "connected", _("Connected to AIRisk")
@@ -46,5 +46,5 @@ class Event(models.Model):
         return f"{self.kind}, {self.happened_at:%Y-%m-%d %H:%M}"
 
     def get_failure_display(self) -> str:
-        """Say it in the package's words, which may change without a migration here."""
+        """Return the package's name for the failure, which can change without a migration here."""
         return str(AIRiskToken.Failure(self.failure).label) if self.failure else ""

@@ -1,4 +1,4 @@
-"""Listens to the package's signals, as a site's audit trail would."""
+"""Receives the package's signals, as a site's audit trail would."""
 
 from typing import Any, Final
 
@@ -20,7 +20,7 @@ _KINDS: Final[dict[Signal, Event.Kind]] = {
 
 @receiver(list(_KINDS))
 def record(*, signal: Signal, user_id: Any, error: AIRiskError | None = None, **kwargs: Any) -> None:
-    """Note what happened to a user's token; the application's has no home page to be shown on."""
+    """Record what happened to a user's token. The application's token is left out: it belongs to no user's page."""
     if user_id is None:
         return
     failure = "" if error is None else AIRiskToken.Failure.of(error)

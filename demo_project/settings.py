@@ -1,6 +1,6 @@
-"""The demo: a small site with ``airisk_oauth`` in it, set up from the environment or a ``.env`` file.
+"""The demo: a small site that uses ``airisk_oauth``, configured by environment variables or a ``.env`` file.
 
-An empty variable counts as one that is not set; ``.env.example`` names them all.
+An empty variable counts as not set. ``.env.example`` lists them all.
 """
 
 from pathlib import Path
@@ -20,12 +20,12 @@ ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=[])
 SECRET_KEY = env.str("SECRET_KEY", default="")
 if not SECRET_KEY:
     if not DEBUG:
-        raise ImproperlyConfigured("Set SECRET_KEY; only with DEBUG=true is there a key for development.")
-    # FOR DEVELOPMENT ONLY: everybody knows it, and it signs the sessions and seals the tokens.
+        raise ImproperlyConfigured("Set SECRET_KEY. Only with DEBUG=true does it have a default, for development.")
+    # FOR DEVELOPMENT ONLY: this key is public, and it signs the sessions and encrypts the tokens.
     SECRET_KEY = "django-insecure-demo-key-for-development-only-and-known-to-everybody"  # noqa: S105
 
 INSTALLED_APPS = [
-    # Above airisk_oauth: its base template comes first, and gives the package's own pages the look of this site.
+    # Above airisk_oauth, so that this site's base template comes first: the package's pages then look like this site.
     "demo_project",
     "airisk_oauth",
     "django.contrib.admin",
@@ -68,7 +68,7 @@ LOGIN_REDIRECT_URL = LOGOUT_REDIRECT_URL = "home"
 STATIC_URL = "static/"
 USE_TZ = True
 TIME_ZONE = "UTC"
-#: Those that the package's pages and this site's own speak; the browser chooses.
+#: The languages of the package's pages and this site's own; the browser chooses one.
 LANGUAGES = [
     ("en", "English"),
     ("de", "Deutsch"),
@@ -81,7 +81,7 @@ LANGUAGES = [
 _database_url = env.str("DATABASE_URL", default="") or f"sqlite:///{quote(str(BASE_DIR / 'demo.sqlite3'))}"
 DATABASES = {"default": env.db_url_config(_database_url)}
 if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
-    # Several threads write: readers do not block them, and a writer waits for its turn when its transaction begins.
+    # Several threads write. With these options readers never block, and a writer waits until it can begin.
     DATABASES["default"]["OPTIONS"] = {
         "transaction_mode": "IMMEDIATE",
         "timeout": 20,
@@ -100,7 +100,7 @@ if AIRISK_BASE_URL:
     }
 else:
     INSTALLED_APPS.append("airisk_oauth.sandbox")
-    # This site is its own AIRisk, and has to know where ``runserver`` listens.
+    # The sandbox in this site stands in for AIRisk, so the settings have to contain the address of ``runserver``.
     _site = f"http://127.0.0.1:{env.int('PORT', default=8000)}"
     AIRISK_OAUTH = {
         "default": {

@@ -1,4 +1,4 @@
-"""The demo's own tests, written as those of any site: with the fixture ``airisk`` that comes with the package."""
+"""The demo's own tests, written like those of any site, with the package's fixture ``airisk``."""
 
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,7 @@ def demo(client: Client, db: None) -> User:
     return user
 
 
-def test_home_leads_to_airisk_and_then_shows_how_long_the_token_lives(
-    airisk: FakeAIRisk, client: Client, demo: User
-) -> None:
+def test_home_page_shows_the_token_lifetime(airisk: FakeAIRisk, client: Client, demo: User) -> None:
     assert "Not connected" in client.get("/").text
     assert airisk.connect_through(client, next="/conversations/")["Location"] == "/conversations/"
     home = client.get("/")
@@ -38,7 +36,7 @@ def test_home_leads_to_airisk_and_then_shows_how_long_the_token_lives(
     assert "Disconnected, token forgotten" in client.get("/").text
 
 
-def test_an_ended_token_is_renewed_and_the_user_does_not_notice(airisk: FakeAIRisk, client: Client, demo: User) -> None:
+def test_expired_token_is_renewed_unnoticed(airisk: FakeAIRisk, client: Client, demo: User) -> None:
     airisk.connect(demo)
     airisk.expire(demo)
     airisk.answer("GET", CONVERSATIONS, json=[{"title": "A plan"}])
@@ -47,7 +45,7 @@ def test_an_ended_token_is_renewed_and_the_user_does_not_notice(airisk: FakeAIRi
 
 
 @pytest.mark.parametrize("unreachable", [True, False])
-def test_an_outage_is_a_friendly_page_and_nobody_is_signed_out_or_disconnected(
+def test_outage_shows_a_page_and_keeps_the_user(
     airisk: FakeAIRisk, client: Client, demo: User, unreachable: bool
 ) -> None:
     airisk.connect(demo)
@@ -59,21 +57,17 @@ def test_an_outage_is_a_friendly_page_and_nobody_is_signed_out_or_disconnected(
     assert client.get("/").context["is_connected"]
 
 
-def test_a_renewal_that_failed_is_told_with_its_reason_and_how_to_mend_it(
-    airisk: FakeAIRisk, client: Client, demo: User
-) -> None:
+def test_failed_renewal_shows_reason_and_remedy(airisk: FakeAIRisk, client: Client, demo: User) -> None:
     airisk.connect(demo)
     airisk.expire(demo)
     airisk.show_page()
     assert client.get("/conversations/")["Location"] == "/airisk/connect/?next=%2Fconversations%2F"
     home = client.get("/").text
     assert "Please reconnect" in home
-    assert "Token not renewed: AIRisk asks for a person" in home
+    assert "Token not renewed: AIRisk requires a sign-in" in home
 
 
-def test_who_is_not_allowed_to_connect_is_told_and_staff_learn_more(
-    airisk: FakeAIRisk, client: Client, demo: User
-) -> None:
+def test_refusal_shows_its_reason_to_staff_only(airisk: FakeAIRisk, client: Client, demo: User) -> None:
     airisk.refuse()
     page = client.get(airisk.connect_through(client)["Location"]).text
     assert "AIRisk refused the connection" in page
@@ -83,17 +77,17 @@ def test_who_is_not_allowed_to_connect_is_told_and_staff_learn_more(
 
 
 @pytest.mark.parametrize("path", ["/airisk/", "/airisk/connect/"])
-def test_the_pages_of_the_package_look_like_those_of_the_site(client: Client, demo: User, path: str) -> None:
+def test_package_pages_look_like_the_site(client: Client, demo: User, path: str) -> None:
     assert client.get(path).text.count(">AIRisk demo</a>") == 1
 
 
-def test_without_the_sandbox_no_page_speaks_of_it(client: Client, demo: User, settings: Any) -> None:
+def test_sandbox_is_hidden_if_not_installed(client: Client, demo: User, settings: Any) -> None:
     settings.DEBUG = True
     assert "sandbox" not in client.get("/").text.lower()
     assert client.get("/sandbox/control/").status_code == 404
 
 
-def test_a_browser_can_choose_every_language_that_the_texts_are_in(settings: Any) -> None:
+def test_every_translation_can_be_chosen(settings: Any) -> None:
     folders = (Path(__file__).parent / "locale").iterdir()
     assert {"en", *(to_language(folder.name) for folder in folders)} == {code for code, _name in settings.LANGUAGES}
 
@@ -104,11 +98,11 @@ def test_a_browser_can_choose_every_language_that_the_texts_are_in(settings: Any
         (b"[]", "You have no conversations on AIRisk yet."),
         (b'{"items": [{"Name": "A plan <b>", "State": null}]}', "A plan &lt;b&gt;"),
         (b'{"conversationCount": 3}', "{&quot;conversationCount&quot;: 3}"),
-        (b'["\\ud800"]', "in a form that this page does not know"),
+        (b'["\\ud800"]', "in a form that this page does not recognize"),
         (b'[{"title": "half a pair: \\ud800"}]', "half a pair: ?"),
     ],
 )
-def test_whatever_airisk_answers_is_shown(
+def test_any_answer_of_airisk_is_shown(
     airisk: FakeAIRisk, client: Client, demo: User, answer: bytes, words: str
 ) -> None:
     airisk.connect(demo)
@@ -117,19 +111,19 @@ def test_whatever_airisk_answers_is_shown(
 
 
 @pytest.mark.parametrize("answer", [b"<!DOCTYPE html>", b"[" * 100_000, b"\xff\xfe", b""])
-def test_what_is_no_json_is_said_to_be_none(airisk: FakeAIRisk, client: Client, demo: User, answer: bytes) -> None:
+def test_answer_that_is_not_json_is_reported(airisk: FakeAIRisk, client: Client, demo: User, answer: bytes) -> None:
     airisk.connect(demo)
     airisk.answer("GET", CONVERSATIONS, HttpResponse(answer))
     page = client.get("/conversations/")
     assert page.status_code == 502
-    assert "answer is not the data that was asked for" in page.text
+    assert "answer cannot be read" in page.text
 
 
 @pytest.mark.parametrize(
     ("status", "shown", "words"),
     [(403, 502, "AIRisk answered with status 403"), (429, 503, "not available"), (500, 503, "not available")],
 )
-def test_every_other_status_is_a_page_too(
+def test_other_statuses_show_a_page(
     airisk: FakeAIRisk, client: Client, demo: User, status: int, shown: int, words: str
 ) -> None:
     airisk.connect(demo)

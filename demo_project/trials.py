@@ -1,4 +1,4 @@
-"""What a visitor can do to AIRisk with one click, to see how this site copes; the sandbox plays along."""
+"""Trials: with one click a visitor makes the sandbox misbehave, and sees how this site copes."""
 
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
@@ -14,82 +14,89 @@ from airisk_oauth.sandbox.world import Switches, world
 
 
 class Trial(NamedTuple):
-    """A trial: what its button says, what to expect of it, and what is said as long as it lasts."""
+    """A way in which AIRisk can misbehave.
+
+    :ivar label: the text of its button.
+    :ivar expect: what will happen.
+    :ivar status: what every page shows while it lasts; empty if it does not last.
+    :ivar expires_tokens: whether it begins with AIRisk refusing all tokens that were issued so far.
+    """
 
     name: str
     label: Any
     expect: Any
-    state: Any
+    status: Any
     switches: Switches
-    ends_tokens: bool = False
+    expires_tokens: bool = False
 
 
 TRIALS: Final = (
     Trial(
-        "end",
-        _("End the token"),
-        _("AIRisk refuses it; the site gets another one and asks again. Only the list here tells."),
+        "expire",
+        _("Expire the token"),
+        _("AIRisk refuses the token, so the site gets a new one and repeats the call. Only the list here shows it."),
         "",
         Switches(),
-        ends_tokens=True,
+        expires_tokens=True,
     ),
     Trial(
         "down",
         _("Take AIRisk down"),
-        _("A page that says so, and you stay connected."),
+        _("You see a page that says so, and you stay connected."),
         _("AIRisk is down."),
         Switches(outage=True),
     ),
     Trial(
         "slow",
         _("Make AIRisk slow"),
-        _("Three seconds for every answer. Pages that ask AIRisk nothing are as quick as ever."),
+        _("Every answer takes three seconds. Pages that do not call AIRisk stay as fast as ever."),
         _("AIRisk is slow."),
         Switches(latency=3),
     ),
     Trial(
         "login",
         _("Show a login page"),
-        _("AIRisk wants to see you: the site cannot renew the token, and sends you to connect again."),
-        _("AIRisk shows a login page, and has ended your token."),
+        _("AIRisk requires a sign-in in a browser, so the site cannot renew the token. It asks you to connect again."),
+        _("AIRisk shows a login page and no longer accepts your token."),
         Switches(login_page=True),
-        ends_tokens=True,
+        expires_tokens=True,
     ),
     Trial(
         "short",
-        _("Give tokens a minute"),
-        _("Watch it end on this page, and open Conversations to have it renewed."),
-        _("AIRisk's tokens live for a minute."),
+        _("Make tokens short-lived"),
+        _("Tokens expire after a minute. Watch it on this page, then open Conversations to renew the token."),
+        _("AIRisk's tokens expire after a minute."),
         Switches(token_life=60),
-        ends_tokens=True,
+        expires_tokens=True,
     ),
 )
 
 
-def under_way() -> Any:
-    """Return what is said of the trial that goes on; an empty string on a good day."""
+def status() -> Any:
+    """Return how AIRisk misbehaves, or an empty string if it does not."""
     if world.switches == Switches():
         return ""
-    states = [trial.state for trial in TRIALS if trial.switches == world.switches]
-    return states[0] if states else _("AIRisk behaves as the sandbox switches say.")
+    found = [trial.status for trial in TRIALS if trial.switches == world.switches]
+    return found[0] if found else _("AIRisk behaves as set by the sandbox switches.")
 
 
 @require_POST
 @login_required
 def begin(request: HttpRequest, name: str) -> HttpResponse:
-    """Let AIRisk have the kind of day that a trial is about, and show what becomes of the conversations."""
+    """Start a trial, and show what happens to the page of conversations."""
     trial = next((trial for trial in TRIALS if trial.name == name), None)
     if trial is None or not settings.DEBUG:
         raise Http404
     world.switches = replace(trial.switches)
-    if trial.ends_tokens:
+    if trial.expires_tokens:
         world.end_all_tokens()
     return redirect("conversations")
 
 
 @require_POST
 @login_required
-def mend(request: HttpRequest) -> HttpResponse:
+def fix(request: HttpRequest) -> HttpResponse:
+    """End the trial: AIRisk works again."""
     if not settings.DEBUG:
         raise Http404
     world.switches = Switches()

@@ -16,6 +16,6 @@ urlpatterns = [
 if apps.is_installed("airisk_oauth.sandbox"):
     urlpatterns += [
         path("sandbox/", include("airisk_oauth.sandbox.urls")),
-        path("trials/mend/", trials.mend, name="mend"),
+        path("trials/fix/", trials.fix, name="fix"),
         path("trials/<slug:name>/", trials.begin, name="trial"),
     ]

@@ -1,4 +1,4 @@
-"""The demo's two pages: where a user stands with AIRisk, and what AIRisk has for them."""
+"""The demo's two pages: a user's connection to AIRisk, and their conversations there."""
 
 from datetime import timedelta
 from typing import Any, Final
@@ -22,15 +22,15 @@ from .conversations import read_conversations
 from .models import Event
 from .trials import TRIALS
 
-#: So many events and conversations are shown.
+#: How many events and conversations are shown.
 EVENTS: Final = 6
 CONVERSATIONS: Final = 100
-#: So many characters of an answer that is not understood.
+#: How many characters of an unrecognized answer are shown.
 RAW: Final = 4000
 
 
 class Request(HttpRequest):
-    """A request as the package's middleware completes it."""
+    """A request with the attribute that the package's middleware adds."""
 
     airisk: AIRiskSession
 
@@ -52,7 +52,7 @@ def home(request: HttpRequest) -> HttpResponse:
 
 
 def _life(token: Any, deployment: Deployment) -> dict[str, Any]:
-    """How long the token lives, how long still, and in how long a time at its end a call renews it."""
+    """Return the token's lifetime, what is left of it, and how long before its expiry a call renews it."""
     seconds_left = (token.expires_at - timezone.now()).total_seconds()
     renewed_in = token.expires_at - token.renew_at(deployment.renew_before)
     return {
@@ -64,7 +64,7 @@ def _life(token: Any, deployment: Deployment) -> dict[str, Any]:
 
 
 def _duration(seconds: float) -> str:
-    """Say it in seconds where Django's own words would be "0 minutes"."""
+    """Return a duration in words; in seconds if it is so short that Django would say "0 minutes"."""
     if seconds < 120:
         return ngettext("%(seconds)d second", "%(seconds)d seconds", int(seconds)) % {"seconds": seconds}
     now = timezone.now()
@@ -82,7 +82,7 @@ def conversations(request: Request) -> HttpResponse:
     except AIRiskUnavailable:
         return _unavailable(request)
     except AIRiskError as error:
-        return _trouble(request, _("AIRisk did not let this site in"), error=error)
+        return _trouble(request, _("AIRisk refused this site's request"), error=error)
     if response.status_code == 429 or response.status_code >= 500:
         return _unavailable(request)
     if response.status_code != 200:
@@ -91,7 +91,7 @@ def conversations(request: Request) -> HttpResponse:
     try:
         answer = response.json()
     except (ValueError, RecursionError):
-        return _trouble(request, _("AIRisk's answer is not the data that was asked for"))
+        return _trouble(request, _("AIRisk's answer cannot be read"))
     Event.objects.record(request.user.pk, Event.Kind.FETCHED)
     found = read_conversations(answer)
     context = {

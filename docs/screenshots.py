@@ -1,7 +1,7 @@
-"""Take the documentation's pictures: start the demo with a database of its own, walk through it, and look at it.
+"""Take the documentation's screenshots of the demo, which is started with its own database.
 
-Usage: python docs/screenshots.py [FOLDER], with Debian's chromium. Moments are set back by minutes, so that a second
-more or less shows in no picture.
+Usage: python docs/screenshots.py [FOLDER], with Debian's chromium. Stored times are moved back by minutes, so that a
+second more or less makes no difference.
 """
 
 import io
@@ -27,8 +27,8 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 CHROMIUM: Final = Path("/usr/bin/chromium")
 FLAGS: Final = ["--no-sandbox", "--disable-gpu", "--force-color-profile=srgb"]
 
-#: Staff's list, newest first: how long ago a user's token was renewed and for how long it lives, in minutes, and what
-#: failed, with AIRisk's answer.
+#: The tokens in the admin, newest first: the user, how many minutes ago the token was renewed, its lifetime in minutes,
+#: and the last failure with AIRisk's answer.
 TOKENS: Final[list[tuple[str, int, int, dict[str, Any]]]] = [
     ("ada", 12, 60, {}),
     ("ben", 57, 60, {}),
@@ -53,20 +53,20 @@ def main(folder: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch, demo(Path(scratch)) as site, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         folder.mkdir(parents=True, exist_ok=True)
-        take_the_users_pictures(browser, site, folder)
-        take_the_staffs_picture(browser, site, folder)
+        take_user_screenshots(browser, site, folder)
+        take_staff_screenshot(browser, site, folder)
         browser.close()
 
 
 @contextmanager
 def demo(scratch: Path) -> Iterator[str]:
-    """The demo, as `make demo` starts it."""
+    """Run the demo as `make demo` does, and yield its address."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         address = sock.getsockname()
     unset = dict.fromkeys(("SECRET_KEY", "ALLOWED_HOSTS", "AIRISK_BASE_URL"), "")
     variables = {"DEBUG": "true", "PORT": str(address[1]), "DATABASE_URL": f"sqlite:///{scratch / 'demo.sqlite3'}"}
-    # Playwright keeps an event loop in this thread, and Django takes that for asynchronous code.
+    # Playwright runs an event loop in this thread, which Django would take for asynchronous code.
     settings = {"DJANGO_SETTINGS_MODULE": "demo_project.settings", "DJANGO_ALLOW_ASYNC_UNSAFE": "1"}
     os.environ.update({**unset, **variables, **settings})
     sys.path.insert(0, str(ROOT))
@@ -114,8 +114,8 @@ def signed_in(
         yield context
 
 
-def take_the_users_pictures(browser: Browser, site: str, folder: Path) -> None:
-    # Without scripts no countdown ticks.
+def take_user_screenshots(browser: Browser, site: str, folder: Path) -> None:
+    # Without scripts, so that the countdown stands still.
     with signed_in(browser, site, "demo", 960, 660, scripts=False) as context:
         page = context.new_page()
         page.goto("/airisk/")
@@ -123,26 +123,26 @@ def take_the_users_pictures(browser: Browser, site: str, folder: Path) -> None:
         page.goto("/")
         page.get_by_role("button", name="Connect to AIRisk").click()
         page.goto("/")
-        page.get_by_role("button", name="End the token").click()
+        page.get_by_role("button", name="Expire the token").click()
         page.get_by_text("Fetched from AIRisk just now").wait_for()
-        set_the_users_moments_back()
+        move_the_users_times_back()
         page.goto("/")
         page.screenshot(path=folder / "demo.png")
 
 
-def set_the_users_moments_back() -> None:
+def move_the_users_times_back() -> None:
     now = timezone.now()
     events: Any = apps.get_app_config("demo_project").get_model("Event")
     for event, minutes in zip(events.objects.order_by("-pk"), (4, 4, 31, 32), strict=True):
         event.happened_at = now - timedelta(minutes=minutes, seconds=20)
         event.save()
-    end = now + timedelta(minutes=55, seconds=40)
+    expires_at = now + timedelta(minutes=55, seconds=40)
     apps.get_model("airisk_oauth", "AIRiskToken").objects.update(
-        expires_at=end, renewed_at=end - timedelta(hours=1), last_used_at=now - timedelta(minutes=4)
+        expires_at=expires_at, renewed_at=expires_at - timedelta(hours=1), last_used_at=now - timedelta(minutes=4)
     )
 
 
-def take_the_staffs_picture(browser: Browser, site: str, folder: Path) -> None:
+def take_staff_screenshot(browser: Browser, site: str, folder: Path) -> None:
     store_tokens()
     with signed_in(browser, site, "admin", 1240, 750, scripts=True) as context:
         page = context.new_page()
@@ -156,19 +156,19 @@ def store_tokens() -> None:
     now = timezone.now() - timedelta(seconds=20)
     used_at = now - timedelta(minutes=3)
     tokens, identities = (apps.get_model("airisk_oauth", name) for name in ("AIRiskToken", "AIRiskIdentity"))
-    for number, (name, age, life, failure) in enumerate(reversed(TOKENS), 50):
+    for number, (name, age, lifetime, failure) in enumerate(reversed(TOKENS), 50):
         user = apps.get_model("auth", "User").objects.create_user(name)
         userid = f"user_{number}"
         identities.objects.create(user=user, userid=userid)
         renewed_at = now - timedelta(minutes=age)
-        moments = {
+        times = {
             "renewed_at": renewed_at,
-            "expires_at": renewed_at + timedelta(minutes=life),
+            "expires_at": renewed_at + timedelta(minutes=lifetime),
             "last_used_at": used_at,
         }
         if failure:
             failure["failed_at"] = now - timedelta(minutes=7)
-        tokens.objects.create(user=user, userid=userid, access_token="shown-nowhere", **moments, **failure)  # noqa: S106
+        tokens.objects.create(user=user, userid=userid, access_token="shown-nowhere", **times, **failure)  # noqa: S106
 
 
 if __name__ == "__main__":

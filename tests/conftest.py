@@ -1,4 +1,4 @@
-"""The few things most tests need: AIRisk on a real port, and people."""
+"""What most tests need: AIRisk on a real port, and users."""
 
 import os
 import threading
@@ -16,33 +16,47 @@ from django.test.testcases import QuietWSGIRequestHandler
 from airisk_oauth.models import AIRiskIdentity
 from airisk_oauth.sandbox.world import World, world
 from tests.support.admin import desk, staff
-from tests.support.chromium import chromium
+from tests.support.api_clients import api_client, other_server, session
+from tests.support.chromium import chromium, page, site
+from tests.support.oauth_clients import make_client
 from tests.support.options import save_soon
 from tests.support.processes import environment
+from tests.support.sandbox import two_clients
+from tests.support.scripted import scripted
+from tests.support.second_airisk import other_airisk
 from tests.support.statuses import second_by_hand
 from tests.support.wire import certificate, nothing_in_the_environment, serve
 
 __all__ = [
+    "api_client",
     "certificate",
     "chromium",
     "desk",
     "environment",
+    "make_client",
     "nothing_in_the_environment",
+    "other_airisk",
+    "other_server",
+    "page",
     "save_soon",
+    "scripted",
     "second_by_hand",
     "serve",
+    "session",
+    "site",
     "staff",
+    "two_clients",
 ]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Let mutmut run whole tests: it names every variation, and pytest finds none that has a backslash in its name."""
+    """Make mutmut run whole tests: pytest does not find parameters with a backslash by the names that mutmut gives."""
     if "MUTANT_UNDER_TEST" in os.environ:
         config.args = sorted({arg.partition("[")[0] for arg in config.args})
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave to SQLite's run what never meets the database that ``DATABASE_URL`` names, or does not mind which it is."""
+    """On other databases than SQLite, leave out tests without a database and those marked ``once``."""
     if connection.vendor == "sqlite":
         return
     kept: list[pytest.Item] = []
@@ -55,14 +69,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 class PromptHandler(QuietWSGIRequestHandler):
-    """Sends an answer's last bytes at once; a real server in front of AIRisk does too."""
+    """Sends the last bytes of a response at once, like a real server."""
 
     disable_nagle_algorithm = True
 
 
 @pytest.fixture(scope="session")
 def airisk_url() -> Iterator[str]:
-    """The sandbox on a port of its own: another origin than the site under test, and no database in its way."""
+    """The address of the sandbox, which is served from another origin than the site and without its database."""
     server = ThreadedWSGIServer(("127.0.0.1", 0), PromptHandler)
     server.set_app(WSGIHandler())
     thread = threading.Thread(target=server.serve_forever, daemon=True)
@@ -75,7 +89,7 @@ def airisk_url() -> Iterator[str]:
 
 @pytest.fixture
 def airisk(airisk_url: str, settings: Any) -> Iterator[World]:
-    """Both deployments answered by the sandbox; what it saw and its switches are this object's."""
+    """The state of the sandbox, which answers for both deployments."""
     default, second = settings.AIRISK_OAUTH["default"], settings.AIRISK_OAUTH["second"]
     settings.AIRISK_OAUTH = {
         "default": {**default, "BASE_URL": f"{airisk_url}/sandbox"},
@@ -88,7 +102,7 @@ def airisk(airisk_url: str, settings: Any) -> Iterator[World]:
 
 @pytest.fixture
 def mia(db: None) -> User:
-    """A user who is ``user_42`` on the default deployment, and has not connected."""
+    """A user who is ``user_42`` on the default deployment and has not connected."""
     user = User.objects.create_user("mia", email="mia@example.com")
     AIRiskIdentity.objects.create(user=user, userid="user_42")
     return user
@@ -96,6 +110,6 @@ def mia(db: None) -> User:
 
 @pytest.fixture
 def browser(mia: User, client: Client) -> Client:
-    """The browser in which Mia is signed in."""
+    """A browser in which Mia is signed in."""
     client.force_login(mia)
     return client

@@ -54,7 +54,7 @@ def po_file(language: str, root: Path = PACKAGE) -> Path:
 
 @cache
 def extracted(root: Path = PACKAGE) -> Catalogue:
-    """Return what the sources mark as to be translated, but for what Django itself or the package translates there."""
+    """Return what the sources mark for translation, without what Django itself or the package already translates."""
     found = Catalogue()
     elsewhere = {message.id for message in extracted()} if root == DEMO else set()
     for source in (*sorted(root.rglob("*.py")), *sorted(root.rglob("*.html"))):

@@ -1,4 +1,4 @@
-"""The site that the tests run in: as a real one, with a sandbox for AIRisk.
+"""The site that the tests run in: like a real one, with the sandbox in AIRisk's place.
 
 ``DATABASE_URL`` chooses the database; ``AIRISK_BASE_URL`` is for processes that a test starts.
 """
@@ -58,14 +58,14 @@ TEMPLATES = [
 if "DATABASE_URL" in env.ENVIRON:
     DATABASES = {"default": env.db("DATABASE_URL")}
 else:
-    # A folder for each run, so that none meets another one's database.
+    # A folder of its own for each run.
     _scratch = tempfile.mkdtemp(prefix="airisk-oauth-")
     atexit.register(shutil.rmtree, _scratch, ignore_errors=True)
     DATABASES = {"default": env.db_url_config(f"sqlite:///{_scratch}/site.sqlite3")}
 if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
-    # A file, because threads share no database in memory.
+    # A file, because threads cannot share a database in memory.
     DATABASES["default"]["TEST"] = {"NAME": str(Path(DATABASES["default"]["NAME"]).with_name("test.sqlite3"))}
-    # No test waits for the disk; that changes nothing about locks.
+    # Without waiting for the disk, which makes no difference to locks.
     DATABASES["default"]["OPTIONS"] = {"init_command": "PRAGMA synchronous=OFF"}
     if env.bool("SQLITE_IMMEDIATE", default=False):
         DATABASES["default"]["OPTIONS"] = {
@@ -74,7 +74,7 @@ if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
             "init_command": "PRAGMA synchronous=OFF; PRAGMA journal_mode=WAL",
         }
 
-# From Django 6.1 on it has to be said that mail is sent as it always was.
+# Since Django 6.1 this has to be set, even for the default.
 MAILERS = {"default": {"BACKEND": "django.core.mail.backends.smtp.EmailBackend"}}
 
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]

@@ -1,4 +1,4 @@
-"""Views as a site would write them around ``airisk_oauth``."""
+"""Views that use ``airisk_oauth``, as a site would write them."""
 
 from collections.abc import Iterator
 from typing import Any

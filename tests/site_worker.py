@@ -1,7 +1,7 @@
-"""One worker process of a site: calls AIRisk as a user, in so many threads at the same moment.
+"""A worker process of a site: calls AIRisk as a user, in several threads at the same time.
 
-Usage: python -m tests.site_worker USERNAME THREADS. It says when it is ready, begins at each line that it reads, and
-prints the status that each call got, or the name of its error.
+Usage: python -m tests.site_worker USERNAME THREADS. It prints a line when it is ready, makes its calls once for each
+line that it reads, and prints the status of each call, or the name of its error.
 """
 
 import json

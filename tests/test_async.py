@@ -1,4 +1,4 @@
-"""The asynchronous side: the same rules, and nothing that holds up the event loop."""
+"""The asynchronous client: the same rules as a session, and nothing that blocks the event loop."""
 
 import asyncio
 import hashlib
@@ -41,16 +41,16 @@ from tests.support.people import api_statuses, give_token, live_token, stored, s
 from tests.support.threads import attempt
 from tests.support.tracebacks import shown_variables
 
-pytestmark = [pytest.mark.django_db, pytest.mark.urls("tests.test_sessions")]
+pytestmark = pytest.mark.django_db
 
 
 def using(user: User | None, use: Callable[[AsyncAIRiskClient], Coroutine[Any, Any, Any]]) -> Any:
-    """Give somebody's client to this coroutine, on an event loop, and return what it returns."""
+    """Return what this coroutine makes of a client for this user, or for the application."""
 
     @async_to_sync
     async def main() -> Any:
-        make = AsyncAIRiskClient.for_application() if user is None else AsyncAIRiskClient.for_user(user)
-        async with make as client:
+        made = AsyncAIRiskClient.for_application() if user is None else AsyncAIRiskClient.for_user(user)
+        async with made as client:
             return await use(client)
 
     return main()
@@ -64,11 +64,11 @@ def calls_at_once(number: int) -> Callable[[AsyncAIRiskClient], Coroutine[Any, A
     return use
 
 
-# One copy of the rules
+# Renewals
 
 
 @committing
-def test_both_sides_share_one_renewal(airisk: World, mia: User) -> None:
+def test_sessions_and_clients_share_one_renewal(airisk: World, mia: User) -> None:
     give_token(mia, ends_in=-60)
     airisk.switches.latency = 0.1
 
@@ -86,27 +86,25 @@ def test_both_sides_share_one_renewal(airisk: World, mia: User) -> None:
     assert len(token_requests(airisk)) == 1
 
 
-def test_the_applications_first_token_takes_one_request_for_forty_calls_at_once(airisk: World) -> None:
+def test_forty_calls_share_the_first_token(airisk: World) -> None:
     assert using(None, calls_at_once(40)) == [200] * 40
     assert len(token_requests(airisk)) == 1
 
 
 @pytest.mark.parametrize(("ends_in", "path"), [(-60, "/api/oauth2"), (3600, "/api/Chat/ListAgents")])
-def test_a_cancelled_call_gives_the_lease_up_keeps_the_token_and_shows_nothing(
-    airisk: World, mia: User, settings: Any, ends_in: float, path: str
-) -> None:
-    """In the middle of a renewal, or of the call itself."""
+def test_cancelled_call_releases_its_lease(airisk: World, mia: User, settings: Any, ends_in: float, path: str) -> None:
+    """Cancelled during a renewal or during the call itself, it also keeps the token and shows no secret."""
     set_option(settings, CLIENT_SECRET="canary-secret")
     give_token(mia, ends_in=ends_in)
     airisk.switches.latency = 0.5
-    caught: list[BaseException] = []
+    cancelled: list[BaseException] = []
 
     async def use(client: AsyncAIRiskClient) -> None:
         async def call() -> None:
             try:
                 await client.get("/api/Chat/ListAgents")
             except asyncio.CancelledError as error:
-                caught.append(error)
+                cancelled.append(error)
 
         loop = asyncio.get_running_loop()
         began = asyncio.Event()
@@ -117,7 +115,7 @@ def test_a_cancelled_call_gives_the_lease_up_keeps_the_token_and_shows_nothing(
             await task
 
     using(mia, use)
-    [error] = caught
+    [error] = cancelled
     assert stored(mia).lease is None
     assert stored(mia).access_token == "stored-token"
     assert "canary" not in shown_variables(error)
@@ -125,17 +123,12 @@ def test_a_cancelled_call_gives_the_lease_up_keeps_the_token_and_shows_nothing(
     wait_until(lambda: airisk.journal)
 
 
-@committing
-@pytest.mark.parametrize("during", ["the claim", "the save"])
-def test_a_call_cancelled_while_the_database_works_leaves_no_lease_and_loses_no_token(
-    airisk: World, mia: User, during: str
-) -> None:
-    give_token(mia, ends_in=-60)
+def call_and_cancel(user: User, during: Callable[[str], bool]) -> None:
+    """Call AIRisk, and cancel the call while the database does an update that sets these columns."""
     began, cancelled = threading.Event(), threading.Event()
 
     def slowly(execute: Any, sql: str, *args: Any) -> Any:
-        changed = sql.partition("WHERE")[0]
-        if "lease" in changed and changed.startswith("UPDATE") and ("sealed" in changed) == (during == "the save"):
+        if sql.startswith("UPDATE") and during(sql.partition("WHERE")[0]):
             began.set()
             assert cancelled.wait(60)
         return execute(sql, *args)
@@ -149,10 +142,24 @@ def test_a_call_cancelled_while_the_database_works_leaves_no_lease_and_loses_no_
             await task
 
     with connection.execute_wrapper(slowly):
-        using(mia, use)
+        using(user, use)
+
+
+@committing
+def test_cancelled_claim_leaves_no_lease(airisk: World, mia: User) -> None:
+    give_token(mia, ends_in=-60)
+    call_and_cancel(mia, during=lambda columns: "lease" in columns and "sealed" not in columns)
+    assert (stored(mia).lease, stored(mia).access_token) == (None, "stored-token")
+    assert not token_requests(airisk)
+
+
+@committing
+def test_cancelled_save_loses_no_token(airisk: World, mia: User) -> None:
+    give_token(mia, ends_in=-60)
+    call_and_cancel(mia, during=lambda columns: "lease" in columns and "sealed" in columns)
     assert stored(mia).lease is None
-    assert (stored(mia).access_token == "stored-token") is (during == "the claim")
-    assert len(token_requests(airisk)) == (during == "the save")
+    assert stored(mia).access_token != "stored-token"
+    assert len(token_requests(airisk)) == 1
 
 
 @types.coroutine
@@ -161,14 +168,14 @@ def suspend() -> Iterator[None]:
 
 
 class Suspended(Blocking):
-    """Waits for AIRisk and is never resumed, as when an event loop is closed."""
+    """Waits for AIRisk, and is never resumed, as if the event loop was closed."""
 
     async def obtain(self, deployment: Deployment, userid: str | None) -> TokenGrant:
         await suspend()
         raise AssertionError
 
 
-def test_abandoned_rule_leaves_its_lease_to_expire(mia: User) -> None:
+def test_abandoned_renewal_lets_its_lease_expire(mia: User) -> None:
     give_token(mia, ends_in=-60)
     rule = Renewal(stored_token(mia), Suspended()).credential()
     rule.send(None)
@@ -176,14 +183,15 @@ def test_abandoned_rule_leaves_its_lease_to_expire(mia: User) -> None:
     assert stored(mia).lease_until is not None
 
 
-# Nothing holds up the loop
+# An event loop that is never blocked
 
 
 @asynccontextmanager
 async def airisk_on_this_loop(settings: Any) -> AsyncIterator[list[str]]:
-    """AIRisk served by the very loop that calls it, which waits for ever for an answer if it is held up.
+    """Serve AIRisk on the event loop that calls it, so that a call that blocks the loop is never answered.
 
-    What is posted to it leads on to a call that only a renewed token may make. One redirect breaks off.
+    What is posted redirects to a call that only a renewed token may make. One redirect breaks off. The requests are
+    returned, as method and path.
     """
     seen: list[str] = []
 
@@ -218,8 +226,8 @@ async def airisk_on_this_loop(settings: Any) -> AsyncIterator[list[str]]:
 
 
 def on_this_loop(settings: Any, user: User, use: Callable[[AsyncAIRiskClient], Coroutine[Any, Any, Any]]) -> Any:
-    """Return what this coroutine makes of a client, and what AIRisk saw."""
-    # As a token from before its origin was noted: AIRisk's address here is known too late.
+    """Return what this coroutine makes of a client for this user, and the requests that AIRisk saw."""
+    # A token without a noted origin, because the address of this AIRisk was not yet known.
     AIRiskToken.objects.update(origin="")
 
     @async_to_sync
@@ -231,27 +239,33 @@ def on_this_loop(settings: Any, user: User, use: Callable[[AsyncAIRiskClient], C
 
 
 @pytest.mark.parametrize("ends_in", [3600, -60])
-def test_calls_and_renewals_leave_the_loop_free(settings: Any, mia: User, ends_in: float) -> None:
-    """A query on the loop itself would be an error of Django's."""
+def test_calls_and_renewals_never_block_the_loop(settings: Any, mia: User, ends_in: float) -> None:
+    """Django itself raises an error for a query on the loop."""
     give_token(mia, ends_in=ends_in)
     found, seen = on_this_loop(settings, mia, calls_at_once(3))
     assert found == [200] * 3
     assert seen.count("POST /api/oauth2/Token") == 1
 
 
-# What comes back
+# Redirects
 
 
-@pytest.mark.parametrize("follows", [False, True])
-def test_a_redirect_is_followed_where_that_is_asked_for(airisk: World, mia: User, follows: bool) -> None:
+REDIRECT = {"status": "303", "to": "/sandbox/api/Chat/ListAgents"}
+
+
+def test_redirect_is_not_followed_by_default(airisk: World, mia: User) -> None:
     live_token(airisk, mia)
-    params = {"status": "303", "to": "/sandbox/api/Chat/ListAgents"}
-    answer = using(mia, lambda client: client.get("/api/Answer", params=params, follow_redirects=follows))
-    assert [each.status_code for each in [*answer.history, answer]] == ([303, 200] if follows else [303])
-    assert api_statuses(airisk) == ([303, 200] if follows else [303])
+    answer = using(mia, lambda client: client.get("/api/Answer", params=REDIRECT))
+    assert [each.status_code for each in [*answer.history, answer]] == api_statuses(airisk) == [303]
 
 
-def test_a_401_on_the_way_of_a_redirect_repeats_no_more_than_the_call_that_got_it(settings: Any, mia: User) -> None:
+def test_redirect_is_followed_on_request(airisk: World, mia: User) -> None:
+    live_token(airisk, mia)
+    answer = using(mia, lambda client: client.get("/api/Answer", params=REDIRECT, follow_redirects=True))
+    assert [each.status_code for each in [*answer.history, answer]] == api_statuses(airisk) == [303, 200]
+
+
+def test_401_after_a_redirect_repeats_one_call(settings: Any, mia: User) -> None:
     give_token(mia)
     answer, seen = on_this_loop(settings, mia, lambda client: client.post("/api/Act", follow_redirects=True))
     assert answer.status_code == 200
@@ -259,7 +273,8 @@ def test_a_401_on_the_way_of_a_redirect_repeats_no_more_than_the_call_that_got_i
     assert seen == ["POST /api/Act", "GET /api/Chat/ListAgents", *renewal, "GET /api/Chat/ListAgents"]
 
 
-def test_a_redirect_that_would_need_a_stream_again_is_handed_back(settings: Any, mia: User) -> None:
+def test_redirect_of_a_stream_is_returned(settings: Any, mia: User) -> None:
+    """Following it would need the stream again."""
     give_token(mia)
 
     async def parts() -> AsyncIterator[bytes]:
@@ -272,7 +287,7 @@ def test_a_redirect_that_would_need_a_stream_again_is_handed_back(settings: Any,
     assert seen == ["POST /api/ActThere"]
 
 
-def test_a_redirect_that_breaks_off_is_unavailable(settings: Any, mia: User) -> None:
+def test_redirect_that_breaks_off_is_unavailable(settings: Any, mia: User) -> None:
     give_token(mia)
 
     async def use(client: AsyncAIRiskClient) -> None:
@@ -283,7 +298,7 @@ def test_a_redirect_that_breaks_off_is_unavailable(settings: Any, mia: User) -> 
         on_this_loop(settings, mia, use)
 
 
-def test_redirects_without_end_are_an_invalid_response(airisk: World, mia: User) -> None:
+def test_endless_async_redirects_are_invalid(airisk: World, mia: User) -> None:
     live_token(airisk, mia)
     to = "/sandbox/api/Answer?status=302&to=/sandbox/api/Answer%3Fstatus=302%26to=/sandbox/api/Chat/ListAgents"
 
@@ -295,6 +310,9 @@ def test_redirects_without_end_are_an_invalid_response(airisk: World, mia: User)
         using(mia, use)
 
 
+# Bodies and streams
+
+
 @pytest.mark.parametrize(
     ("given", "body"),
     [
@@ -304,7 +322,7 @@ def test_redirects_without_end_are_an_invalid_response(airisk: World, mia: User)
         ({"json": {"text": 1}}, b'{"text":1}'),
     ],
 )
-def test_a_body_is_sent_again_intact(airisk: World, mia: User, given: dict[str, Any], body: bytes) -> None:
+def test_async_body_is_repeated_unchanged(airisk: World, mia: User, given: dict[str, Any], body: bytes) -> None:
     live_token(airisk, mia)
     airisk.end_all_tokens()
     answer = using(mia, lambda client: client.post("/api/Echo", **given))
@@ -312,7 +330,8 @@ def test_a_body_is_sent_again_intact(airisk: World, mia: User, given: dict[str, 
     assert api_statuses(airisk) == [401, 200]
 
 
-def test_a_stream_is_not_sent_again_and_the_next_call_works(airisk: World, mia: User) -> None:
+def test_stream_is_not_repeated_after_a_401(airisk: World, mia: User) -> None:
+    """The token is renewed all the same, so that the next call works."""
     live_token(airisk, mia)
     airisk.end_all_tokens()
 
@@ -328,7 +347,7 @@ def test_a_stream_is_not_sent_again_and_the_next_call_works(airisk: World, mia: 
     assert api_statuses(airisk) == [401, 200]
 
 
-def test_an_answer_can_be_streamed_after_a_401(airisk: World, mia: User) -> None:
+def test_async_response_is_streamed_after_a_401(airisk: World, mia: User) -> None:
     live_token(airisk, mia)
     airisk.end_all_tokens()
 
@@ -340,46 +359,53 @@ def test_an_answer_can_be_streamed_after_a_401(airisk: World, mia: User) -> None
     assert api_statuses(airisk) == [401, 200]
 
 
-def test_calls_have_the_deployments_timeout(airisk: World, mia: User, settings: Any) -> None:
+def test_late_async_response_is_unavailable(airisk: World, mia: User, settings: Any) -> None:
     live_token(airisk, mia)
     set_option(settings, API_TIMEOUT=(5, 0.1))
     given_up = threading.Event()
-    with at_each_request("/api/Chat/ListAgents", given_up.wait), pytest.raises(AIRiskUnavailable) as caught:
+    with at_each_request("/api/Chat/ListAgents", given_up.wait), pytest.raises(AIRiskUnavailable) as raised:
         using(mia, lambda client: client.get("/api/Chat/ListAgents"))
     given_up.set()
-    assert caught.value.__context__ is None
+    assert raised.value.__context__ is None
     assert AsyncAIRiskClient.for_user(mia).timeout == httpx2.Timeout(0.1, connect=5)
     wait_until(lambda: airisk.journal)
 
 
-# Making one
+# Making a client
 
 
-def test_making_one_does_no_io_and_a_warm_call_reads_no_database(airisk: World, mia: User) -> None:
-    live_token(airisk, mia)
-
-    async def call_warm(client: AsyncAIRiskClient) -> None:
-        for _call in range(3):
-            assert (await client.get("/api/Chat/ListAgents")).status_code == 200
-
-    with CaptureQueriesContext(connection) as first:
-        using(mia, lambda client: client.get("/api/Chat/ListAgents"))
-    with CaptureQueriesContext(connection) as warm:
-        using(mia, call_warm)
-    assert len(warm) == len(first)
-    with CaptureQueriesContext(connection) as none:
+def test_making_an_async_client_does_no_io(airisk: World, mia: User) -> None:
+    with CaptureQueriesContext(connection) as queries:
         AsyncAIRiskClient.for_user(mia)
         AsyncAIRiskClient.for_application()
-    assert not none
+    assert not queries
+    assert not airisk.journal
+
+
+def test_repeated_async_call_reads_no_database(airisk: World, mia: User) -> None:
+    live_token(airisk, mia)
+
+    def calls(number: int) -> Callable[[AsyncAIRiskClient], Coroutine[Any, Any, None]]:
+        async def use(client: AsyncAIRiskClient) -> None:
+            for _call in range(number):
+                assert (await client.get("/api/Chat/ListAgents")).status_code == 200
+
+        return use
+
+    with CaptureQueriesContext(connection) as one:
+        using(mia, calls(1))
+    with CaptureQueriesContext(connection) as three:
+        using(mia, calls(3))
+    assert len(three) == len(one)
     assert api_statuses(airisk) == [200] * 4
 
 
-def test_one_is_not_pickled(mia: User) -> None:
+def test_async_client_cannot_be_pickled(mia: User) -> None:
     with pytest.raises(TypeError, match="AIRisk"):
         pickle.dumps(AsyncAIRiskClient.for_user(mia))
 
 
-def test_without_httpx2_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_httpx2_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "httpx2", None)
     for module in ("airisk_oauth.wire.async_environment", "airisk_oauth.oauth.async_transport"):
         monkeypatch.delitem(sys.modules, module)
@@ -387,14 +413,14 @@ def test_without_httpx2_the_error_says_what_to_install(monkeypatch: pytest.Monke
         importlib.import_module("airisk_oauth.oauth.async_transport")
 
 
-# The page
+# The documentation
 
 
-def test_what_the_page_shows_works(airisk: World, mia: User) -> None:
+def test_snippets_of_the_async_page_work(airisk: World, mia: User) -> None:
     live_token(airisk, mia)
     given: dict[str, Any] = {}
     for words in ("def conversations", "def agents_and_conversations"):
-        exec(pages.snippet("docs/async.md", words), given)  # noqa: S102 - the page's own
+        exec(pages.snippet("docs/async.md", words), given)  # noqa: S102 - a snippet of the page
     request: Any = AsyncRequestFactory().get("/")
     request.user, request.airisk = mia, AIRiskSession.for_user(mia)
 

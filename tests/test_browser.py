@@ -1,23 +1,20 @@
-"""Connections as people make them, in a real browser: the site and AIRisk on different sites, so that cookies behave.
+"""Connecting in a real browser, with the site and AIRisk on different sites, so that cookies behave as in production.
 
-Needs Debian's ``chromium``. Without it these tests are skipped, but for CI, where that is a failure.
+Needs Debian's ``chromium``. Without it these tests are skipped, except in CI, where that is a failure.
 """
 
 import re
-from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 from django.contrib.auth.models import User
 from django.contrib.sessions.models import Session
-from django.test import Client
 from playwright.sync_api import Browser, Page, expect
 
 from airisk_oauth.models import AIRiskIdentity, AIRiskToken
 from airisk_oauth.sandbox.world import World
-from tests.support.chromium import assert_no_barrier, assert_said, click, needs_chromium
-from tests.support.options import set_option
+from tests.support.chromium import assert_no_barrier, assert_said, click, needs_chromium, sign_in
 from tests.support.people import give_token, token_requests
 
 REFUSED: dict[str, Any] = {
@@ -28,30 +25,6 @@ REFUSED: dict[str, Any] = {
 }
 
 pytestmark = [pytest.mark.django_db(transaction=True), needs_chromium, pytest.mark.once]
-
-
-@pytest.fixture
-def site(airisk: World, live_server: Any, settings: Any) -> str:
-    """The site's address: by another name than AIRisk's, which makes it another site to a browser."""
-    address = live_server.url.replace("127.0.0.1", "localhost")
-    set_option(settings, REDIRECT_URI=f"{address}/airisk/callback/")
-    return str(address)
-
-
-@pytest.fixture
-def page(chromium: Browser, site: str, mia: User) -> Iterator[Page]:
-    """A tab of the browser in which Mia is signed in."""
-    with chromium.new_context(base_url=site) as context:
-        sign_in(context, site, mia)
-        tab = context.new_page()
-        yield tab
-
-
-def sign_in(context: Any, site: str, user: User, same_site: str = "Lax") -> None:
-    client = Client()
-    client.force_login(user)
-    value = client.cookies["sessionid"].value
-    context.add_cookies([{"name": "sessionid", "value": value, "url": site, "sameSite": same_site}])
 
 
 def test_one_click_connects_and_one_disconnects(page: Page, site: str, mia: User) -> None:
@@ -67,13 +40,13 @@ def test_one_click_connects_and_one_disconnects(page: Page, site: str, mia: User
     assert not AIRiskToken.objects.exists()
 
 
-def test_a_page_that_needs_a_connection_is_gone_back_to(page: Page, site: str) -> None:
+def test_connecting_leads_back_to_the_page(page: Page, site: str) -> None:
     page.goto("/needs/")
     click(page, "Connect")
     expect(page).to_have_url(f"{site}/needs/")
 
 
-def test_a_keyboard_is_enough(page: Page, site: str) -> None:
+def test_connecting_works_by_keyboard(page: Page, site: str) -> None:
     page.goto("/airisk/")
     for _press in range(10):
         page.keyboard.press("Tab")
@@ -87,7 +60,7 @@ def test_a_keyboard_is_enough(page: Page, site: str) -> None:
     ("switch", "words"),
     [("refuse", "AIRisk refused the connection."), ("malformed", "AIRisk's answer could not be used.")],
 )
-def test_a_failure_is_told_and_can_be_tried_again(page: Page, airisk: World, switch: str, words: str) -> None:
+def test_failure_is_shown_and_can_be_retried(page: Page, airisk: World, switch: str, words: str) -> None:
     setattr(airisk.switches, switch, True)
     page.goto("/airisk/")
     click(page, "Connect")
@@ -98,21 +71,21 @@ def test_a_failure_is_told_and_can_be_tried_again(page: Page, airisk: World, swi
     assert_said(page, "You are connected to AIRisk.")
 
 
-def test_from_airisks_outage_the_back_button_leads_back(page: Page, airisk: World, airisk_url: str) -> None:
+def test_back_button_leads_back_from_an_outage(page: Page, airisk: World, airisk_url: str) -> None:
     airisk.switches.outage = True
     page.goto("/airisk/")
     click(page, "Connect")
     assert page.url.startswith(airisk_url)
     expect(page.get_by_role("heading")).to_be_visible()
     airisk.switches.outage = False
-    # By the page itself: Chromium may be changing its process for another site's page, and drop Playwright's call.
+    # From the page itself: while Chromium changes its process for another site, it may drop Playwright's call.
     page.evaluate("setTimeout(() => history.back(), 0)")
     page.wait_for_url("**/airisk/")
     click(page, "Connect")
     assert_said(page, "You are connected to AIRisk.")
 
 
-def test_airisks_own_page_is_gone_through(page: Page, airisk: World, airisk_url: str, site: str) -> None:
+def test_login_page_of_airisk_can_be_confirmed(page: Page, airisk: World, airisk_url: str, site: str) -> None:
     airisk.switches.login_page = True
     page.goto("/airisk/")
     click(page, "Connect")
@@ -122,7 +95,7 @@ def test_airisks_own_page_is_gone_through(page: Page, airisk: World, airisk_url:
     assert_said(page, "You are connected to AIRisk.")
 
 
-def test_signed_out_on_the_way_nothing_is_connected_and_there_is_a_way_on(page: Page, airisk: World) -> None:
+def test_signing_out_on_the_way_connects_nobody(page: Page, airisk: World) -> None:
     airisk.switches.login_page = True
     page.goto("/airisk/")
     click(page, "Connect")
@@ -134,7 +107,7 @@ def test_signed_out_on_the_way_nothing_is_connected_and_there_is_a_way_on(page: 
     assert not token_requests(airisk)
 
 
-def test_a_strict_session_cookie_connects_nobody_and_leaves_a_way_on(
+def test_strict_session_cookie_connects_nobody(
     chromium: Browser, site: str, mia: User, airisk: World, settings: Any
 ) -> None:
     settings.SESSION_COOKIE_SAMESITE = "Strict"
@@ -151,8 +124,8 @@ def test_a_strict_session_cookie_connects_nobody_and_leaves_a_way_on(
         assert_said(tab, "Not connected")
 
 
-def test_forms_work_on_the_page_of_a_rejected_callback(page: Page, settings: Any) -> None:
-    """A browser sends their origin, which Django compares, only where the page's policy lets it."""
+def test_forms_work_after_a_rejected_callback(page: Page, settings: Any) -> None:
+    """A browser sends the origin of a form, which Django checks, only if the page's referrer policy allows it."""
     form = '<form method="post" action="/airisk/disconnect/">{% csrf_token %}<button>Sign out</button></form>'
     base = f"{{% block content %}}{{% endblock %}}{form}"
     [engine] = settings.TEMPLATES
@@ -165,7 +138,7 @@ def test_forms_work_on_the_page_of_a_rejected_callback(page: Page, settings: Any
     assert answered.value.status == 302
 
 
-def test_connecting_at_another_host_leads_to_the_right_one(page: Page, site: str, mia: User, airisk: World) -> None:
+def test_connecting_moves_to_the_right_host(page: Page, site: str, mia: User, airisk: World) -> None:
     other = site.replace("localhost", "127.0.0.1")
     sign_in(page.context, other, mia)
     page.goto(f"{other}/needs/")
@@ -188,7 +161,7 @@ def test_two_tabs_can_be_finished_in_reverse(page: Page, airisk: World) -> None:
     assert len(token_requests(airisk)) == 2
 
 
-def test_back_and_forth_after_connecting_breaks_nothing(page: Page, site: str, airisk: World) -> None:
+def test_back_and_forward_do_no_harm(page: Page, site: str, airisk: World) -> None:
     page.goto("/airisk/")
     click(page, "Connect")
     assert_said(page, "You are connected to AIRisk.")
@@ -199,7 +172,7 @@ def test_back_and_forth_after_connecting_breaks_nothing(page: Page, site: str, a
     assert len(token_requests(airisk)) == 1
 
 
-def test_a_double_click_connects(page: Page, site: str, airisk: World) -> None:
+def test_double_click_connects_once(page: Page, site: str, airisk: World) -> None:
     airisk.switches.latency = 0.2
     page.goto("/airisk/")
     page.get_by_role("button", name="Connect", exact=True).dblclick()
@@ -207,7 +180,7 @@ def test_a_double_click_connects(page: Page, site: str, airisk: World) -> None:
     assert AIRiskToken.objects.count() == 1
 
 
-def test_staff_renew_and_forget_tokens_after_being_asked(page: Page, airisk: World, mia: User) -> None:
+def test_admin_actions_ask_for_confirmation(page: Page, airisk: World, mia: User) -> None:
     User.objects.update(is_staff=True, is_superuser=True)
     give_token(mia, ends_in=-60)
     page.goto("/admin/airisk_oauth/airisktoken/")
@@ -226,7 +199,7 @@ def test_staff_renew_and_forget_tokens_after_being_asked(page: Page, airisk: Wor
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (360, "dark")])
-def test_no_page_has_a_barrier_or_is_wider_than_its_window(page: Page, width: int, scheme: Any, mia: User) -> None:
+def test_pages_have_no_barriers_in_any_window(page: Page, width: int, scheme: Any, mia: User) -> None:
     page.set_viewport_size({"width": width, "height": 800})
     page.emulate_media(color_scheme=scheme)
     AIRiskIdentity.objects.create(user=mia, deployment="second", userid="user_42")
@@ -241,7 +214,7 @@ def test_no_page_has_a_barrier_or_is_wider_than_its_window(page: Page, width: in
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (360, "dark")])
-def test_no_page_of_the_admin_has_a_barrier_of_ours(page: Page, width: int, scheme: Any, mia: User) -> None:
+def test_admin_pages_have_no_barriers_of_ours(page: Page, width: int, scheme: Any, mia: User) -> None:
     djangos_own = (".breadcrumbs", "#changelist-search")
     page.set_viewport_size({"width": width, "height": 800})
     page.emulate_media(color_scheme=scheme)
@@ -249,7 +222,7 @@ def test_no_page_of_the_admin_has_a_barrier_of_ours(page: Page, width: int, sche
     give_token(User.objects.create_user("alexandra.of-the-long-name@example.com"), **REFUSED)
     give_token(mia)
     page.goto("/admin/airisk_oauth/airisktoken/")
-    # A phone shows who has which trouble without scrolling.
+    # On a phone, the owner and the status can be seen without scrolling.
     for column in page.locator("#result_list tr:first-child :is(.field-owner_link, .airisk-state)").all():
         box = column.bounding_box()
         assert box is not None
@@ -266,7 +239,7 @@ def test_no_page_of_the_admin_has_a_barrier_of_ours(page: Page, width: int, sche
     assert_no_barrier(page, *djangos_own)
 
 
-def test_no_script_is_needed(chromium: Browser, site: str, mia: User) -> None:
+def test_connecting_needs_no_script(chromium: Browser, site: str, mia: User) -> None:
     with chromium.new_context(base_url=site, java_script_enabled=False) as context:
         sign_in(context, site, mia)
         tab = context.new_page()

@@ -1,5 +1,6 @@
-"""Whatever becomes of a flow, a crash included: what is answered, shown under DEBUG, mailed, logged, printed, stored or
-dumped tells no secret.
+"""No secret is revealed, whatever happens to a flow, even if it crashes.
+
+Canaries are looked for in responses, debug pages, mails, logs, what commands print, the database, dumps and pickles.
 """
 
 import io
@@ -39,14 +40,14 @@ from django.views.debug import ExceptionReporter
 from airisk_oauth.models import AIRiskToken
 from airisk_oauth.sandbox.world import World
 from tests.support.browsing import at_each_request, start, state_of
-from tests.support.database import committing
+from tests.support.database import committing, quoted
 from tests.support.options import set_option
 from tests.support.people import give_token
 from tests.support.stored import everything_stored
 from tests.support.wire import BASE_URL
 
 pytestmark = committing
-# Made up anew each time: Django shows the lines of this file, too.
+# Random, because debug pages also show the lines of this file.
 STORED, GRANTED, CODE, CLIENT_SECRET = (f"canary-{secrets.token_hex(8)}" for _ in range(4))
 KEY = Fernet.generate_key().decode()
 CALLBACK = "https://app.example.com/airisk/callback/"
@@ -54,7 +55,7 @@ LIST = "admin:airisk_oauth_airisktoken_changelist"
 
 
 Answer = tuple[int, dict[str, str], str]
-#: What an endpoint answers to a request instead of what it usually does.
+#: By endpoint, what it answers to a request instead of its usual response.
 Answers = dict[str, Callable[[Any], Answer]]
 
 
@@ -67,11 +68,16 @@ ENDPOINTS = {
 
 
 class Crash(Exception):
-    """Not one that anybody expects."""
+    """An error that nothing expects."""
 
 
 class Wire:
-    """AIRisk, with answers full of canaries; a call to the endpoint that :attr:`broken` names crashes the client."""
+    """AIRisk, with answers full of canaries.
+
+    :ivar broken: the endpoint whose calls crash the client.
+    :ivar states: the states that the authorization endpoint has seen.
+    :ivar received: everything that AIRisk has received.
+    """
 
     def __init__(self, broken: str, answers: Answers) -> None:
         self.broken, self.answers = broken, answers
@@ -96,11 +102,14 @@ class Wire:
 
 @contextmanager
 def wired(broken: str = "nothing", answers: Answers | None = None) -> Iterator[Wire]:
-    """Break one place: an endpoint, or the first statement that has these words in it."""
+    """Fake AIRisk.
+
+    :param broken: what crashes: an endpoint, or every SQL statement that contains these words.
+    """
     wire = Wire(broken, answers or {})
 
     def execute(execute: Any, sql: str, *args: Any) -> Any:
-        if broken in sql:
+        if broken in quoted(sql):
             raise Crash
         return execute(sql, *args)
 
@@ -131,12 +140,12 @@ def wired(broken: str = "nothing", answers: Answers | None = None) -> Iterator[W
 Visit = Callable[[Client, User], Any]
 
 
-def call_with_an_ended_token(browser: Client, mia: User) -> Any:
+def call_with_an_expired_token(browser: Client, mia: User) -> Any:
     give_token(mia, access_token=STORED, ends_in=-60)
     return lambda: browser.get("/conversations/")
 
 
-def call_asynchronously_with_an_ended_token(browser: Client, mia: User) -> Any:
+def call_asynchronously_with_an_expired_token(browser: Client, mia: User) -> Any:
     give_token(mia, access_token=STORED, ends_in=-60)
     return lambda: browser.get("/conversations-async/")
 
@@ -174,15 +183,15 @@ CLAIMING = 'SET "lease"'
 @pytest.mark.parametrize(
     ("prepare", "broken"),
     [
-        (call_with_an_ended_token, "the authorization endpoint"),
-        (call_with_an_ended_token, "the token endpoint"),
-        (call_with_an_ended_token, "the API"),
-        (call_with_an_ended_token, CLAIMING),
-        (call_with_an_ended_token, SAVING),
-        (call_asynchronously_with_an_ended_token, "the authorization endpoint"),
-        (call_asynchronously_with_an_ended_token, "the token endpoint"),
-        (call_asynchronously_with_an_ended_token, "the API"),
-        (call_asynchronously_with_an_ended_token, SAVING),
+        (call_with_an_expired_token, "the authorization endpoint"),
+        (call_with_an_expired_token, "the token endpoint"),
+        (call_with_an_expired_token, "the API"),
+        (call_with_an_expired_token, CLAIMING),
+        (call_with_an_expired_token, SAVING),
+        (call_asynchronously_with_an_expired_token, "the authorization endpoint"),
+        (call_asynchronously_with_an_expired_token, "the token endpoint"),
+        (call_asynchronously_with_an_expired_token, "the API"),
+        (call_asynchronously_with_an_expired_token, SAVING),
         (call_that_gets_a_401, "the token endpoint"),
         (call_that_gets_a_401, SAVING),
         (call_as_the_application, "the token endpoint"),
@@ -196,7 +205,7 @@ CLAIMING = 'SET "lease"'
     ],
 )
 @pytest.mark.parametrize("debug", [True, False])
-def test_a_crash_tells_no_secret(
+def test_crash_reveals_no_secret(
     browser: Client,
     mia: User,
     settings: Any,
@@ -211,19 +220,19 @@ def test_a_crash_tells_no_secret(
     set_option(settings, CLIENT_SECRET=CLIENT_SECRET)
     visit = prepare(browser, mia)
     with wired(broken) as wire:
-        seen = all_that_is_told_of(visit, browser, settings, caplog)
+        seen = everything_revealed_by(visit, browser, settings, caplog)
     for canary in (STORED, GRANTED, CODE, CLIENT_SECRET, KEY, *wire.states):
         assert [text for text in seen if canary in text] == []
 
 
 @pytest.mark.parametrize("path", ["/api/oauth2", "/api/oauth2/Token", "/api/GetConversations"])
-def test_a_time_limit_that_strikes_during_a_call_tells_no_secret(
+def test_time_limit_reveals_no_secret(
     browser: Client, mia: User, settings: Any, caplog: pytest.LogCaptureFixture, airisk: World, path: str
 ) -> None:
     settings.DEBUG = True
     set_option(settings, CLIENT_SECRET=CLIENT_SECRET)
     give_token(mia, ends_in=-60)
-    # Nobody is answered before the limit has struck.
+    # The limit strikes before AIRisk answers.
     airisk.switches.latency = 0.2
 
     def strike(*_args: object) -> None:
@@ -232,7 +241,7 @@ def test_a_time_limit_that_strikes_during_a_call_tells_no_secret(
     before = signal.signal(signal.SIGALRM, strike)
     try:
         with at_each_request(path, lambda: os.kill(os.getpid(), signal.SIGALRM)):
-            seen = all_that_is_told_of(lambda: browser.get("/conversations/"), browser, settings, caplog)
+            seen = everything_revealed_by(lambda: browser.get("/conversations/"), browser, settings, caplog)
     finally:
         signal.signal(signal.SIGALRM, before)
     token = str(AIRiskToken.objects.get().access_token)
@@ -243,7 +252,7 @@ def test_a_time_limit_that_strikes_during_a_call_tells_no_secret(
 
 
 def echo(request: Any) -> Answer:
-    """A refusal that repeats what it refuses, where an operator would read it."""
+    """Refuse, and repeat what was sent, in a field that operators would read."""
     sent = parse_qs(request.body) if request.body else request.params
     words = " ".join(f"{sent[name]}" for name in ("code", "client_secret", "state") if name in sent)
     return 401, {"Content-Type": "application/problem+json"}, json.dumps({"title": words, "traceId": sent.get("state")})
@@ -262,7 +271,7 @@ def plain_echo(request: Any) -> Answer:
     return 400, {"Content-Type": "text/plain"}, f"Invalid {sent['code'][0]} of {sent['client_secret'][0]}"
 
 
-def ended_token(_request: Any) -> Answer:
+def expired_token(_request: Any) -> Answer:
     return 200, {"Content-Type": "application/json"}, json.dumps({"access_token": GRANTED, "expires_in": -1})
 
 
@@ -288,14 +297,14 @@ AUTHORIZATION, TOKEN, API = "the authorization endpoint", "the token endpoint", 
         ({TOKEN: echo}, True),
         ({TOKEN: echo}, False),
         ({TOKEN: plain_echo}, True),
-        ({TOKEN: ended_token}, True),
+        ({TOKEN: expired_token}, True),
         ({AUTHORIZATION: down, TOKEN: down}, True),
         ({AUTHORIZATION: unreachable, TOKEN: unreachable, API: unreachable}, True),
         ({AUTHORIZATION: unreachable, TOKEN: unreachable, API: unreachable}, False),
     ],
 )
 @pytest.mark.once
-def test_no_way_through_a_flow_tells_a_secret(
+def test_no_path_of_a_flow_reveals_a_secret(
     browser: Client, mia: User, settings: Any, caplog: pytest.LogCaptureFixture, answers: Answers, debug: bool
 ) -> None:
     User.objects.update(is_staff=True, is_superuser=True)
@@ -306,8 +315,8 @@ def test_no_way_through_a_flow_tells_a_secret(
     browser.raise_request_exception = False
     seen: list[str] = []
     states: list[str] = []
-    with wired(answers=answers) as wire, told(settings, caplog) as left:
-        for visit in every_way(browser, mia, states):
+    with wired(answers=answers) as wire, collecting_traces(settings, caplog) as traces:
+        for visit in every_step(browser, mia, states):
             response = visit()
             headers = {name: value for name, value in response.items() if "/api/oauth2?" not in value}
             seen.append(f"{response.content.decode()}{headers}{response.cookies}{response!r}")
@@ -318,15 +327,15 @@ def test_no_way_through_a_flow_tells_a_secret(
             except CommandError as error:
                 output.write(f"{error!r}{vars(error)}")
             seen.append(output.getvalue())
-    seen += [*left, repr(browser.session.items())]
+    seen += [*traces, repr(browser.session.items())]
     for canary in (STORED, CODE, CLIENT_SECRET, *([] if answers else [GRANTED])):
         assert canary in wire.received
     for canary in (STORED, GRANTED, CODE, CLIENT_SECRET, KEY, *states, *wire.states):
         assert [text for text in seen if canary in text] == []
 
 
-def every_way(browser: Client, mia: User, states: list[str]) -> Iterator[Callable[[], Any]]:
-    """What people do with a connection, from the first click to the last."""
+def every_step(browser: Client, mia: User, states: list[str]) -> Iterator[Callable[[], Any]]:
+    """Yield everything that people do with a connection, from the first click to the last."""
     callback = reverse("airisk_oauth:callback")
     connection_page = reverse("airisk_oauth:connection")
 
@@ -361,47 +370,49 @@ def every_way(browser: Client, mia: User, states: list[str]) -> Iterator[Callabl
     yield lambda: browser.get(connection_page)
 
 
-def all_that_is_told_of(
+def everything_revealed_by(
     visit: Callable[[], Any], browser: Client, settings: Any, caplog: pytest.LogCaptureFixture
 ) -> list[str]:
-    """Return what a crash leaves anywhere: page, report, mail, log, session, database."""
+    """Return what a crash reveals anywhere: on the page, in reports, mails, logs, the session and the database."""
     reports: list[str] = []
 
     def report(request: Any, **_kwargs: Any) -> None:
         kind, error, traceback = sys.exc_info()
-        # Under DEBUG the answer itself is such a report.
+        # Under DEBUG the response itself is such a report.
         reports.append(ExceptionReporter(request, kind, error, traceback, is_email=True).get_traceback_html())
 
     browser.raise_request_exception = False
     got_request_exception.connect(report)
     try:
-        with told(settings, caplog) as left:
+        with collecting_traces(settings, caplog) as traces:
             response = visit()
     finally:
         got_request_exception.disconnect(report)
     assert response.status_code == 500
     assert ["Crash" in text for text in reports] == [True]
     assert len(mail.outbox) == (0 if settings.DEBUG else 1)
-    return [response.content.decode(), *reports, *left, repr(browser.session.items())]
+    return [response.content.decode(), *reports, *traces, repr(browser.session.items())]
 
 
 @contextmanager
-def told(settings: Any, caplog: pytest.LogCaptureFixture) -> Iterator[list[str]]:
-    """Collect what is left afterwards: mails, logs, and what is stored, as it lies there, dumped, shown and pickled."""
+def collecting_traces(settings: Any, caplog: pytest.LogCaptureFixture) -> Iterator[list[str]]:
+    """Collect mails, logs, and everything that is stored: as it is stored, dumped, as a ``repr`` and pickled."""
     settings.ADMINS = ["ops@example.com" if django.VERSION >= (6,) else ("Ops", "ops@example.com")]
-    left: list[str] = []
+    traces: list[str] = []
     with caplog.at_level(logging.DEBUG):
-        yield left
-    # Its own server and its HTTP client are what the test looks through, not what it looks at.
+        yield traces
+    # These loggers belong to the server and the HTTP client of the test itself.
     records = [record for record in caplog.records if not record.name.startswith(("urllib3", "django.server"))]
-    # As JSON too: a repr would not show what hides itself in one, and a log service gets no repr.
-    left += [f"{record.__dict__}{json.dumps(record.__dict__, default=str)}{record.getMessage()}" for record in records]
-    left += [str(each.message()) for each in mail.outbox]
+    # As JSON, too: a secret hides only in a repr, and log services get JSON.
+    traces += [
+        f"{record.__dict__}{json.dumps(record.__dict__, default=str)}{record.getMessage()}" for record in records
+    ]
+    traces += [str(each.message()) for each in mail.outbox]
     dumped = io.StringIO()
     call_command("dumpdata", stdout=dumped)
     models = apps.get_app_config("airisk_oauth").get_models()
     rows = [row for model in models for row in model._base_manager.all()]
-    left += [
+    traces += [
         everything_stored(),
         dumped.getvalue(),
         repr(rows),

@@ -1,6 +1,6 @@
-"""``check_airisk``: which fault it finds, and whom it sends to fix it."""
+"""``check_airisk`` finds a fault, and says who can fix it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,34 +15,26 @@ from tests.support.doctor import ADMINISTRATOR, NETWORK, SITE, STAFF, SUPPORT, c
 from tests.support.options import set_option, trouble
 from tests.support.people import give_token
 from tests.support.second_airisk import (
+    AGENTS,
     SecondAIRisk,
     answer_json,
     page,
     problem,
     redirect,
-    second_airisk,
 )
 from tests.support.wire import BASE_URL, Certificate, Serve, http, saying, silent_flow
 
 pytestmark = [pytest.mark.django_db, pytest.mark.once]
-AUTHORIZE, TRADE, AGENTS = ("GET", "/api/oauth2"), ("POST", "/api/oauth2/Token"), ("GET", "/api/Chat/ListAgents")
 
 
 def steps_of(said: str) -> list[str]:
     return [line.split()[1].rstrip(":") for line in said.splitlines()[1:]]
 
 
-@pytest.fixture
-def other(settings: Any) -> Iterator[SecondAIRisk]:
-    """Another AIRisk than the sandbox, for the default deployment."""
-    with second_airisk(settings) as airisk:
-        yield airisk
-
-
 STEPS = ["settings", "database", "callback", "connection", "clock", "authorization", "token", "life", "call", "codes"]
 
 
-def test_a_healthy_deployment_is_walked_to_the_end(airisk: World, mia: User) -> None:
+def test_healthy_deployment_passes_every_step(airisk: World, mia: User) -> None:
     give_token(mia)
     status, said = check()
     assert (status, steps_of(said)) == (0, STEPS)
@@ -54,13 +46,13 @@ def test_a_healthy_deployment_is_walked_to_the_end(airisk: World, mia: User) -> 
     assert "GET /api/Chat/ListAgents was answered with status 200: user_42 has 3 agents" in said
 
 
-def test_another_airisk_is_as_healthy(other: SecondAIRisk, mia: User) -> None:
+def test_second_airisk_is_healthy_too(other_airisk: SecondAIRisk, mia: User) -> None:
     status, said = check(user="mia")
     assert (status, "user_42 has 1 agent\n" in said) == (0, True)
     assert check()[0] == 0
 
 
-def test_all_deployments_are_tried_and_one_that_ails_is_enough(airisk: World, settings: Any) -> None:
+def test_one_faulty_deployment_fails_the_command(airisk: World, settings: Any) -> None:
     assert check(deployment=None)[0] == 0
     _wrong_path(airisk, settings)
     status, said = check(deployment=None)
@@ -124,13 +116,13 @@ def _switch(name: str, value: Any = True) -> Callable[[World, Any], None]:
         (_switch("malformed"), "token: AIRisk's answer is not the JSON", f"{NETWORK} If a proxy answers"),
     ],
 )
-def test_each_fault_is_named_with_the_one_who_can_mend_it(
+def test_each_fault_names_who_can_fix_it(
     airisk: World, settings: Any, mia: User, ails: Callable[[World, Any], None], said: str, remedy: str
 ) -> None:
     ails(airisk, settings)
-    found, mended_by = fault(user="mia")
+    found, fixed_by = fault(user="mia")
     assert found.startswith(said)
-    assert mended_by.startswith(remedy)
+    assert fixed_by.startswith(remedy)
 
 
 @pytest.mark.parametrize(
@@ -164,21 +156,21 @@ def test_each_fault_is_named_with_the_one_who_can_mend_it(
         ),
     ],
 )
-def test_what_comes_in_place_of_airisk_is_told_from_it(answers: list[dict[str, Any]], said: str, remedy: str) -> None:
+def test_answers_of_others_are_recognized(answers: list[dict[str, Any]], said: str, remedy: str) -> None:
     with responses.RequestsMock() as wire:
         wire.get(BASE_URL)
         for answer in answers:
             wire.get(f"{BASE_URL}/api/oauth2", **answer)
-        found, mended_by = fault()
+        found, fixed_by = fault()
     assert found.startswith(f"authorization: {said}")
-    assert mended_by.startswith(remedy)
+    assert fixed_by.startswith(remedy)
 
 
 def _no_answer(user: Any, deployment: str) -> str:
     raise KeyError(user)
 
 
-def test_a_function_of_the_site_that_fails_is_told(settings: Any, mia: User) -> None:
+def test_failing_userid_function_is_reported(settings: Any, mia: User) -> None:
     set_option(settings, USERID=f"{__name__}._no_answer")
     found, remedy = fault(user="mia")
     assert found == f"user: {__name__}._no_answer raised KeyError for mia."
@@ -205,8 +197,8 @@ def _unknown(user: Any, deployment: str) -> str:
         (_unknown, "AIRisk refuses the userid user_9", "Correct what {} returns"),
     ],
 )
-def test_own_userid_function_is_the_sites_to_fix(
-    other: SecondAIRisk, settings: Any, mia: User, function: Any, said: str, remedy: str
+def test_wrong_userid_function_is_the_sites_fault(
+    other_airisk: SecondAIRisk, settings: Any, mia: User, function: Any, said: str, remedy: str
 ) -> None:
     name = f"{__name__}.{function.__name__}"
     set_option(settings, USERID=name)
@@ -215,7 +207,7 @@ def test_own_userid_function_is_the_sites_to_fix(
     assert fixed_by.startswith(f"{SITE} {remedy.format(name)}")
 
 
-def test_a_page_is_well_where_a_person_is_expected(airisk: World, settings: Any) -> None:
+def test_page_is_fine_without_silent_renewal(airisk: World, settings: Any) -> None:
     set_option(settings, SILENT_RENEWAL=False)
     airisk.switches.login_page = True
     status, said = check()
@@ -229,7 +221,7 @@ def test_a_page_is_well_where_a_person_is_expected(airisk: World, settings: Any)
 
 
 @pytest.mark.parametrize(("seconds", "way"), [(60, "ahead of"), (-60, "behind")])
-def test_a_clock_that_is_off_is_told_and_the_rest_tried_all_the_same(
+def test_wrong_clock_is_reported_and_steps_go_on(
     airisk: World, monkeypatch: pytest.MonkeyPatch, seconds: int, way: str
 ) -> None:
     set_clock(monkeypatch, seconds)
@@ -239,14 +231,14 @@ def test_a_clock_that_is_off_is_told_and_the_rest_tried_all_the_same(
     assert "  ok    call: " in said
 
 
-def test_a_token_that_hardly_lives_is_told_and_one_without_an_end_is_well(airisk: World) -> None:
+def test_short_token_lifetime_is_reported(airisk: World) -> None:
     airisk.switches.token_life = 60
     assert fault()[1].startswith(ADMINISTRATOR)
     airisk.switches.token_life = None
     assert "AIRisk named no expiry" in check()[1]
 
 
-# Who cannot be reached
+# Unreachable hosts
 
 
 @pytest.mark.parametrize(
@@ -256,14 +248,14 @@ def test_a_token_that_hardly_lives_is_told_and_one_without_an_end_is_well(airisk
         ("https://nowhere.invalid", "There is no host nowhere.invalid", f"{SITE} Correct BASE_URL"),
     ],
 )
-def test_an_address_that_leads_nowhere_is_told_as_what_it_is(settings: Any, url: str, said: str, remedy: str) -> None:
+def test_unreachable_address_is_reported(settings: Any, url: str, said: str, remedy: str) -> None:
     set_option(settings, BASE_URL=url)
-    found, mended_by = fault()
-    assert (found.startswith(f"connection: {said}"), mended_by.startswith(remedy)) == (True, True)
+    found, fixed_by = fault()
+    assert (found.startswith(f"connection: {said}"), fixed_by.startswith(remedy)) == (True, True)
 
 
 @pytest.mark.parametrize("speaks_tls", [True, False])
-def test_a_host_that_does_not_prove_who_it_is_is_told(
+def test_unverified_host_is_reported(
     settings: Any,
     airisk_url: str,
     serve: Serve,
@@ -285,7 +277,7 @@ def test_a_host_that_does_not_prove_who_it_is_is_told(
         ("REQUESTS_CA_BUNDLE", "/nowhere/bundle.pem", "the CA certificate bundle that REQUESTS_CA_BUNDLE"),
     ],
 )
-def test_what_the_environment_gets_wrong_is_told(
+def test_faults_of_the_environment_are_reported(
     monkeypatch: pytest.MonkeyPatch, variable: str, value: str, said: str
 ) -> None:
     monkeypatch.setenv("no_proxy", "")
@@ -298,8 +290,8 @@ def test_what_the_environment_gets_wrong_is_told(
 # What the API answers
 
 
-def _tell(airisk: SecondAIRisk, call: tuple[str, str], *answers: Any) -> None:
-    """Let a call be answered so, one after the other, and as the last one from then on."""
+def set_answers(airisk: SecondAIRisk, call: tuple[str, str], *answers: Any) -> None:
+    """Set the answers to a call, one after the other; the last one is repeated."""
     left = list(answers)
     airisk.answers[call] = lambda given: left.pop(0) if len(left) > 1 else left[0]
 
@@ -320,16 +312,18 @@ def _tell(airisk: SecondAIRisk, call: tuple[str, str], *answers: Any) -> None:
         (page(), "was answered with status 200 and a page", NETWORK),
     ],
 )
-def test_call_of_a_user_that_fails_is_told(other: SecondAIRisk, mia: User, answer: Any, said: str, remedy: str) -> None:
-    _tell(other, AGENTS, answer)
+def test_failing_call_of_a_user_is_reported(
+    other_airisk: SecondAIRisk, mia: User, answer: Any, said: str, remedy: str
+) -> None:
+    set_answers(other_airisk, AGENTS, answer)
     found, fixed_by = fault(user="mia")
     assert found.startswith("call: ")
     assert (said in found, fixed_by.startswith(remedy)) == (True, True)
 
 
 @pytest.mark.parametrize("status", [200, 400, 401, 403, 404])
-def test_application_call_claims_nothing_unknown(other: SecondAIRisk, status: int) -> None:
-    _tell(other, AGENTS, problem(status))
+def test_application_call_claims_nothing_unknown(other_airisk: SecondAIRisk, status: int) -> None:
+    set_answers(other_airisk, AGENTS, problem(status))
     code, said = check()
     assert code == 0
     assert f"with status {status}; AIRisk does not document which calls the application's own token can make" in said
@@ -347,8 +341,8 @@ def test_application_call_claims_nothing_unknown(other: SecondAIRisk, status: in
         (answer_json(["x" * 70_000]), "with status 200\n"),
     ],
 )
-def test_agents_are_counted_where_they_can_be(other: SecondAIRisk, mia: User, answer: Any, said: str) -> None:
-    _tell(other, AGENTS, answer)
+def test_agents_are_counted_if_possible(other_airisk: SecondAIRisk, mia: User, answer: Any, said: str) -> None:
+    set_answers(other_airisk, AGENTS, answer)
     status, words = check(user="mia")
     assert (
         status,
@@ -364,7 +358,7 @@ def test_agents_are_counted_where_they_can_be(other: SecondAIRisk, mia: User, an
         (OSError(), "got no answer (ConnectionError)"),
     ],
 )
-def test_call_without_an_answer_is_told(failure: OSError, said: str) -> None:
+def test_call_without_answer_is_reported(failure: OSError, said: str) -> None:
     with responses.RequestsMock() as wire:
         wire.get(BASE_URL, headers={"Date": "yesterday"})
         silent_flow(wire, {"json": {"access_token": "token-canary"}})
@@ -374,7 +368,7 @@ def test_call_without_an_answer_is_told(failure: OSError, said: str) -> None:
     assert "no valid date" in words
 
 
-def test_call_that_drips_is_told_as_slow(settings: Any) -> None:
+def test_dripping_call_is_reported_as_slow(settings: Any) -> None:
     set_option(settings, API_TIMEOUT=(5, 1e-9))
     with responses.RequestsMock() as wire:
         wire.get(BASE_URL)
@@ -383,7 +377,7 @@ def test_call_that_drips_is_told_as_slow(settings: Any) -> None:
         assert "GET /api/Chat/ListAgents got no answer within 1e-09 s: AIRisk is slow" in check()[1]
 
 
-def test_tls_that_fails_otherwise_is_told_by_name() -> None:
+def test_other_tls_error_is_named() -> None:
     with responses.RequestsMock() as wire:
         wire.get(BASE_URL, body=requests.exceptions.SSLError("[SSL: TLSV1_ALERT_PROTOCOL_VERSION] tlsv1 alert"))
         found, remedy = fault()
@@ -392,7 +386,7 @@ def test_tls_that_fails_otherwise_is_told_by_name() -> None:
 
 
 @pytest.mark.parametrize("status", [400, 429])
-def test_a_code_that_is_not_taken_is_a_matter_for_airisk(status: int) -> None:
+def test_refused_code_is_airisks_fault(status: int) -> None:
     with responses.RequestsMock() as wire:
         wire.get(BASE_URL)
         silent_flow(wire, {"status": status, "body": "Invalid Code", "content_type": "text/plain"})
@@ -404,7 +398,7 @@ def test_a_code_that_is_not_taken_is_a_matter_for_airisk(status: int) -> None:
 # Settings
 
 
-def test_wrong_settings_are_told_all_at_once_and_nothing_is_sent(settings: Any) -> None:
+def test_wrong_settings_are_all_listed_at_once(settings: Any) -> None:
     settings.AIRISK_OAUTH_ENCRYPTION_KEYS = ["no key"]
     set_option(settings, BASE_URL="ftp://x", UNKNOWN=1)
     with responses.RequestsMock():
@@ -416,12 +410,12 @@ def test_wrong_settings_are_told_all_at_once_and_nothing_is_sent(settings: Any) 
     ("options", "said"),
     [({"deployment": "third"}, "no deployment 'third'"), ({"user": "nobody"}, "There is no user 'nobody'.")],
 )
-def test_a_name_that_nothing_has_is_told(options: dict[str, str], said: str) -> None:
+def test_unknown_name_is_reported(options: dict[str, str], said: str) -> None:
     status, words = check(**options)
     assert (status, said in words) == (1, True)
 
 
-def test_without_the_setting_there_is_nothing_to_try(settings: Any) -> None:
+def test_missing_setting_fails_the_command(settings: Any) -> None:
     del settings.AIRISK_OAUTH
     assert check(deployment=None)[0] == 1
 
@@ -430,7 +424,7 @@ def test_without_the_setting_there_is_nothing_to_try(settings: Any) -> None:
     ("name", "value", "said"),
     [("USE_TZ", False, "USE_TZ is not True."), ("AIRISK_OAUTH_IMPERSONATED", "x.y", "AIRISK_OAUTH_IMPERSONATED")],
 )
-def test_settings_of_the_site_are_told_first(settings: Any, name: str, value: Any, said: str) -> None:
+def test_site_settings_are_reported_first(settings: Any, name: str, value: Any, said: str) -> None:
     setattr(settings, name, value)
     found, remedy = fault()
     assert said in found

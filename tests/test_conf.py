@@ -1,4 +1,4 @@
-"""``AIRISK_OAUTH``: read live, and wrong in no way that goes unnoticed."""
+"""The setting ``AIRISK_OAUTH``: it is read on every use, and everything that is wrong with it is noticed."""
 
 import subprocess
 import sys
@@ -29,22 +29,22 @@ REQUIRED = {
 REMOTE_HTTP = "http://airisk.internal/tenant"
 
 
-def resolve_as_told(user: object, alias: str) -> Any:
-    """A site's own ``USERID``, for users who are what it returns."""
+def resolve(user: object, alias: str) -> Any:
+    """Return the user, or what it returns when called; a site's own ``USERID``."""
     return user(alias) if callable(user) else user
 
 
 not_callable = "a string"
 
 
-def found(settings: "Settings", **changes: Any) -> list[conf.Problem]:
-    """What is wrong with a deployment that has these settings besides, or instead of, the required ones."""
+def problems_with(settings: "Settings", **changes: Any) -> list[conf.Problem]:
+    """Return the problems of a deployment with the required options and these changes."""
     settings.AIRISK_OAUTH = {"default": {**REQUIRED, **changes}}
     return list(problems())
 
 
 def assert_refused(settings: "Settings", wrong: Any, number: int, *words: str) -> None:
-    """One problem, with a hint; and using the deployment says the same."""
+    """Check that there is one problem with a hint, and that using the deployment reports the same."""
     settings.AIRISK_OAUTH = wrong
     [problem] = problems()
     assert problem.number == number
@@ -63,8 +63,8 @@ def shown(value: object) -> str:
 # Good settings
 
 
-def test_a_deployment_needs_four_settings_and_has_the_documented_defaults(settings: "Settings") -> None:
-    assert found(settings) == []
+def test_deployment_has_documented_defaults(settings: "Settings") -> None:
+    assert problems_with(settings) == []
     assert deployment() == Deployment(
         alias="default",
         base_url="https://demo.aicrisk.com",
@@ -97,7 +97,7 @@ def test_a_deployment_needs_four_settings_and_has_the_documented_defaults(settin
         ("REDIRECT_URI", "http://localhost:8000/airisk/callback/"),
         ("AUTHORIZE_PATH", "/authorize"),
         ("TOKEN_PATH", "/"),
-        ("USERID", "tests.test_conf.resolve_as_told"),
+        ("USERID", "tests.test_conf.resolve"),
         ("SILENT_RENEWAL", False),
         ("CODE_FROM", "server"),
         ("CODE_FROM", "browser"),
@@ -109,21 +109,21 @@ def test_a_deployment_needs_four_settings_and_has_the_documented_defaults(settin
         ("EXTRA_TOKEN_PARAMS", {"grant_type": "authorization_code", "state": ""}),
     ],
 )
-def test_each_setting_is_used_as_given(settings: "Settings", key: str, value: object) -> None:
-    assert found(settings, **{key: value}) == []
+def test_each_option_is_used_as_given(settings: "Settings", key: str, value: object) -> None:
+    assert problems_with(settings, **{key: value}) == []
     expected = value.rstrip("/") if key == "BASE_URL" else value  # type: ignore[attr-defined]
     assert getattr(deployment(), key.lower()) == expected
 
 
 @pytest.mark.parametrize("base_url", ["https://demo.aicrisk.com/tenant", "https://demo.aicrisk.com/tenant//"])
-def test_request_paths_are_appended_to_the_base_url(settings: "Settings", base_url: str) -> None:
-    assert found(settings, BASE_URL=base_url) == []
+def test_paths_are_appended_to_base_url(settings: "Settings", base_url: str) -> None:
+    assert problems_with(settings, BASE_URL=base_url) == []
     assert deployment().authorize_url == "https://demo.aicrisk.com/tenant/api/oauth2"
     assert deployment().token_url == "https://demo.aicrisk.com/tenant/api/oauth2/Token"
     assert deployment().origin == ("https", "demo.aicrisk.com", 443)
 
 
-def test_several_deployments_are_told_apart_by_alias(settings: "Settings") -> None:
+def test_deployments_are_found_by_alias(settings: "Settings") -> None:
     settings.AIRISK_OAUTH = {"b_2": {**REQUIRED, "CLIENT_ID": "two"}, "A-1": {**REQUIRED, "CLIENT_ID": "one"}}
     assert aliases() == ["b_2", "A-1"]
     assert (deployment("b_2").client_id, deployment("A-1").client_id) == ("two", "one")
@@ -131,7 +131,7 @@ def test_several_deployments_are_told_apart_by_alias(settings: "Settings") -> No
         deployment()
 
 
-def test_one_deployments_mistake_is_not_anothers(settings: "Settings") -> None:
+def test_problem_of_one_deployment_spares_others(settings: "Settings") -> None:
     settings.AIRISK_OAUTH = {"default": REQUIRED, "second": {**REQUIRED, "TIMEOUT": 5}, "third": {}}
     assert deployment().alias == "default"
     assert [problem.number for problem in problems()] == [5, 4, 4, 4, 4]
@@ -139,7 +139,7 @@ def test_one_deployments_mistake_is_not_anothers(settings: "Settings") -> None:
         deployment("second")
 
 
-def test_settings_are_read_live(settings: "Settings") -> None:
+def test_settings_are_read_on_every_use(settings: "Settings") -> None:
     before = deployment()
     settings.AIRISK_OAUTH = {"default": {**REQUIRED, "CLIENT_ID": "another"}}
     assert deployment().client_id == "another" != before.client_id
@@ -147,8 +147,8 @@ def test_settings_are_read_live(settings: "Settings") -> None:
     assert deployment().client_id == "a third"
 
 
-def test_no_repr_of_a_deployment_shows_its_secret(settings: "Settings") -> None:
-    assert found(settings) == []
+def test_repr_of_deployment_hides_its_secret(settings: "Settings") -> None:
+    assert problems_with(settings) == []
     assert "canary" not in repr(deployment())
     assert "canary" not in repr(vars(deployment()))
     assert deployment().client_secret == "canary-secret"
@@ -160,7 +160,7 @@ def test_no_repr_of_a_deployment_shows_its_secret(settings: "Settings") -> None:
 
 
 @pytest.mark.parametrize("wrong", [None, {}, [], "https://demo.aicrisk.com", [("default", REQUIRED)]], ids=repr)
-def test_without_deployments_that_is_the_problem(settings: "Settings", wrong: object) -> None:
+def test_setting_must_contain_deployments(settings: "Settings", wrong: object) -> None:
     settings.AIRISK_OAUTH = wrong
     [problem] = problems()
     assert (problem.number, bool(problem.hint)) == (1, True)
@@ -169,7 +169,7 @@ def test_without_deployments_that_is_the_problem(settings: "Settings", wrong: ob
             use()
 
 
-def test_without_the_setting_that_is_the_problem(settings: "Settings") -> None:
+def test_missing_setting_is_a_problem(settings: "Settings") -> None:
     del settings.AIRISK_OAUTH
     assert [problem.number for problem in problems()] == [1]
     with pytest.raises(ImproperlyConfigured, match="AIRISK_OAUTH must be"):
@@ -177,12 +177,12 @@ def test_without_the_setting_that_is_the_problem(settings: "Settings") -> None:
 
 
 @pytest.mark.parametrize("options", [None, "https://demo.aicrisk.com", [*REQUIRED]], ids=repr)
-def test_a_deployment_that_is_no_dictionary_is_a_problem(settings: "Settings", options: object) -> None:
+def test_deployment_must_be_a_dictionary(settings: "Settings", options: object) -> None:
     assert_refused(settings, {"default": options}, 1, "AIRISK_OAUTH['default']", "BASE_URL")
 
 
 @pytest.mark.parametrize("alias", ["", "a b", "a/b", "ä", "a\n", "x" * 65, 1, None, ("a",)], ids=repr)
-def test_an_alias_that_no_url_can_carry_is_a_problem(settings: "Settings", alias: Any) -> None:
+def test_alias_must_fit_into_a_url(settings: "Settings", alias: Any) -> None:
     settings.AIRISK_OAUTH = {alias: REQUIRED}
     assert [problem.number for problem in problems()] == [2]
     with pytest.raises(ImproperlyConfigured, match="alias"):
@@ -190,14 +190,14 @@ def test_an_alias_that_no_url_can_carry_is_a_problem(settings: "Settings", alias
 
 
 @pytest.mark.parametrize("key", ["base_url", "CLIENT", "VERIFY", "", 7])
-def test_an_unknown_key_is_a_problem(settings: "Settings", key: Any) -> None:
+def test_unknown_key_is_a_problem(settings: "Settings", key: Any) -> None:
     assert_refused(settings, {"default": {**REQUIRED, key: "canary"}}, 3, repr(key), "RENEW_UNUSED_FOR")
 
 
 @pytest.mark.parametrize("key", REQUIRED)
-def test_a_missing_key_is_a_problem(settings: "Settings", key: str) -> None:
+def test_missing_key_is_a_problem(settings: "Settings", key: str) -> None:
     rest = {name: value for name, value in REQUIRED.items() if name != key}
-    assert_refused(settings, {"default": rest}, 4, f"lacks {key}.")
+    assert_refused(settings, {"default": rest}, 4, f"has no {key}.")
 
 
 BAD_TEXT: list[Any] = [None, "", " ", " a", "a ", "a\n", "a\0b", b"a", 7]
@@ -262,8 +262,8 @@ BAD_DOTTED: list[Any] = [
     ".relative.resolve",
     "..resolve",
     ".resolve",
-    b"tests.test_conf.resolve_as_told",
-    resolve_as_told,
+    b"tests.test_conf.resolve",
+    resolve,
 ]
 BAD_EXTRAS: list[Any] = [None, "a=b", [("a", "b")], {"a": 1}, {1: "a"}, {"a": None}]
 BAD_VALUES: dict[str, list[Any]] = {
@@ -288,21 +288,21 @@ BAD_VALUES: dict[str, list[Any]] = {
 }
 
 
-def test_the_bad_values_here_are_of_every_setting() -> None:
+def test_bad_values_cover_every_option() -> None:
     assert list(BAD_VALUES) == list(conf._RULES)
 
 
 @pytest.mark.parametrize(
     ("key", "value"), [(key, value) for key, values in BAD_VALUES.items() for value in values], ids=shown
 )
-def test_a_bad_value_is_a_problem(settings: "Settings", key: str, value: object) -> None:
-    assert_refused(settings, {"default": {**REQUIRED, key: value}}, 5, f"a wrong {key}.", "Set it to ")
+def test_bad_value_is_a_problem(settings: "Settings", key: str, value: object) -> None:
+    assert_refused(settings, {"default": {**REQUIRED, key: value}}, 5, f"an invalid {key}.", "Set it to ")
 
 
 @pytest.mark.parametrize("key", ["BASE_URL", "REDIRECT_URI"])
-def test_plain_http_to_another_host_is_for_debug_only(settings: "Settings", key: str) -> None:
+def test_plain_http_elsewhere_needs_debug(settings: "Settings", key: str) -> None:
     settings.DEBUG = True
-    assert found(settings, **{key: REMOTE_HTTP}) == []
+    assert problems_with(settings, **{key: REMOTE_HTTP}) == []
     assert getattr(deployment(), key.lower()) == REMOTE_HTTP
     settings.DEBUG = False
     assert_refused(settings, {"default": {**REQUIRED, key: REMOTE_HTTP}}, 5, "https://")
@@ -312,33 +312,33 @@ def test_plain_http_to_another_host_is_for_debug_only(settings: "Settings", key:
 
 
 @pytest.mark.parametrize("value", ["user_42", "7C9E6679-7425-40DE-944B-E07FC1F90AE7", "ü ü", "x" * 255])
-def test_a_userid_is_opaque(settings: "Settings", value: str) -> None:
+def test_userid_is_taken_as_it_is(settings: "Settings", value: str) -> None:
     assert is_userid(value)
-    assert found(settings, USERID="tests.test_conf.resolve_as_told") == []
+    assert problems_with(settings, USERID="tests.test_conf.resolve") == []
     assert userid_of(deployment(), value) == value
 
 
 @pytest.mark.parametrize("nobody", [None, ""])
-def test_a_user_without_userid_has_none(settings: "Settings", nobody: object) -> None:
-    assert found(settings, USERID="tests.test_conf.resolve_as_told") == []
+def test_empty_userid_means_none(settings: "Settings", nobody: object) -> None:
+    assert problems_with(settings, USERID="tests.test_conf.resolve") == []
     assert userid_of(deployment(), nobody) is None
 
 
 @pytest.mark.parametrize("nonsense", [42, True, b"user_42", ["user_42"], UUID(int=1), " x", "x\n", "x\0", "x" * 256])
-def test_a_resolver_that_returns_nonsense_is_misconfigured(settings: "Settings", nonsense: object) -> None:
+def test_resolver_must_return_a_valid_userid(settings: "Settings", nonsense: object) -> None:
     assert not is_userid(nonsense)
-    assert found(settings, USERID="tests.test_conf.resolve_as_told") == []
-    with pytest.raises(ImproperlyConfigured, match=r"tests\.test_conf\.resolve_as_told"):
+    assert problems_with(settings, USERID="tests.test_conf.resolve") == []
+    with pytest.raises(ImproperlyConfigured, match=r"tests\.test_conf\.resolve"):
         userid_of(deployment(), nonsense)
 
 
-def test_a_resolver_is_told_the_user_and_the_alias(settings: "Settings") -> None:
-    options = {**REQUIRED, "USERID": "tests.test_conf.resolve_as_told"}
+def test_resolver_gets_the_user_and_the_alias(settings: "Settings") -> None:
+    options = {**REQUIRED, "USERID": "tests.test_conf.resolve"}
     settings.AIRISK_OAUTH = {"default": options, "second": options}
     assert [userid_of(deployment(alias), str.upper) for alias in aliases()] == ["DEFAULT", "SECOND"]
 
 
-def test_by_default_staff_say_who_a_user_is_on_each_deployment(mia: User) -> None:
+def test_default_resolver_reads_identities(mia: User) -> None:
     tom = User.objects.create_user("tom")
     AIRiskIdentity.objects.create(user=tom, deployment="second", userid="user_7")
     assert [userid_of(deployment(alias), user) for user in (mia, tom) for alias in aliases()] == [
@@ -354,7 +354,7 @@ def test_by_default_staff_say_who_a_user_is_on_each_deployment(mia: User) -> Non
 # The package
 
 
-def test_the_package_offers_its_ways_to_call_and_nothing_else() -> None:
+def test_package_exports_its_clients_only() -> None:
     for name in airisk_oauth.__all__:
         module = async_client if name.startswith("Async") else sessions
         assert getattr(airisk_oauth, name) is getattr(module, name)
@@ -366,10 +366,11 @@ def test_the_package_offers_its_ways_to_call_and_nothing_else() -> None:
     ("code", "unwanted"),
     [
         ("import airisk_oauth.oauth.token, airisk_oauth.oauth.authorization", ["django", "requests"]),
+        ("import django; django.setup()", ["airisk_oauth.checks", "airisk_oauth.views", "airisk_oauth.client"]),
         ("import django; django.setup(); import airisk_oauth.urls", ["requests", "httpx2", "cryptography", "tqdm"]),
     ],
 )
-def test_a_process_that_never_calls_airisk_does_not_pay_for_it(code: str, unwanted: list[str]) -> None:
+def test_unused_libraries_are_not_imported(code: str, unwanted: list[str]) -> None:
     lines = f"import sys; {code}; print([name for name in {unwanted!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", lines], capture_output=True, text=True, timeout=60, check=False)
     assert (done.stdout.strip(), done.returncode) == ("[]", 0), done.stderr

@@ -862,7 +862,7 @@ REFUSED = "AIRisk refused the connection"
 TROUBLES = pytest.mark.parametrize(
     ("trouble", "words", "details", "status"),
     [
-        (_refuse, REFUSED, r"status 302: access_denied", 403),
+        (_refuse, REFUSED, r"by redirect: access_denied", 403),
         (_unknown_client, REFUSED, r"status 401: Unauthorized \(traceId 00-\w+-\w+-00\)", 403),
         (_wrong_code, REFUSED, r"status 400: Invalid Code", 403),
         (_outage, "AIRisk could not be reached", r"status 503", 502),

@@ -1,4 +1,4 @@
-"""The demo keeps what the README says of it: started as `make demo` starts it, and used as a person would."""
+"""The demo does what the README promises, when it is started as by `make demo` and used like by a person."""
 
 import html
 import os
@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 class Browser(requests.Session):
-    """Sees the text of pages, and fills in forms with the CSRF token of the page that was seen last."""
+    """Reads the text of pages, and submits forms with the CSRF token of the page that it read last."""
 
     def __init__(self, site: str) -> None:
         super().__init__()
@@ -53,19 +53,19 @@ class Browser(requests.Session):
         return self.submit("/accounts/login/", username=name, password=name)
 
     def switch(self, action: str = "save", **switches: str) -> None:
-        """Press a button of the sandbox's; switches that are not named go back to a good day's."""
+        """Press a button of the sandbox; switches that are not given are reset to their defaults."""
         self.see("/sandbox/control/")
         fields: Any = {"action": action, "latency": "0", "token_life": "3600", **switches}
         self.submit("/sandbox/control/", **fields)
 
 
 def manage(*arguments: str, output: Any = subprocess.PIPE, **variables: str) -> subprocess.Popen[str]:
-    """Begin a command of the demo's."""
+    """Start a command of the demo."""
     return run("manage.py", *arguments, output=output, **variables)
 
 
 def run(*arguments: str, output: Any = subprocess.PIPE, **variables: str) -> subprocess.Popen[str]:
-    """Begin a process of the demo's, unmoved by a developer's own environment or .env file: an empty value is none."""
+    """Start a process of the demo without a developer's own settings: an empty variable overrides those in .env."""
     command = [sys.executable, "-W", "error", *arguments]
     ours = {"DJANGO_SETTINGS_MODULE": "demo_project.settings", "PYTHONUNBUFFERED": "1"}
     unset = dict.fromkeys(("SECRET_KEY", "DEBUG", "ALLOWED_HOSTS", "AIRISK_BASE_URL"), "")
@@ -84,7 +84,7 @@ def end(process: subprocess.Popen[str]) -> tuple[int, str]:
 
 @contextmanager
 def running(log: Path, **variables: str) -> Iterator[str]:
-    """The development server, until the end of the block; it starts without a warning of Django's system check."""
+    """Run the development server, and check that it starts without a warning of Django's system checks."""
     address = ("127.0.0.1", int(variables["PORT"]))
     with (
         log.open("w") as output,
@@ -115,7 +115,7 @@ def free_port() -> str:
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The variables of a demo that is ready to run; it was seeded twice, which must do no harm."""
+    """The environment of a demo that is ready to run; it was seeded twice, which must do no harm."""
     database = tmp_path_factory.mktemp("demo") / "demo.sqlite3"
     variables = {"DEBUG": "true", "PORT": free_port(), "DATABASE_URL": f"sqlite:///{database}"}
     for command in (["migrate", "--verbosity", "0"], ["seed_demo"], ["seed_demo"]):
@@ -141,29 +141,29 @@ def signed_in(site: str) -> Iterator[Browser]:
 
 @pytest.fixture
 def browser(signed_in: Browser) -> Browser:
-    """A browser in which the user demo is signed in and not connected, with AIRisk on a good day."""
+    """A browser in which the user demo is signed in and not connected; AIRisk works."""
     signed_in.switch()
     signed_in.submit("/airisk/disconnect/")
     return signed_in
 
 
-def test_two_clicks_lead_from_signing_in_to_the_conversations(browser: Browser) -> None:
+def test_two_clicks_lead_to_the_conversations(browser: Browser) -> None:
     home = browser.see("/")
     assert "Not connected" in home
     assert "user_42" in home
     page = browser.submit("/airisk/connect/", next="/conversations/")
     assert browser.address == "/conversations/"
     assert "You are connected to AIRisk." in page
-    assert re.search(r"Fetched from AIRisk just now, in your name\. \w.+ ago", page)
+    assert re.search(r"Fetched from AIRisk just now, on your behalf\. \w.+ ago", page)
 
 
-def test_the_switches_do_what_home_says_of_them(browser: Browser) -> None:
+def test_switches_do_what_the_home_page_says(browser: Browser) -> None:
     browser.submit("/airisk/connect/", next="/")
     browser.switch("end_all_tokens")
     assert "Fetched from AIRisk just now" in browser.see("/conversations/")
-    assert re.search(r"What happened last Conversations fetched .+? Token renewed", browser.see("/"))
+    assert re.search(r"Recent events Conversations fetched .+? Token renewed", browser.see("/"))
     browser.switch(outage="on")
-    assert "AIRisk is down. Mend AIRisk" in browser.see("/conversations/", status=503)
+    assert "AIRisk is down. Fix AIRisk" in browser.see("/conversations/", status=503)
     browser.switch()
     assert "Fetched from AIRisk just now" in browser.see("/conversations/")
 
@@ -171,13 +171,13 @@ def test_the_switches_do_what_home_says_of_them(browser: Browser) -> None:
 @pytest.mark.parametrize(
     ("name", "status", "address", "words", "state"),
     [
-        ("end", 200, "/conversations/", "Fetched from AIRisk just now", ""),
+        ("expire", 200, "/conversations/", "Fetched from AIRisk just now", ""),
         ("down", 503, "/conversations/", "AIRisk is not available", "AIRisk is down."),
         ("login", 200, "/airisk/connect/?next=%2Fconversations%2F", "Please reconnect", "AIRisk shows a login page"),
-        ("short", 200, "/conversations/", "Fetched from AIRisk just now", "AIRisk's tokens live for a minute."),
+        ("short", 200, "/conversations/", "Fetched from AIRisk just now", "AIRisk's tokens expire after a minute."),
     ],
 )
-def test_one_click_breaks_airisk_and_one_mends_it(
+def test_one_click_breaks_airisk_and_one_fixes_it(
     name: str, status: int, address: str, words: str, state: str, browser: Browser
 ) -> None:
     browser.submit("/airisk/connect/", next="/")
@@ -185,25 +185,29 @@ def test_one_click_breaks_airisk_and_one_mends_it(
     assert browser.address == address
     home = browser.see("/")
     assert (state or "Conversations fetched") in home
-    if name == "short":
-        assert re.search(r"The token ends in (5\d|60) seconds", home)
-    assert bool(state) == ("Mend AIRisk" in home)
-    home = browser.submit("/trials/mend/")
-    assert "Mend AIRisk" not in home
+    assert bool(state) == ("Fix AIRisk" in home)
+    home = browser.submit("/trials/fix/")
+    assert "Fix AIRisk" not in home
     browser.submit("/trials/nothing/", 404)
 
 
-def test_switches_set_by_hand_are_told_too(browser: Browser) -> None:
+def test_short_lived_token_has_a_countdown(browser: Browser) -> None:
+    browser.submit("/airisk/connect/", next="/")
+    browser.submit("/trials/short/")
+    assert re.search(r"The token expires in (5\d|60) seconds", browser.see("/"))
+
+
+def test_switches_set_by_hand_are_shown(browser: Browser) -> None:
     browser.switch(latency="0.1")
-    assert "AIRisk behaves as the sandbox switches say. Mend AIRisk" in browser.see("/")
+    assert "AIRisk behaves as set by the sandbox switches. Fix AIRisk" in browser.see("/")
     browser.switch(latency="3")
-    assert "AIRisk is slow. Mend AIRisk" in browser.see("/")
+    assert "AIRisk is slow. Fix AIRisk" in browser.see("/")
 
 
 @needs_chromium
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (360, "dark")])
 @pytest.mark.usefixtures("browser")
-def test_no_page_has_a_barrier(chromium: Any, site: str, width: int, scheme: Any) -> None:
+def test_pages_have_no_barriers(chromium: Any, site: str, width: int, scheme: Any) -> None:
     window: Any = {"width": width, "height": 800}
     with chromium.new_context(base_url=site, viewport=window, color_scheme=scheme) as context:
         tab = context.new_page()
@@ -222,7 +226,7 @@ def test_no_page_has_a_barrier(chromium: Any, site: str, width: int, scheme: Any
         click(tab, "Take AIRisk down")
         assert_said(tab, "AIRisk is not available")
         assert_no_barrier(tab)
-        click(tab, "Mend AIRisk")
+        click(tab, "Fix AIRisk")
         tab.goto("/sandbox/control/")
         assert_no_barrier(tab)
         tab.goto("/")
@@ -231,7 +235,7 @@ def test_no_page_has_a_barrier(chromium: Any, site: str, width: int, scheme: Any
         assert_no_barrier(tab)
 
 
-def test_somebody_who_is_not_signed_in_is_told_how_to_begin(site: str) -> None:
+def test_visitor_is_shown_how_to_begin(site: str) -> None:
     with Browser(site) as browser:
         welcome = browser.see("/")
         assert "demo demo" in welcome
@@ -241,13 +245,13 @@ def test_somebody_who_is_not_signed_in_is_told_how_to_begin(site: str) -> None:
         browser.see("/static/demo/demo.css")
 
 
-def test_admin_is_staff_and_somebody_else_on_airisk(site: str) -> None:
+def test_admin_is_staff_with_another_userid(site: str) -> None:
     with Browser(site) as browser:
         assert "user_1" in browser.sign_in("admin")
         assert "user_42" in browser.see("/admin/airisk_oauth/airiskidentity/")
 
 
-def test_a_browser_at_localhost_is_sent_where_airisk_will_send_it_back_to(site: str) -> None:
+def test_localhost_is_redirected_to_the_site(site: str) -> None:
     host = site.removeprefix("http://").replace("127.0.0.1", "localhost")
     answer = requests.get(f"{site}/accounts/login/?next=/", headers={"Host": host}, allow_redirects=False, timeout=10)
     assert answer.headers["Location"] == f"{site}/accounts/login/?next=/"
@@ -265,7 +269,7 @@ def test_a_browser_at_localhost_is_sent_where_airisk_will_send_it_back_to(site: 
         ("tlh", "Your AIRisk connection", "AIRisk demo"),
     ],
 )
-def test_the_pages_are_in_the_language_that_a_browser_asks_for(
+def test_pages_are_in_the_browsers_language(
     preferred: str, of_the_package: str, of_the_demo: str, browser: Browser
 ) -> None:
     page = browser.get(f"{browser.site}/airisk/", headers={"Accept-Language": preferred}, timeout=10).text
@@ -274,7 +278,7 @@ def test_the_pages_are_in_the_language_that_a_browser_asks_for(
 
 
 def in_many_a_state(browser: Browser) -> Iterator[set[str]]:
-    """Yield what the demo's pages show, but for AIRisk's own words, and leave everything as it was."""
+    """Yield the texts on the demo's pages in many states, except AIRisk's own, and restore the initial state."""
 
     def shown() -> set[str]:
         return Shown(re.sub(r"<article.*?</article>", "", browser.page, flags=re.DOTALL)).found - {"demo"}
@@ -307,8 +311,8 @@ def in_many_a_state(browser: Browser) -> Iterator[set[str]]:
     browser.switch()
 
 
-def test_a_page_in_another_language_has_no_english_left(browser: Browser) -> None:
-    """In Japanese, which writes no word as English does; that no language lacks a text is seen in its catalogue."""
+def test_japanese_pages_have_no_english_left(browser: Browser) -> None:
+    """Japanese has no words that look like English; for all languages, another test checks the catalogues."""
     english = list(in_many_a_state(browser))
     browser.headers["Accept-Language"] = "ja"
     try:
@@ -320,7 +324,7 @@ def test_a_page_in_another_language_has_no_english_left(browser: Browser) -> Non
         assert before & after == set()
 
 
-def test_the_demo_passes_its_own_tests_without_the_sandbox(tmp_path: Path) -> None:
+def test_demo_passes_its_own_tests(tmp_path: Path) -> None:
     variables = {
         "SECRET_KEY": "a secret of one's own",
         "DATABASE_URL": f"sqlite:///{tmp_path}/demo.sqlite3",
@@ -336,7 +340,7 @@ def test_the_demo_passes_its_own_tests_without_the_sandbox(tmp_path: Path) -> No
     assert "no issues" in output
 
 
-def test_a_secret_that_everybody_knows_is_for_development_only() -> None:
+def test_public_secrets_are_for_development_only() -> None:
     processes = [manage("check"), manage("seed_demo", SECRET_KEY="a secret of one's own")]
     results = [end(process) for process in processes]
     for (status, output), reason in zip(results, ("Set SECRET_KEY", "DEBUG=true only"), strict=True):
@@ -364,16 +368,16 @@ def test_a_secret_that_everybody_knows_is_for_development_only() -> None:
         },
     ],
 )
-def test_conversations_are_found_whatever_their_fields_are_called(answer: object) -> None:
+def test_conversations_are_found_by_any_names(answer: object) -> None:
     updated = datetime(2025, 3, 31, 13, 12, 17, tzinfo=UTC)
     assert read_conversations(answer) == [Conversation("Plan", "m", updated, "Yes.", "Open")]
 
 
 @pytest.mark.parametrize("moment", ["0001-01-01T00:00:00", "0001-01-01T00:00:00+14:00", "2025-02-30T00:00:00Z", "", 7])
-def test_a_moment_that_is_none_is_left_out(moment: object) -> None:
+def test_invalid_time_is_left_out(moment: object) -> None:
     assert read_conversations([{"title": "Plan", "updated": moment}]) == [Conversation("Plan", "", None, "", "")]
 
 
 @pytest.mark.parametrize("answer", [None, 7, "text", {}, {"a": [], "b": []}, ["text"], [{"colour": "red"}], [[]]])
-def test_an_answer_of_another_shape_is_not_guessed_at(answer: object) -> None:
+def test_unknown_answer_is_not_guessed_at(answer: object) -> None:
     assert read_conversations(answer) is None

@@ -1,4 +1,4 @@
-"""What the documentation says of the code."""
+"""What the documentation says about the code."""
 
 import ast
 import dataclasses
@@ -36,7 +36,7 @@ from tests.support.people import credential, give_token
 
 PACKAGE = ROOT / "airisk_oauth"
 SOURCE = "".join(path.read_text(encoding="utf-8") for path in sorted(PACKAGE.rglob("*.py")))
-#: What settings of other software begin with.
+#: How the names of other software's settings begin.
 ELSEWHERE = ("AUDITLOG_", "CELERY_", "DD_", "DJANGO_", "OTEL_", "SILKY_")
 of_each_page = pytest.mark.parametrize("page", PAGES)
 
@@ -44,7 +44,7 @@ of_each_page = pytest.mark.parametrize("page", PAGES)
 # Settings and checks
 
 
-def test_the_settings_page_names_every_option_with_its_default() -> None:
+def test_settings_page_names_every_option() -> None:
     page = pages.text_of("docs/settings.md").split("## Keys")[0]
     documented = dict(re.findall(r"^\| `(\w+)` \| (?:`(.+?)`|required) \|", page, re.MULTILINE))
     coded = {}
@@ -55,7 +55,7 @@ def test_the_settings_page_names_every_option_with_its_default() -> None:
     assert {name: ast.literal_eval(default) if default else None for name, default in documented.items()} == coded
 
 
-def test_the_settings_page_names_every_check() -> None:
+def test_settings_page_names_every_check() -> None:
     documented = re.findall(r"^\| `airisk_oauth\.([EW]\d{3})` \|", pages.text_of("docs/settings.md"), re.MULTILINE)
     numbers = {f"E{int(number):03}" for number in re.findall(r"\bProblem\((\d+),", SOURCE)}
     assert sorted(documented) == sorted(numbers | set(re.findall(r'"airisk_oauth\.([EW]\d{3})"', SOURCE)))
@@ -76,7 +76,7 @@ def test_every_link_leads_somewhere(page: str) -> None:
 
 
 def is_there(name: str) -> bool:
-    """Tell whether a dotted name is one; what a module defines that needs a package we have not is looked up in it."""
+    """Tell whether a dotted name exists. Names in a module that cannot be imported here are looked up in its source."""
     try:
         pkgutil.resolve_name(name)
     except (ImportError, AttributeError):
@@ -90,7 +90,7 @@ def is_there(name: str) -> bool:
 
 
 @of_each_page
-def test_every_name_of_ours_is_one(page: str) -> None:
+def test_every_name_of_ours_exists(page: str) -> None:
     text = pages.text_of(page)
     for name in re.findall(r"(?<![/\w.])airisk_oauth(?:\.\w+)+", text):
         if not re.fullmatch(r"airisk_oauth\.[EW]\d{3}", name) and f'getLogger("{name}")' not in SOURCE:
@@ -104,7 +104,7 @@ def test_every_name_of_ours_is_one(page: str) -> None:
 
 
 @pytest.mark.parametrize("page", ["SECURITY.md", *DOCS])
-def test_every_test_that_a_page_calls_on_is_there(page: str) -> None:
+def test_every_test_that_a_page_names_exists(page: str) -> None:
     tests = "".join(module.read_text(encoding="utf-8") for module in (ROOT / "tests").glob("test_*.py"))
     named = set(re.findall(r"`(test_\w+)`", pages.text_of(page)))
     assert named or page != "SECURITY.md"
@@ -116,7 +116,7 @@ def command(name: str) -> BaseCommand:
 
 
 def code_of(page: str) -> list[str]:
-    """Return every line of the snippets of a page, and what is set as code within its text."""
+    """Return every line of a page's snippets, and every code span of its text."""
     lines = [line for _language, text in pages.snippets_of(page) for line in text.replace("\\\n", " ").splitlines()]
     return [*lines, *(span.replace("\n", " ") for span in spans(r"[^`]+", pages.text_of(page)))]
 
@@ -125,7 +125,7 @@ OURS = [name for name, app in get_commands().items() if app == "airisk_oauth"]
 
 
 @of_each_page
-def test_every_command_takes_the_options_that_it_is_given(page: str) -> None:
+def test_every_command_takes_its_options(page: str) -> None:
     for line in code_of(page):
         called = re.search(rf"(?:manage\.py +|^)((?:{'|'.join(get_commands())})\b[^|>&;#\"]*)", line)
         if called and ("manage.py" in line or called[1].startswith(tuple(OURS))):
@@ -139,7 +139,7 @@ def test_every_command_takes_the_options_that_it_is_given(page: str) -> None:
 
 
 @of_each_page
-def test_every_make_target_is_one(page: str) -> None:
+def test_every_make_target_exists(page: str) -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = set(re.findall(r"^([a-z][\w-]*):", makefile, re.MULTILINE))
     named = {line.split()[1] for line in code_of(page) if re.match(r"make [a-z]", line)}
@@ -147,7 +147,7 @@ def test_every_make_target_is_one(page: str) -> None:
 
 
 @of_each_page
-def test_every_python_snippet_can_be_compiled_and_imports_what_django_and_we_have(page: str) -> None:
+def test_python_snippets_compile_and_import(page: str) -> None:
     for language, text in pages.snippets_of(page):
         if language == "python":
             for node in ast.walk(ast.parse(text)):
@@ -159,7 +159,7 @@ def test_every_python_snippet_can_be_compiled_and_imports_what_django_and_we_hav
 # Claims
 
 
-def test_the_numbers_that_the_pages_name_are_those_of_the_code() -> None:
+def test_pages_name_the_numbers_of_the_code() -> None:
     deployment = conf.deployment()
     lease = leases.lease_seconds(deployment)
     in_a_sweep = lease + (sweep.RESERVE + sweep.PAGE - 1) * deployment.timeout[1]
@@ -211,7 +211,7 @@ def imports_of(module: Path) -> set[str]:
     return found - {package[1] if len(package) > 1 else module.stem}
 
 
-def test_a_module_imports_from_its_own_layer_and_those_above_it_only() -> None:
+def test_modules_import_from_layers_above_only() -> None:
     table = pages.text_of("docs/how-it-works.md").split("## Layers")[1]
     rows = [re.findall(r"`(\w+)`", row) for row in re.findall(r"^\| [^|]+ \| (`.+`) \|$", table, re.MULTILINE)]
     layer = {module: number for number, modules in enumerate(rows) for module in modules}
@@ -236,7 +236,7 @@ snippet = partial(pages.snippet, "docs/upgrading.md")
 
 
 @pytest.mark.django_db
-def test_tokens_of_another_client_are_taken_over_and_go_on_living(airisk: World, mia: User) -> None:
+def test_tokens_of_another_client_are_taken_over(airisk: World, mia: User) -> None:
     ben = User.objects.create_user("ben")
     given: dict[str, Any] = {}
     exec(snippet("def take_over"), given)  # noqa: S102 - the page's own
@@ -257,8 +257,8 @@ def test_tokens_of_another_client_are_taken_over_and_go_on_living(airisk: World,
     }
 
 
-def test_while_the_key_is_changed_every_host_opens_what_any_host_seals(settings: Any) -> None:
-    """The steps of the page, with one of two hosts always a step behind."""
+def test_changing_the_key_locks_out_no_host(settings: Any) -> None:
+    """These are the steps on the page, with one of two hosts always a step behind."""
     old, new = (Fernet.generate_key().decode() for _ in range(2))
     steps = [[old], [old, new], [new, old]]
     owner = ("default", "1", "user_42")
@@ -271,7 +271,7 @@ def test_while_the_key_is_changed_every_host_opens_what_any_host_seals(settings:
 
 
 @pytest.mark.django_db
-def test_a_renamed_deployment_keeps_its_tokens(mia: User) -> None:
+def test_renamed_deployment_keeps_its_tokens(mia: User) -> None:
     AIRiskIdentity.objects.update(deployment="old")
     give_token(mia, deployment="old")
     give_token(None, deployment="old", access_token="of-the-application")
@@ -282,7 +282,7 @@ def test_a_renamed_deployment_keeps_its_tokens(mia: User) -> None:
 
 
 @pytest.mark.django_db
-def test_a_copy_is_rid_of_its_tokens(mia: User) -> None:
+def test_tokens_can_be_deleted_from_a_copy(mia: User) -> None:
     give_token(mia)
     exec(pages.snippet("docs/operating.md", "all().delete()"), {})  # noqa: S102 - the page's own
     assert not AIRiskToken.objects.exists()

@@ -1,4 +1,4 @@
-"""What stands in for the network in a site's tests: our kit in all kinds of company, and others without it."""
+"""Test doubles for the network: ``FakeAIRisk`` combined with others, and others without it."""
 
 import json
 import re
@@ -38,7 +38,7 @@ PATH = "/api/GetConversations"
 
 @pytest.fixture
 def real(serve: Serve, settings: Any) -> Iterator[Server]:
-    """The real AIRisk, which nothing may reach."""
+    """The real AIRisk, which no request may reach."""
     server = serve(saying(http(b'{"access_token": "real"}')))
     set_option(settings, BASE_URL=server.url)
     yield server
@@ -57,14 +57,14 @@ async def call_on_a_loop(user: User) -> Any:
 
 
 def call_with_an_expired_token(airisk: FakeAIRisk, user: User) -> Any:
-    """The whole way: both OAuth calls, and the call itself."""
+    """Make both OAuth requests and the call itself."""
     airisk.connect(user)
     airisk.expire(user)
     airisk.answer("GET", PATH, json=["A plan"])
     return call(user)
 
 
-# FakeAIRisk among others
+# FakeAIRisk combined with others
 
 
 @contextmanager
@@ -83,7 +83,7 @@ blocks = pytest.mark.parametrize("block", [default_block, block_of_its_own])
 
 
 @blocks
-def test_block_of_responses_within_the_kit(real: Server, mia: User, block: Any) -> None:
+def test_responses_block_works_within_the_fake(real: Server, mia: User, block: Any) -> None:
     with FakeAIRisk() as airisk:
         with block() as inner:
             inner.get(ELSEWHERE, json="other")
@@ -95,7 +95,7 @@ def test_block_of_responses_within_the_kit(real: Server, mia: User, block: Any) 
 
 
 @blocks
-def test_block_of_responses_around_the_kit(real: Server, mia: User, block: Any) -> None:
+def test_responses_block_works_around_the_fake(real: Server, mia: User, block: Any) -> None:
     with block() as outer:
         outer.get(ELSEWHERE, json="other")
         outer.get(f"{real.url}/api/Own", json="own")
@@ -111,7 +111,7 @@ def test_block_of_responses_around_the_kit(real: Server, mia: User, block: Any) 
             requests.get(f"{real.url}{PATH}", timeout=1)
 
 
-def test_answers_of_a_test_go_first_and_leave(real: Server, mia: User) -> None:
+def test_registered_answers_win_and_are_removed(real: Server, mia: User) -> None:
     with FakeAIRisk() as airisk:
         airisk.connect(mia)
         responses.get(f"{real.url}{PATH}", json="first")
@@ -121,7 +121,7 @@ def test_answers_of_a_test_go_first_and_leave(real: Server, mia: User) -> None:
     assert (responses.registered(), len(responses.calls), responses.mock.passthru_prefixes) == ([], 0, ())
 
 
-def test_registry_that_keeps_an_order_keeps_it(real: Server, mia: User) -> None:
+def test_ordered_registry_keeps_its_order(real: Server, mia: User) -> None:
     with (
         FakeAIRisk() as airisk,
         responses.RequestsMock(registry=OrderedRegistry) as ordered,
@@ -139,32 +139,32 @@ def test_registry_that_keeps_an_order_keeps_it(real: Server, mia: User) -> None:
             requests.get(ELSEWHERE, timeout=1)
 
 
-def test_block_that_outlives_the_kit_works(real: Server) -> None:
+def test_responses_block_may_outlive_the_fake(real: Server) -> None:
     original = HTTPAdapter.send
     with ExitStack() as inner:
         with FakeAIRisk():
             block = inner.enter_context(block_of_its_own())
         block.get(ELSEWHERE, json="other")
         assert requests.get(ELSEWHERE, timeout=1).json() == "other"
-    # What is left in the end is a passage to what was there.
+    # The patch that remains passes everything on to the original.
     nowhere = mock.patch.object(HTTPAdapter, "get_connection_with_tls_context", side_effect=requests.ConnectionError)
     with nowhere, pytest.raises(requests.ConnectionError):
         requests.get(ELSEWHERE, timeout=1)
     HTTPAdapter.send = original  # type: ignore[method-assign]
 
 
-def test_block_that_ends_within_the_kit_fails(real: Server, mia: User) -> None:
+def test_outer_responses_block_may_not_end_first(real: Server, mia: User) -> None:
     with ExitStack() as outer:
         outer.enter_context(default_block())
         with FakeAIRisk() as airisk:
             airisk.connect(mia)
             outer.close()
-            with pytest.raises(RuntimeError, match="passes FakeAIRisk by"):
+            with pytest.raises(RuntimeError, match="bypasses FakeAIRisk"):
                 call(mia)
     assert HTTPAdapter.send.__module__ == "requests.adapters"
 
 
-def test_patch_that_ends_within_the_kit_fails(real: Server, mia: User) -> None:
+def test_outer_httpx2_patch_may_not_end_first(real: Server, mia: User) -> None:
     async def nothing(_transport: Any, _request: Any) -> Any: ...
 
     with ExitStack() as outer:
@@ -172,20 +172,20 @@ def test_patch_that_ends_within_the_kit_fails(real: Server, mia: User) -> None:
         with FakeAIRisk() as airisk:
             airisk.connect(mia)
             outer.close()
-            with pytest.raises(RuntimeError, match="passes FakeAIRisk by"):
+            with pytest.raises(RuntimeError, match="bypasses FakeAIRisk"):
                 call_on_a_loop(mia)
 
 
-def test_second_kit_is_refused_without_trace(real: Server, mia: User) -> None:
+def test_second_fake_is_refused_without_trace(real: Server, mia: User) -> None:
     def enter_another() -> None:
-        with pytest.raises(RuntimeError, match="active already"), FakeAIRisk():
+        with pytest.raises(RuntimeError, match="already active"), FakeAIRisk():
             pytest.fail("There are two.")
 
     with FakeAIRisk() as airisk:
         enter_another()
         with ThreadPoolExecutor(1) as pool:
             pool.submit(enter_another).result()
-        with pytest.raises(RuntimeError, match="active already"):
+        with pytest.raises(RuntimeError, match="already active"):
             airisk.__enter__()
         assert call_with_an_expired_token(airisk, mia) == ["A plan"]
         assert call_on_a_loop(mia) == ["A plan"]
@@ -193,13 +193,13 @@ def test_second_kit_is_refused_without_trace(real: Server, mia: User) -> None:
         assert getattr(owner, name).__module__.startswith(("requests.", "httpx2"))
 
 
-def test_kits_in_a_row_are_fine(real: Server, mia: User) -> None:
+def test_fakes_may_follow_each_other(real: Server, mia: User) -> None:
     for _turn in range(2):
         with FakeAIRisk() as airisk:
             assert call_with_an_expired_token(airisk, mia) == ["A plan"]
 
 
-def test_requests_mock_passes_on_where_told(real: Server, mia: User) -> None:
+def test_requests_mock_passes_calls_to_the_fake(real: Server, mia: User) -> None:
     with FakeAIRisk() as airisk, requests_mock.Mocker(real_http=True) as mocker:
         mocker.get(ELSEWHERE, json="other")
         assert requests.get(ELSEWHERE, timeout=1).json() == "other"
@@ -208,7 +208,7 @@ def test_requests_mock_passes_on_where_told(real: Server, mia: User) -> None:
         call_with_an_expired_token(airisk, mia)
 
 
-def test_vcr_records_others_beside_the_kit(real: Server, serve: Serve, mia: User, tmp_path: Path) -> None:
+def test_vcr_records_calls_beside_the_fake(real: Server, serve: Serve, mia: User, tmp_path: Path) -> None:
     other = serve(saying(http(b'"other"')))
     for _turn in range(2):
         with FakeAIRisk() as airisk, vcr.use_cassette(tmp_path / "other.yaml"):
@@ -219,7 +219,7 @@ def test_vcr_records_others_beside_the_kit(real: Server, serve: Serve, mia: User
 
 
 class TestLiveServer(AIRiskTestMixin, LiveServerTestCase):
-    def test_it_answers_for_a_server_of_django(self) -> None:
+    def test_fake_answers_for_a_live_server(self) -> None:
         self.airisk.connect_application()
         self.airisk.answer("GET", "/api/Echo", json=[])
         responses.add_passthru(self.live_server_url)
@@ -227,7 +227,7 @@ class TestLiveServer(AIRiskTestMixin, LiveServerTestCase):
         assert answer.json() == {"status": 200}
 
 
-# Others without it
+# Others without FakeAIRisk
 
 
 def test_requests_mock_sees_all_calls(real: Server, mia: User) -> None:
@@ -268,7 +268,7 @@ def test_vcr_sees_all_calls(real: Server, mia: User, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("way", [call, call_on_a_loop])
-def test_vcr_writes_and_replays_a_cassette(
+def test_vcr_records_and_replays_a_cassette(
     airisk: World, mia: User, tmp_path: Path, way: Callable[[User], Any]
 ) -> None:
     give_token(mia, ends_in=-60)
@@ -283,7 +283,7 @@ def test_vcr_writes_and_replays_a_cassette(
     assert str(AIRiskToken.objects.get().access_token) not in (tmp_path / "call.yaml").read_text()
 
 
-def test_vcr_writes_what_an_own_session_sends(airisk: World, mia: User, tmp_path: Path, settings: Any) -> None:
+def test_vcr_records_calls_of_other_sessions(airisk: World, mia: User, tmp_path: Path, settings: Any) -> None:
     give_token(mia, ends_in=-60)
     url = f"{settings.AIRISK_OAUTH['default']['BASE_URL']}{PATH}"
     with vcr.use_cassette(tmp_path / "call.yaml", filter_headers=["authorization"]):

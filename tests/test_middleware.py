@@ -51,11 +51,13 @@ SCRIPTS: list[dict[str, str]] = [
     {"X-Requested-With": "XMLHttpRequest", "Accept": "text/html"},
     {"HX-Request": "true", "Accept": "text/html"},
     {"Accept": "*/*"},
+    {"User-Agent": "Go-http-client/1.1"},
     {"Accept": "text/event-stream", "Sec-Fetch-Mode": "cors"},
     {"Accept": "text/html", "Sec-Fetch-Mode": "same-origin"},
 ]
 BROWSERS: list[dict[str, str]] = [
     {},
+    {"User-Agent": "Mozilla/5.0"},
     {"Accept": "text/html", "Sec-Fetch-Mode": "navigate"},
     {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8"},
 ]

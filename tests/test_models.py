@@ -281,11 +281,11 @@ def test_token_without_expiry_is_never_due() -> None:
     ids=lambda token: repr(token)[:30],
 )
 def test_invalid_token_is_refused_unrepeated(token: Any) -> None:
-    with pytest.raises(ValueError, match="no access token") as caught:
+    with pytest.raises(ValueError, match="not an access token") as caught:
         AIRiskToken(**{"access_token": token})  # noqa: PIE804 - a property of the model
     assert "canary" not in str(caught.value)
     stored = AIRiskToken(**SEALED)
-    with pytest.raises(ValueError, match="no access token"):
+    with pytest.raises(ValueError, match="not an access token"):
         stored.access_token = token
     assert stored.access_token == TOKEN
 

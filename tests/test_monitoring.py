@@ -140,7 +140,7 @@ def test_log_has_exactly_the_documented_events(
 
 
 def run_script(folder: Path, code: str, *arguments: str, given: str = "", **environment: str) -> str:
-    """Run this in a process of its own, which it may change as it likes, and return what it printed on either way."""
+    """Run this in its own process, which it may change as it likes, and return what it printed on either way."""
     script = folder / "script.py"
     script.write_text(code, encoding="utf-8")
     done = subprocess.run(
@@ -184,7 +184,7 @@ def test_log_as_json_has_the_fields(tmp_path: Path) -> None:
     assert {name: value for name, value in lines[0].items() if name != "time"} == {
         "level": "WARNING",
         "logger": "airisk_oauth.renewal",
-        "message": "AIRisk refused with status 401: Unauthorized (traceId 00-676e-00)",
+        "message": "AIRisk refused the request with status 401: Unauthorized (traceId 00-676e-00)",
         "event": "connection.failed",
         "user_id": "00000000-0000-0000-0000-000000000001",
         "deployment": "default",

@@ -1,4 +1,4 @@
-"""What is in the wheel, and what it says of itself."""
+"""The contents and the metadata of the wheel, and the structure of the tests."""
 
 import re
 import subprocess
@@ -32,7 +32,7 @@ def metadata(wheel: zipfile.ZipFile) -> Message:
     return Parser().parsestr(wheel.read(name).decode())
 
 
-def test_the_wheel_holds_the_package_whole_and_nothing_else(wheel: zipfile.ZipFile) -> None:
+def test_wheel_contains_exactly_the_package(wheel: zipfile.ZipFile) -> None:
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", "airisk_oauth"],
         cwd=ROOT,
@@ -46,7 +46,7 @@ def test_the_wheel_holds_the_package_whole_and_nothing_else(wheel: zipfile.ZipFi
     assert packed == kept
 
 
-def test_its_metadata_say_what_it_needs_and_under_which_licence(wheel: zipfile.ZipFile) -> None:
+def test_wheel_metadata_match_pyproject(wheel: zipfile.ZipFile) -> None:
     told = metadata(wheel)
     assert (told["Name"], told["Version"]) == (PROJECT["name"], PROJECT["version"])
     assert (told["License-Expression"], told["License-File"]) == ("MIT", "LICENSE")
@@ -58,7 +58,7 @@ def test_its_metadata_say_what_it_needs_and_under_which_licence(wheel: zipfile.Z
 
 
 def test_no_test_module_imports_another() -> None:
-    """What tests share is in ``tests/support``: a fixture that is imported can switch itself on."""
+    """What tests share is in ``tests/support``: importing an autouse fixture from another test would activate it."""
     lent = re.compile(r"^\s*(?:from|import) (?:tests)?\.?test_\w+|^\s*from (?:tests|\.) import .*\btest_", re.MULTILINE)
     for module in (ROOT / "tests").rglob("*.py"):
         assert not lent.search(module.read_text(encoding="utf-8")), module

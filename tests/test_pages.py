@@ -280,6 +280,18 @@ def test_tag_shows_the_connection_and_leads_back(browser: Client, airisk: World)
 
 
 @pytest.mark.urls(__name__)
+@pytest.mark.parametrize("page", ["/airisk/", "/airisk/connect/", "/own/", "/admin/airisk_oauth/airisktoken/"])
+def test_forms_opt_out_of_turbo_and_hx_boost(page: str, browser: Client, mia: User) -> None:
+    User.objects.update(is_staff=True, is_superuser=True)
+    give_token(mia)
+    forms = re.findall(
+        r'<form[^>]*action="[^"]*/(?:connect|disconnect|obtain)/[^>]*>', browser.get(page).content.decode()
+    )
+    assert forms
+    assert all('data-turbo="false" hx-boost="false"' in form for form in forms)
+
+
+@pytest.mark.urls(__name__)
 def test_tag_shows_nothing_to_anonymous_visitors(client: Client, db: None) -> None:
     assert client.get("/own/").content.split() == [b"<main>", b"</main>"]
     assert not client.cookies

@@ -1,4 +1,4 @@
-"""What one process cannot show: several, as on several hosts, that renew, are killed, and lose their database."""
+"""Several processes, like those of several hosts, that renew tokens, are killed, and lose their database."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from airisk_oauth.models import AIRiskToken
 from airisk_oauth.sandbox.world import Caller, World
 from airisk_oauth.tokens import leases
 from tests.support.clock import set_clock, wait_until
-from tests.support.database import on_postgresql_only
+from tests.support.database import ask_server, not_on_sqlite
 from tests.support.people import (
     connected_users,
     credential,
@@ -38,7 +38,7 @@ Start = Callable[..., "subprocess.Popen[str]"]
 
 @pytest.fixture
 def start(environment: dict[str, str]) -> Iterator[Start]:
-    """Start Python processes of the site under test."""
+    """Return a function that starts a Python process of the site under test, which is killed after the test."""
     with ExitStack() as processes:
 
         def start(*arguments: str) -> "subprocess.Popen[str]":
@@ -59,25 +59,28 @@ def start_sweep(start: Start, *options: str) -> "subprocess.Popen[str]":
 
 
 def begin(worker: "subprocess.Popen[str]") -> None:
+    """Let a worker begin with its calls."""
     assert worker.stdin is not None
     print(file=worker.stdin, flush=True)
 
 
 def answer_of(worker: "subprocess.Popen[str]") -> Any:
+    """Wait for the next line that a worker prints."""
     assert worker.stdout is not None
     return json.loads(worker.stdout.readline())
 
 
-def counts_of(process: "subprocess.Popen[str]", *, returncode: int = 0, said: str = "") -> Counter[str]:
-    """Wait for a sweep's end, and return what it counted."""
+def counts_of(process: "subprocess.Popen[str]", *, returncode: int = 0, logged: str = "") -> Counter[str]:
+    """Wait until a sweep has finished, and return its counts."""
     out, err = process.communicate(timeout=60)
     assert process.returncode == returncode, err
-    assert said in err
-    told = json.loads(out)
-    return Counter({word: told[word] for word in ("renewed", "refused", "unavailable", "skipped")})
+    assert logged in err
+    report = json.loads(out)
+    return Counter({word: report[word] for word in ("renewed", "refused", "unavailable", "skipped")})
 
 
-def assert_none_was_renewed_twice_at_once(airisk: World) -> None:
+def assert_no_renewals_overlap(airisk: World) -> None:
+    """Check that no token was renewed by two processes at the same time."""
     by_user: dict[str, list[tuple[float, float]]] = {}
     for seen in token_requests(airisk):
         by_user.setdefault(seen.values["userid"], []).append((seen.started, seen.ended))
@@ -85,7 +88,7 @@ def assert_none_was_renewed_twice_at_once(airisk: World) -> None:
         assert all(before[1] <= after[0] for before, after in pairwise(sorted(times)))
 
 
-def assert_each_is_renewed_or_as_it_was(airisk: World, tokens: list[AIRiskToken]) -> None:
+def assert_each_is_renewed_or_unchanged(airisk: World, tokens: list[AIRiskToken]) -> None:
     rows = {row.pk: row for row in AIRiskToken.objects.all()}
     for token in tokens:
         row = rows.pop(token.pk)
@@ -94,25 +97,31 @@ def assert_each_is_renewed_or_as_it_was(airisk: World, tokens: list[AIRiskToken]
     assert not rows
 
 
-def test_workers_of_several_hosts_cause_one_renewal_and_all_their_calls_succeed(
-    airisk: World, start: Start, mia: User
-) -> None:
+def test_hosts_share_one_renewal(airisk: World, start: Start, mia: User) -> None:
+    """Whether the token expires soon, has expired or was revoked; and every call of both hosts succeeds."""
+    airisk.switches.latency = 0.05
     workers = [start("tests.site_worker", "mia", "20") for _host in range(2)]
-    for worker in workers:
-        assert answer_of(worker) == "ready"
-    for renewals, ends_in in enumerate([200, -60, 3600], start=1):
-        AIRiskToken.objects.all().delete()
-        live_token(airisk, mia, ends_in=ends_in)
-        if ends_in == 3600:
-            airisk.end_all_tokens()
-        airisk.switches.latency = 0.05
+    assert [answer_of(worker) for worker in workers] == ["ready"] * 2
+
+    def renewals_for_calls_of_both() -> int:
+        before = len(token_requests(airisk))
         for worker in workers:
             begin(worker)
         assert [answer_of(worker) for worker in workers] == [[200] * 20] * 2
-        assert len(token_requests(airisk)) == renewals
+        return len(token_requests(airisk)) - before
+
+    live_token(airisk, mia, ends_in=200)
+    assert renewals_for_calls_of_both() == 1
+    AIRiskToken.objects.all().delete()
+    live_token(airisk, mia, ends_in=-60)
+    assert renewals_for_calls_of_both() == 1
+    AIRiskToken.objects.all().delete()
+    live_token(airisk, mia, ends_in=3600)
+    airisk.end_all_tokens()
+    assert renewals_for_calls_of_both() == 1
 
 
-def test_hosts_that_sweep_at_once_share_the_work_and_renew_no_token_twice(airisk: World, start: Start) -> None:
+def test_sweeps_of_several_hosts_share_the_work(airisk: World, start: Start) -> None:
     tokens = connected_users(90)
     airisk.switches.latency = 0.1
     sweeps = [start_sweep(start, "--workers=3") for _host in range(3)]
@@ -123,7 +132,7 @@ def test_hosts_that_sweep_at_once_share_the_work_and_renew_no_token_twice(airisk
     assert all(renewed_of(tokens))
 
 
-def test_a_worker_killed_half_way_holds_its_token_for_the_lease_and_no_longer(
+def test_lease_of_a_killed_worker_expires(
     airisk: World, start: Start, mia: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     token = give_token(mia, ends_in=-60)
@@ -141,32 +150,29 @@ def test_a_worker_killed_half_way_holds_its_token_for_the_lease_and_no_longer(
     assert airisk.caller_of(credential(mia).token) == Caller("client-1", "user_42")
 
 
-def test_a_sweep_killed_half_way_leaves_every_token_whole_for_the_next_one(
-    airisk: World, start: Start, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_killed_sweep_leaves_every_token_usable(airisk: World, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     tokens = connected_users(60)
     airisk.switches.latency = 0.05
     killed = start_sweep(start, "--workers=4")
     wait_until(lambda: sum(renewed_of(tokens)) > 0)
     killed.kill()
     killed.wait()
-    assert_each_is_renewed_or_as_it_was(airisk, tokens)
+    assert_each_is_renewed_or_unchanged(airisk, tokens)
     done = sum(renewed_of(tokens))
     assert 0 < done < 60
-    # What it held is left to it until its leases have lapsed; two pages for four workers at the most.
-    held = AIRiskToken.objects.exclude(lease=None).count()
-    assert 0 < held <= 16 + 4
-    assert counts_of(start_sweep(start)) == Counter(renewed=60 - done - held, skipped=held)
+    # The next sweep skips the tokens whose leases have not expired: at most two pages, with four workers.
+    leased = AIRiskToken.objects.exclude(lease=None).count()
+    assert 0 < leased <= 16 + 4
+    assert counts_of(start_sweep(start)) == Counter(renewed=60 - done - leased, skipped=leased)
     AIRiskToken.objects.exclude(lease=None).update(lease_until=AIRiskToken.objects.earliest("renewed_at").renewed_at)
-    assert counts_of(start_sweep(start)) == Counter(renewed=held)
+    assert counts_of(start_sweep(start)) == Counter(renewed=leased)
     assert all(renewed_of(tokens))
-    assert_none_was_renewed_twice_at_once(airisk)
+    assert_no_renewals_overlap(airisk)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_told_to_end_a_sweep_saves_what_is_in_flight_and_frees_the_rest(
-    airisk: World, start: Start, number: signal.Signals
-) -> None:
+def test_stopped_sweep_saves_what_is_in_flight(airisk: World, start: Start, number: signal.Signals) -> None:
+    """It releases the rest."""
     tokens = connected_users(60)
     airisk.switches.latency = 0.05
     sweep = start_sweep(start, "--workers=4")
@@ -178,36 +184,34 @@ def test_told_to_end_a_sweep_saves_what_is_in_flight_and_frees_the_rest(
     assert not AIRiskToken.objects.exclude(lease=None).exists()
 
 
-@on_postgresql_only
-def test_a_database_that_restarts_and_an_airisk_that_goes_down_cost_no_token(airisk: World, start: Start) -> None:
+@not_on_sqlite
+def test_database_crash_and_outage_cost_no_token(airisk: World, start: Start) -> None:
     tokens = connected_users(120)
     airisk.switches.latency = 0.05
     sweeps = [start_sweep(start, "--workers=3") for _host in range(2)]
     wait_until(lambda: sum(renewed_of(tokens)) > 10)
-    crash_postgresql()
+    crash_server()
     wait_until(lambda: renewed_after_crash(tokens) > 40)
     airisk.switches.outage = True
     for sweep in sweeps:
-        assert 5 <= counts_of(sweep, returncode=1, said="The sweep waits for the database")["unavailable"] <= 5 + 12
-    assert_each_is_renewed_or_as_it_was(airisk, tokens)
+        assert 5 <= counts_of(sweep, returncode=1, logged="The sweep waits for the database")["unavailable"] <= 5 + 12
+    assert_each_is_renewed_or_unchanged(airisk, tokens)
     assert sum(renewed_of(tokens)) < 120
     assert not AIRiskToken.objects.exclude(lease=None).exists()
     airisk.switches.outage = False
     assert counts_of(start_sweep(start, "--all"))["renewed"] == 120
-    assert_each_is_renewed_or_as_it_was(airisk, tokens)
-    assert_none_was_renewed_twice_at_once(airisk)
+    assert_each_is_renewed_or_unchanged(airisk, tokens)
+    assert_no_renewals_overlap(airisk)
 
 
-def crash_postgresql() -> None:
-    """Kill a process of the server: it ends all others too, and recovers from its log, as after a power cut."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_backend_pid()")
-        [backend] = cursor.fetchone()
-        os.kill(backend, signal.SIGKILL)
+def crash_server() -> None:
+    """Kill the server, which is started again and recovers from its log, as after a power cut."""
+    os.kill(int(ask_server("find the process")), signal.SIGKILL)
     connection.close()
 
 
 def renewed_after_crash(tokens: list[AIRiskToken]) -> int:
+    """Return how many of these tokens are renewed; 0 while the server recovers."""
     try:
         return sum(renewed_of(tokens))
     except OperationalError:

@@ -41,42 +41,42 @@ print(mine, agents)
 """
 
 
-def test_the_quickstart_ends_in_a_call_to_airisk(site: Site) -> None:
+def test_quickstart_ends_in_a_call_to_airisk(site: Site) -> None:
     for line in [*snippet("manage.py migrate").splitlines(), snippet("check_airisk")]:
         site.run(PYTHON, *line.split()[1:])
-    said = site.manage("shell", "-c", VISIT.format(identity=snippet("objects.create"), outside=snippet("for_user")))
-    assert said.count("lastUpdated") > 1
-    assert "botSuggestion" in said
+    output = site.manage("shell", "-c", VISIT.format(identity=snippet("objects.create"), outside=snippet("for_user")))
+    assert output.count("lastUpdated") > 1
+    assert "botSuggestion" in output
     cron = snippet("refresh_airisk_tokens").split()
     assert "0 refused" in site.manage(*cron[cron.index("manage.py") + 1 :])
 
 
-def test_database_note_is_what_the_check_asks_for(site: Site) -> None:
+def test_database_note_satisfies_the_check(site: Site) -> None:
     ids = (
         "from django.core.checks import run_checks; print(*(m.id for m in run_checks(include_deployment_checks=True)))"
     )
     assert "airisk_oauth.W009" in site.manage("shell", "-c", ids)
     site.append("settings.py", snippet("transaction_mode"))
     site.manage("migrate")
-    said = site.manage("shell", "-c", ids)
-    assert "airisk_oauth.W004" in said
-    assert "airisk_oauth.W009" not in said
+    output = site.manage("shell", "-c", ids)
+    assert "airisk_oauth.W004" in output
+    assert "airisk_oauth.W009" not in output
 
 
-def test_what_is_installed_is_what_the_readme_names() -> None:
-    """The install line itself, in an environment that has both: it finds nothing left to do."""
+def test_install_line_finds_nothing_left_to_do() -> None:
+    """It is run in an environment that has everything that the README names, and installs nothing."""
     command = snippet("pip install").split()
     subprocess.run([PYTHON, "-m", *command, "--quiet", "--no-index"], check=True, timeout=60)
 
 
-def test_the_two_commands_are_targets_of_the_makefile() -> None:
+def test_make_commands_of_the_readme_exist() -> None:
     targets = re.findall(r"^(\w[\w-]*):", (pages.ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     commands = re.findall(r"^make (\w+)", snippet("make demo"), re.MULTILINE)
     assert commands == ["demo", "test"]
     assert set(commands) <= set(targets)
 
 
-def test_every_snippet_of_the_readme_is_run_here() -> None:
+def test_every_readme_snippet_is_used_in_a_test() -> None:
     source = "".join(Path(str(file)).read_text(encoding="utf-8") for file in (__file__, quickstart.__file__))
     used = {snippet(words) for words in re.findall(r'snippet\("([^"]*)"\)', source)}
     assert used == {text for _language, text in pages.snippets_of("README.md")}

@@ -259,7 +259,7 @@ def assert_named_once(monkeypatch: pytest.MonkeyPatch, tokens: list[AIRiskToken]
 
 
 @pytest.mark.parametrize(
-    ("what", "reason"), [("refuse", "refused by AIRisk"), ("login_page", "AIRisk asks for a person")]
+    ("what", "reason"), [("refuse", "refused by AIRisk"), ("login_page", "AIRisk requires a sign-in")]
 )
 def test_refused_token_is_named_once(
     airisk: World, settings: Any, mia: User, what: str, reason: str, monkeypatch: pytest.MonkeyPatch

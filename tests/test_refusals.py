@@ -1,8 +1,8 @@
-"""A refusal that comes as JSON, and an end without an offset, on both sides of the package and for a browser."""
+"""Refusals in JSON, and expiry times without an offset, on both sides of the package and for a browser."""
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -27,15 +27,7 @@ from airisk_oauth.oauth.messages import TokenGrant
 from airisk_oauth.oauth.transport import OAuthClient
 from tests.support.browsing import connect
 from tests.support.doctor import set_default
-from tests.support.second_airisk import SecondAIRisk, answer_json, answer_text, page, problem, redirect, second_airisk
-
-AUTHORIZE = ("GET", "/api/oauth2")
-
-
-@pytest.fixture
-def airisk(settings: Any) -> Iterator[SecondAIRisk]:
-    with second_airisk(settings) as airisk:
-        yield airisk
+from tests.support.second_airisk import AUTHORIZE, SecondAIRisk, answer_json, answer_text, page, problem, redirect
 
 
 def obtain() -> TokenGrant:
@@ -70,42 +62,42 @@ both = pytest.mark.parametrize("obtain", [obtain, obtain_async])
         (redirect("https://login.example/?error=no"), None, ConnectionRequired),
     ],
 )
-def test_json_refuses_and_a_page_needs_a_person(
-    airisk: SecondAIRisk, obtain: Callable[[], TokenGrant], answer: Any, target: Any, error: Any
+def test_json_is_a_refusal_and_a_page_is_not(
+    other_airisk: SecondAIRisk, obtain: Callable[[], TokenGrant], answer: Any, target: Any, error: Any
 ) -> None:
-    airisk.answers[AUTHORIZE] = lambda given: answer
-    airisk.answers["GET", "/e"] = lambda given: target
+    other_airisk.answers[AUTHORIZE] = lambda given: answer
+    other_airisk.answers["GET", "/e"] = lambda given: target
     with pytest.raises(AIRiskError) as raised:
         obtain()
     if isinstance(error, AIRiskRefused):
         assert repr(raised.value) == repr(error)
     else:
         assert type(raised.value) is error
-    looks = [path for _method, path, _given in airisk.requests]
+    looks = [path for _method, path, _given in other_airisk.requests]
     assert looks == ["/api/oauth2", *(["/e"] if target else [])]
 
 
 @both
-def test_look_at_a_page_sends_no_secret(airisk: SecondAIRisk, obtain: Callable[[], TokenGrant]) -> None:
-    airisk.answers[AUTHORIZE] = lambda given: redirect("/e?a=b#c")
-    airisk.answers["GET", "/e"] = lambda given: problem()
+def test_following_a_redirect_sends_no_secret(other_airisk: SecondAIRisk, obtain: Callable[[], TokenGrant]) -> None:
+    other_airisk.answers[AUTHORIZE] = lambda given: redirect("/e?a=b#c")
+    other_airisk.answers["GET", "/e"] = lambda given: problem()
     with pytest.raises(AIRiskRefused) as raised:
         obtain()
-    assert airisk.requests[1:] == [("GET", "/e", {"a": "b"})]
+    assert other_airisk.requests[1:] == [("GET", "/e", {"a": "b"})]
     assert raised.value.status == 401
 
 
 @both
-def test_code_is_sent_to_no_other_address(airisk: SecondAIRisk, obtain: Callable[[], TokenGrant]) -> None:
-    airisk.answers[AUTHORIZE] = lambda given: redirect(f"/airisk/callback/?code=c&state={given['state']}")
+def test_code_is_sent_to_no_other_address(other_airisk: SecondAIRisk, obtain: Callable[[], TokenGrant]) -> None:
+    other_airisk.answers[AUTHORIZE] = lambda given: redirect(f"/airisk/callback/?code=c&state={given['state']}")
     with pytest.raises(ConnectionRequired):
         obtain()
-    assert len(airisk.requests) == 1
+    assert len(other_airisk.requests) == 1
 
 
 @both
-def test_look_is_over_within_the_flows_deadline(
-    airisk: SecondAIRisk, settings: Any, obtain: Callable[[], TokenGrant]
+def test_following_a_redirect_obeys_the_deadline(
+    other_airisk: SecondAIRisk, settings: Any, obtain: Callable[[], TokenGrant]
 ) -> None:
     set_default(settings, TIMEOUT=(0.4, 0.4))
 
@@ -113,33 +105,33 @@ def test_look_is_over_within_the_flows_deadline(
         time.sleep(0.3)
         return answer
 
-    airisk.answers[AUTHORIZE] = lambda given: late(redirect("/e"))
-    airisk.answers["GET", "/e"] = lambda given: late(problem())
+    other_airisk.answers[AUTHORIZE] = lambda given: late(redirect("/e"))
+    other_airisk.answers["GET", "/e"] = lambda given: late(problem())
     with pytest.raises(AIRiskUnavailable):
         obtain()
 
 
 @both
-def test_code_without_a_state_is_not_traded(airisk: SecondAIRisk, obtain: Callable[[], TokenGrant]) -> None:
-    airisk.returns_state = False
+def test_code_without_state_is_not_exchanged(other_airisk: SecondAIRisk, obtain: Callable[[], TokenGrant]) -> None:
+    other_airisk.returns_state = False
     with pytest.raises(AIRiskInvalidResponse, match=STATE_MISSING):
         obtain()
-    assert len(airisk.requests) == 1
+    assert len(other_airisk.requests) == 1
 
 
 @pytest.mark.django_db
-def test_callback_without_a_state_connects_nobody(airisk: SecondAIRisk, mia: User, browser: Client) -> None:
-    airisk.returns_state = False
+def test_callback_without_a_state_connects_nobody(other_airisk: SecondAIRisk, mia: User, browser: Client) -> None:
+    other_airisk.returns_state = False
     assert connect(browser).status_code == 400
     assert not AIRiskToken.objects.exists()
 
 
 @pytest.mark.django_db
-def test_end_without_an_offset_is_utc_everywhere(
-    airisk: SecondAIRisk, settings: Any, monkeypatch: pytest.MonkeyPatch, mia: User, browser: Client
+def test_expiry_without_offset_is_utc(
+    other_airisk: SecondAIRisk, settings: Any, monkeypatch: pytest.MonkeyPatch, mia: User, browser: Client
 ) -> None:
     settings.TIME_ZONE = "Asia/Tokyo"
-    airisk.has_offset = False
+    other_airisk.has_offset = False
     monkeypatch.setitem(os.environ, "TZ", "America/New_York")
     time.tzset()
     try:

@@ -22,7 +22,7 @@ from airisk_oauth.sealing import Unreadable
 from airisk_oauth.tokens import status
 from airisk_oauth.tokens.status import Status
 from tests.support.clock import wait_until
-from tests.support.database import committing, on_postgresql_only
+from tests.support.database import committing, not_on_sqlite
 from tests.support.people import connected_users, credential, give_token
 from tests.support.threads import attempt
 
@@ -65,7 +65,7 @@ def tokens(settings: Any, mia: User) -> list[AIRiskToken]:
 
 
 @pytest.mark.parametrize("page", [1, 2, 200])
-def test_every_token_is_sealed_with_the_newest_key_and_the_older_ones_can_go(
+def test_reseal_makes_older_keys_unnecessary(
     tokens: list[AIRiskToken], settings: Any, monkeypatch: pytest.MonkeyPatch, page: int
 ) -> None:
     monkeypatch.setattr(reseal_airisk_tokens, "PAGE", page)
@@ -88,7 +88,7 @@ def test_derived_keys_can_be_the_newest(settings: Any, mia: User) -> None:
     assert opened() == ["stored-token"]
 
 
-def test_derived_keys_open_until_they_are_dropped_and_then_no_more(settings: Any, mia: User, airisk: Any) -> None:
+def test_dropped_derived_keys_decrypt_nothing(settings: Any, mia: User, airisk: Any) -> None:
     token = give_token(mia)
     settings.AIRISK_OAUTH_ENCRYPTION_KEYS = [NEW]
     assert reseal()[0] == 0
@@ -118,9 +118,7 @@ def test_derived_keys_open_until_they_are_dropped_and_then_no_more(settings: Any
 
 
 @pytest.mark.parametrize("drop", [False, True])
-def test_what_cannot_be_opened_is_left_as_it_is_and_keeps_every_key(
-    tokens: list[AIRiskToken], settings: Any, drop: bool
-) -> None:
+def test_unreadable_token_is_kept_with_every_key(tokens: list[AIRiskToken], settings: Any, drop: bool) -> None:
     settings.AIRISK_OAUTH_ENCRYPTION_KEYS = [NEW]
     unreadable = [token.sealed for token in tokens[2:5]]
     status, said = reseal(drop_derived=drop)
@@ -131,7 +129,7 @@ def test_what_cannot_be_opened_is_left_as_it_is_and_keeps_every_key(
 
 
 @pytest.mark.parametrize("keys", [None, [], ["no key"]])
-def test_without_a_list_of_good_keys_nothing_is_dropped_or_touched(settings: Any, mia: User, keys: Any) -> None:
+def test_reseal_needs_valid_keys_of_its_own(settings: Any, mia: User, keys: Any) -> None:
     token = give_token(mia)
     settings.AIRISK_OAUTH_ENCRYPTION_KEYS = keys
     status, said = reseal("--drop-derived")
@@ -153,7 +151,7 @@ def before_the_first_write(work: Any) -> Iterator[None]:
     assert not waiting
 
 
-def test_a_token_that_is_renewed_meanwhile_is_not_overwritten(tokens: list[AIRiskToken]) -> None:
+def test_reseal_keeps_token_renewed_meanwhile(tokens: list[AIRiskToken]) -> None:
     renewed = AIRiskToken.objects.get(pk=tokens[1].pk)
     renewed.access_token = "renewed-token"
     with before_the_first_write(renewed.save):
@@ -161,9 +159,7 @@ def test_a_token_that_is_renewed_meanwhile_is_not_overwritten(tokens: list[AIRis
     assert AIRiskToken.objects.get(pk=renewed.pk).access_token == "renewed-token"
 
 
-def test_what_another_process_seals_with_a_derived_key_while_those_are_dropped_is_resealed_too(
-    settings: Any, mia: User
-) -> None:
+def test_drop_reseals_tokens_stored_meanwhile(settings: Any, mia: User) -> None:
     derived = give_token(mia)
     settings.AIRISK_OAUTH_ENCRYPTION_KEYS = [NEW]
     late = give_token(None)
@@ -183,7 +179,7 @@ def test_what_another_process_seals_with_a_derived_key_while_those_are_dropped_i
 
 
 @committing
-@on_postgresql_only
+@not_on_sqlite
 def test_reseal_holds_no_row_while_it_waits(tokens: list[AIRiskToken]) -> None:
     """A sweep writes rows in another order: where both wait for each other's, the database breaks one of them off."""
     first, last = tokens[0], tokens[4]

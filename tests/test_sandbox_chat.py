@@ -1,4 +1,4 @@
-"""The sandbox's chat API answers in the shapes of its public client, to everybody about their own conversations."""
+"""The sandbox's chat API answers in the formats that AIRisk's client reads; all users see their own conversations."""
 
 import json
 import re
@@ -62,7 +62,7 @@ def mia(client: Client) -> Chat:
 
 
 def text_of(stream: bytes, is_old: bool) -> str:
-    """Read the text of an answer in one of both shapes, which has to be whole."""
+    """Return the text of an answer in either format, after checking that it is complete."""
     if is_old:
         *events, last, rest = stream.decode().split("\n\n")
         assert (last, rest) == ("event: done\ndata: [DONE]", "")
@@ -75,7 +75,7 @@ def text_of(stream: bytes, is_old: bool) -> str:
     return "".join(update["Text"] for update in updates)
 
 
-def test_agents_have_the_shape_of_the_client(mia: Chat) -> None:
+def test_agents_have_the_form_the_client_reads(mia: Chat) -> None:
     agents = mia.get("Chat/ListAgents").json()
     assert len(agents) > 1
     for agent in agents:
@@ -94,7 +94,7 @@ def test_user_without_agents_gets_an_empty_list(mia: Chat) -> None:
     assert (refused.status_code, refused.content) == (400, b"Invalid agentId")
 
 
-def test_conversations_are_the_latest_first(mia: Chat) -> None:
+def test_conversations_are_listed_latest_first(mia: Chat) -> None:
     world.clock = lambda: NOON
     found = mia.get("Chat/GetConversations").json()
     assert 3 <= len(found) <= 6
@@ -126,7 +126,7 @@ def test_paging_ends_in_an_empty_page(mia: Chat) -> None:
 
 
 @pytest.mark.parametrize("query", [{"skip": "-1"}, {"results": "x"}, {"skip": "1" * 10}, {"results": "²"}])
-def test_page_that_is_none_is_refused(mia: Chat, query: dict[str, str]) -> None:
+def test_invalid_page_is_refused(mia: Chat, query: dict[str, str]) -> None:
     assert mia.get("Chat/GetConversations", **query).status_code == 400
 
 
@@ -139,7 +139,7 @@ def test_conversation_comes_with_its_messages(mia: Chat) -> None:
     assert {frozenset(message) for message in messages} == {frozenset(MESSAGE)}
 
 
-def test_nobody_reaches_anothers_conversation(mia: Chat, client: Client) -> None:
+def test_conversations_of_others_are_not_found(mia: Chat, client: Client) -> None:
     ben, theirs = Chat(client, "user_7"), mia.create()
     assert theirs not in {each["id"] for each in ben.get("Chat/GetConversations").json()}
     feedback = {"conversationId": theirs, "messageId": "x", "feedback": "Like"}
@@ -153,7 +153,7 @@ def test_nobody_reaches_anothers_conversation(mia: Chat, client: Client) -> None
 
 
 @pytest.mark.parametrize("is_old", [False, True])
-def test_answer_is_streamed_in_both_shapes(mia: Chat, is_old: bool) -> None:
+def test_answer_is_streamed_in_both_formats(mia: Chat, is_old: bool) -> None:
     world.switches.old_stream = is_old
     conversation_id = mia.create()
     text = text_of(mia.ask(conversation_id, "Why ü?"), is_old)
@@ -183,7 +183,9 @@ def test_first_text_can_be_slow(mia: Chat) -> None:
     assert (datetime.now(UTC) - began).total_seconds() >= 0.05
 
 
-def test_stopped_answer_is_kept_as_far_as_it_came(mia: Chat) -> None:
+@pytest.mark.django_db
+def test_stopped_answer_is_kept_in_part(mia: Chat) -> None:
+    """Closing a response makes Django look at its database connections, so this needs a database."""
     conversation_id = mia.create()
     answer = mia.post("Chat/AskAgent", {"conversationID": conversation_id, "text": "Why?"})
     next(answer.streaming_content)
@@ -217,7 +219,7 @@ def test_feedback_is_kept_with_the_message(mia: Chat, feedback: str) -> None:
     ("changes", "status"),
     [({"feedback": "Love"}, 400), ({"feedback": ""}, 400), ({"messageId": ""}, 400), ({"messageId": "x"}, 404)],
 )
-def test_feedback_about_nothing_is_refused(mia: Chat, changes: dict[str, str], status: int) -> None:
+def test_invalid_feedback_is_refused(mia: Chat, changes: dict[str, str], status: int) -> None:
     given = {"conversationId": mia.create(), "messageId": "x", "feedback": "Like", **changes}
     assert mia.post("Chat/SubmitFeedback", query_params=given).status_code == status
 
@@ -231,7 +233,7 @@ def test_feedback_about_nothing_is_refused(mia: Chat, changes: dict[str, str], s
         ("Chat/AskAgent", {"conversationID": "x"}, b"Invalid text"),
     ],
 )
-def test_call_without_what_it_needs_is_refused(mia: Chat, path: str, given: dict[str, str], said: bytes) -> None:
+def test_call_without_required_field_is_refused(mia: Chat, path: str, given: dict[str, str], said: bytes) -> None:
     answer = mia.post(path, given)
     assert (answer.status_code, answer.content) == (400, said)
 

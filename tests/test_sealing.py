@@ -71,14 +71,14 @@ def test_nobody_is_not_somebody_called_none() -> None:
     assert not opens(seal(TOKEN, application)[0], ("default", "None", ""))
 
 
-def test_the_same_token_is_sealed_differently_each_time_and_never_shows() -> None:
+def test_encrypting_twice_gives_different_texts() -> None:
     (one, _), (two, _) = seal(TOKEN, OWNER), seal(TOKEN, OWNER)
     assert one != two
     assert TOKEN.encode() not in base64.urlsafe_b64decode(one)
     assert one.isascii()
 
 
-def test_neither_token_nor_keys_show_in_a_repr_or_an_error(settings: "Settings") -> None:
+def test_repr_and_errors_show_no_token_or_key(settings: "Settings") -> None:
     with_keys(settings, NEW, OLD)
     sealed, _ = seal(TOKEN, OWNER)
     assert TOKEN not in repr(unseal(sealed, OWNER))
@@ -96,7 +96,7 @@ def test_neither_token_nor_keys_show_in_a_repr_or_an_error(settings: "Settings")
 # Keys come and go
 
 
-def test_the_newest_key_seals_and_an_older_one_still_opens(settings: "Settings") -> None:
+def test_newest_key_seals_and_old_keys_open(settings: "Settings") -> None:
     with_keys(settings, OLD)
     old, old_id = seal(TOKEN, OWNER)
     with_keys(settings, NEW, OLD)
@@ -112,7 +112,7 @@ def test_the_newest_key_seals_and_an_older_one_still_opens(settings: "Settings")
     assert not opens(new)
 
 
-def test_without_a_list_keys_are_derived_from_the_secret_key_and_its_fallbacks(settings: "Settings") -> None:
+def test_keys_are_derived_from_secret_key(settings: "Settings") -> None:
     with_secret(settings, "first")
     first, first_id = seal(TOKEN, OWNER)
     with_secret(settings, "second", "first")
@@ -126,7 +126,7 @@ def test_without_a_list_keys_are_derived_from_the_secret_key_and_its_fallbacks(s
     assert first_id not in key_ids()
 
 
-def test_derived_keys_go_on_opening_after_the_list_is_set(settings: "Settings") -> None:
+def test_derived_keys_still_open_beside_own_keys(settings: "Settings") -> None:
     with_secret(settings, "first", "older")
     derived, derived_id = seal(TOKEN, OWNER)
     with_keys(settings, NEW)
@@ -136,7 +136,7 @@ def test_derived_keys_go_on_opening_after_the_list_is_set(settings: "Settings") 
     assert len(key_ids()) == 3
 
 
-def test_derived_keys_open_nothing_once_they_are_dropped_and_nobody_asks_where_a_listed_one_opens(
+def test_dropped_derived_keys_open_nothing(
     settings: "Settings",
 ) -> None:
     def derived_keys_accepted() -> bool:
@@ -159,7 +159,7 @@ def test_derived_keys_open_nothing_once_they_are_dropped_and_nobody_asks_where_a
     assert asked == [True]
 
 
-def test_the_derived_key_is_not_the_secret_key_itself(settings: "Settings") -> None:
+def test_derived_key_is_not_the_secret_key(settings: "Settings") -> None:
     secret = Fernet.generate_key().decode()
     with_secret(settings, secret)
     sealed, identifier = seal(TOKEN, OWNER)
@@ -177,7 +177,7 @@ def test_a_secret_key_of_bytes_serves_as_well(settings: "Settings") -> None:
     assert key_ids() == [identifier]
 
 
-def test_key_ids_are_short_stable_and_tell_nothing_of_the_keys(settings: "Settings") -> None:
+def test_key_ids_are_stable_and_reveal_nothing(settings: "Settings") -> None:
     keys = [Fernet.generate_key().decode() for _ in range(50)]
     with_keys(settings, *keys)
     ids = key_ids()
@@ -201,14 +201,14 @@ def test_key_ids_are_short_stable_and_tell_nothing_of_the_keys(settings: "Settin
 @example("\0" * 200)
 @example("gAAAAAB" + "A" * 93)
 @example("gAAAAA" + "A" * 2**20)
-def test_any_text_that_we_did_not_seal_is_unreadable_and_nothing_worse(text: str) -> None:
+def test_any_foreign_text_is_just_unreadable(text: str) -> None:
     with pytest.raises(Unreadable):
         unseal(text, OWNER)
 
 
 @quickly
 @given(st.integers(0, 139), st.integers(1, 255))
-def test_a_sealed_text_with_any_byte_changed_is_unreadable(place: int, change: int) -> None:
+def test_changed_sealed_text_is_unreadable(place: int, change: int) -> None:
     raw = bytearray(base64.urlsafe_b64decode(seal(TOKEN, OWNER)[0]))
     raw[place % len(raw)] ^= change
     with pytest.raises(Unreadable):
@@ -216,13 +216,13 @@ def test_a_sealed_text_with_any_byte_changed_is_unreadable(place: int, change: i
 
 
 @pytest.mark.parametrize("message", [b"", b"\xff", b"{", b"[]", b"7", b"null", b'"text"', b'["default", "7"]', b"{}"])
-def test_a_message_of_another_kind_under_our_own_key_is_unreadable(settings: "Settings", message: bytes) -> None:
+def test_message_of_another_kind_is_unreadable(settings: "Settings", message: bytes) -> None:
     with_keys(settings, NEW)
     with pytest.raises(Unreadable):
         unseal(Fernet(NEW).encrypt(message).decode(), OWNER)
 
 
-def test_the_owner_is_under_the_seal_as_documented(settings: "Settings") -> None:
+def test_sealed_message_contains_its_owner(settings: "Settings") -> None:
     with_keys(settings, NEW)
     for owner in (OWNER, ("default", None, "")):
         assert json.loads(Fernet(NEW).decrypt(seal(TOKEN, owner)[0])) == [*owner, TOKEN]
@@ -270,7 +270,7 @@ NO_KEY = "AIRISK_OAUTH_ENCRYPTION_KEYS contains something that is not a Fernet k
     ],
     ids=str,
 )
-def test_a_bad_key_list_is_a_problem_and_seals_nothing(settings: "Settings", keys: Any, wrong: str | None) -> None:
+def test_invalid_key_list_is_a_problem(settings: "Settings", keys: Any, wrong: str | None) -> None:
     settings.AIRISK_OAUTH_ENCRYPTION_KEYS = keys
     if wrong is None:
         assert problem() is None

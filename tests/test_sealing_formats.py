@@ -45,7 +45,7 @@ def second_format(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sealing, "FORMATS", (SECOND, FIRST))
 
 
-def test_ids_of_first_format_stay_as_1_0_0_wrote_them() -> None:
+def test_ids_of_the_first_format_never_change() -> None:
     assert sealing.FORMATS == (FIRST,)
     assert (key_id(FIRST, OLD), key_id(FIRST, NEW)) == ("f7786cfb9d0b", "b55fd11b466f")
 
@@ -59,7 +59,7 @@ def test_one_key_has_another_id_in_each_format(settings: Any, second_format: Non
     assert len({*key_ids()}) == 6
 
 
-def test_newest_format_seals_and_older_one_still_opens(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_newest_format_seals_and_old_ones_open(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     settings.AIRISK_OAUTH_ENCRYPTION_KEYS = [OLD]
     first, _id = seal("token", OWNER)
     monkeypatch.setattr(sealing, "FORMATS", (SECOND, FIRST))

@@ -1,14 +1,12 @@
-"""Sites as others have them, each run in a process of its own; see the modules in ``tests.sites``."""
+"""Sites as other people have them, each in its own process; see the modules in ``tests.sites``."""
 
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 
 import pytest
 
-from tests.support.pages import ROOT
 from tests.support.pgbouncer import PGBOUNCER
+from tests.support.processes import assert_promises_kept
 from tests.with_postgresql import postgresql
 
 needs_pgbouncer = pytest.mark.skipif(not PGBOUNCER.exists() and "CI" not in os.environ, reason="there is no PgBouncer")
@@ -46,7 +44,7 @@ SITES = {
 
 @pytest.fixture(scope="module")
 def environment() -> Iterator[dict[str, str]]:
-    """A PostgreSQL for all sites that want a database of it, and nothing of the tests' own settings."""
+    """The environment of the sites, with a PostgreSQL server and without the tests' own settings."""
     with postgresql() as url:
         own = {name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"}
         yield {**own, "DATABASE_URL": url}
@@ -56,15 +54,4 @@ def environment() -> Iterator[dict[str, str]]:
     "site", [pytest.param(site, marks=needs_pgbouncer if "pgbouncer" in site else ()) for site in SITES]
 )
 def test_site_keeps_its_promises(site: str, environment: dict[str, str]) -> None:
-    module, *options = site.split()
-    done = subprocess.run(
-        [sys.executable, "-m", f"tests.sites.{module}", *options],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=90,
-        check=False,
-    )
-    assert done.stdout.splitlines() == [f"{promise}: kept" for promise in SITES[site]], done.stderr
-    assert done.returncode == 0, done.stderr
+    assert_promises_kept(f"tests.sites.{site}", SITES[site], environment)

@@ -1,4 +1,4 @@
-"""Connecting within one limit, and sockets that are read until a deadline."""
+"""Connecting within a time limit, and sockets with a deadline."""
 
 import socket
 import threading
@@ -24,12 +24,12 @@ def test_work_in_time_returns_or_raises() -> None:
     def fail() -> None:
         raise KeyError("x")
 
-    assert sockets.in_time(lambda: 7, 5) == sockets.in_time(lambda: 7, None) == 7
+    assert sockets.run_with_timeout(lambda: 7, 5) == sockets.run_with_timeout(lambda: 7, None) == 7
     with pytest.raises(KeyError):
-        sockets.in_time(fail, 5)
+        sockets.run_with_timeout(fail, 5)
 
 
-def test_work_that_is_late_is_left_and_closed(pair: tuple[socket.socket, socket.socket]) -> None:
+def test_late_work_is_abandoned_and_closed(pair: tuple[socket.socket, socket.socket]) -> None:
     here, there = pair
     begun, over = threading.Event(), threading.Event()
 
@@ -40,22 +40,22 @@ def test_work_that_is_late_is_left_and_closed(pair: tuple[socket.socket, socket.
 
     for result in (here, "nothing to close"):
         with pytest.raises(TimeoutError):
-            sockets.in_time(lambda result=result: late(result), 0.05)  # type: ignore[misc]
+            sockets.run_with_timeout(lambda result=result: late(result), 0.05)  # type: ignore[misc]
         assert begun.is_set()
     over.set()
     there.settimeout(TOO_LONG)
     assert there.recv(1) == b""
 
 
-def test_work_is_done_here_without_more_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_work_runs_here_if_no_thread_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    assert sockets.in_time(threading.get_ident, 5) == threading.get_ident()
+    assert sockets.run_with_timeout(threading.get_ident, 5) == threading.get_ident()
 
 
-def test_address_that_fails_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failing_address_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         nowhere = (socket.AF_UNIX, socket.SOCK_STREAM, 0, "", "/nowhere/socket")
         here = (socket.AF_INET, socket.SOCK_STREAM, 0, "", server.getsockname())
@@ -69,16 +69,16 @@ def test_address_that_fails_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_socket_is_not_read_after_its_deadline(pair: tuple[socket.socket, socket.socket]) -> None:
-    """By ``recv`` where urllib3-future is installed, by a file else."""
+    """With urllib3-future installed, the socket is read by ``recv``; otherwise as a file."""
     here, there = pair
     there.sendall(b"ab")
     timed, call = TimedSocket(here), CallTimeout(1, 1)
-    timed.call, timed.ends = call, time.monotonic() + TOO_LONG
-    assert (timed.recv(1), call.is_heard) == (b"a", True)
-    timed.ends = time.monotonic() - 1
+    timed.call, timed.deadline = call, time.monotonic() + TOO_LONG
+    assert (timed.recv(1), call.has_answer) == (b"a", True)
+    timed.deadline = time.monotonic() - 1
     with pytest.raises(TimeoutError, match="too long"):
         timed.recv(1)
     with pytest.raises(TimeoutError, match="too long"):
         timed.makefile("rb").read(1)
-    timed.ends = None
+    timed.deadline = None
     assert timed.recv(1) == b"b"

@@ -27,7 +27,7 @@ from airisk_oauth.tokens.report import AIRISK_DOWN, INTERRUPTED, RENEWED_ELSEWHE
 from airisk_oauth.tokens.tally import GIVE_UP_AFTER
 from tests.support.browsing import at_each_request
 from tests.support.clock import wait_until
-from tests.support.database import committing, database_away, on_postgresql_only
+from tests.support.database import committing, database_away, not_on_sqlite
 from tests.support.options import set_option, trouble
 from tests.support.people import connected_users, renewed_of, token_requests
 from tests.support.signals import renewals_sent
@@ -312,7 +312,7 @@ def test_sweep_drops_tokens_that_callers_claim(airisk: World, monkeypatch: pytes
 
 
 @committing
-@on_postgresql_only
+@not_on_sqlite
 def test_sweep_holds_no_row_while_it_waits(airisk: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A transaction of the site holds one row until the others are saved: the two would wait for each other."""
     monkeypatch.setattr(sweep, "GATHER", 5)

@@ -1,4 +1,4 @@
-"""The kit with which a site tests itself: AIRisk at the wire, people who are connected, bad days."""
+"""The fake AIRisk for a site's tests: its answers, connected users, refusals and outages."""
 
 import importlib
 import io
@@ -25,8 +25,9 @@ from django.utils import timezone
 from airisk_oauth import AIRiskSession, AsyncAIRiskClient, conf, pytest_plugin
 from airisk_oauth.exceptions import AIRiskError, AIRiskRefused, AIRiskUnavailable, ConnectionRequired
 from airisk_oauth.models import AIRiskIdentity, AIRiskToken
+from airisk_oauth.oauth.deployment import Deployment
 from airisk_oauth.testing import AIRiskTestMixin, Call, FakeAIRisk
-from airisk_oauth.testing.doors import async_door
+from airisk_oauth.testing.patches import patched_httpx2
 from tests.support.clock import set_clock
 from tests.support.quickstart import Site
 
@@ -41,13 +42,13 @@ pytestmark = [pytest.mark.django_db, pytest.mark.once]
 
 
 def somebody(user: Any, deployment: str) -> str:
-    """A site's own USERID."""
+    """Return a userid; a site's own ``USERID``."""
     return f"{user.username}@{deployment}"
 
 
 @pytest.fixture
 def session(airisk: FakeAIRisk, mia: User) -> Iterator[AIRiskSession]:
-    """Mia's, who is connected."""
+    """A session of Mia, who is connected."""
     airisk.connect(mia)
     airisk.answer("GET", CONVERSATIONS, json=["A plan"])
     with AIRiskSession.for_user(mia) as session:
@@ -57,7 +58,7 @@ def session(airisk: FakeAIRisk, mia: User) -> Iterator[AIRiskSession]:
 # What the API answers
 
 
-def test_a_call_is_answered_as_told_and_kept(airisk: FakeAIRisk, session: AIRiskSession) -> None:
+def test_call_gets_its_answer_and_is_recorded(airisk: FakeAIRisk, session: AIRiskSession) -> None:
     airisk.answer("POST", "/api/Echo", json={"id": 7}, status=201)
     answers = [session.get(CONVERSATIONS, params={"page": 2}), session.post("/api/Echo", json={"text": "Hi"})]
     assert [(answer.status_code, answer.json()) for answer in answers] == [(200, ["A plan"]), (201, {"id": 7})]
@@ -68,7 +69,7 @@ def test_a_call_is_answered_as_told_and_kept(airisk: FakeAIRisk, session: AIRisk
     assert [airisk.calls[0].params, airisk.calls[1].json] == [{"page": "2"}, {"text": "Hi"}]
 
 
-def test_an_answer_can_be_a_response_or_made_of_the_call(airisk: FakeAIRisk, session: AIRiskSession) -> None:
+def test_answer_can_be_a_response_or_a_function(airisk: FakeAIRisk, session: AIRiskSession) -> None:
     airisk.answer("GET", "/api/File", HttpResponse(b"a,b", content_type="text/csv", headers={"X-Pages": "3"}))
     airisk.answer("GET", "/api/Echo", lambda call: JsonResponse({**call.params, "for": call.userid}, status=202))
     airisk.answer("DELETE", "/api/File", status=204)
@@ -78,7 +79,7 @@ def test_an_answer_can_be_a_response_or_made_of_the_call(airisk: FakeAIRisk, ses
     assert (deleted.status_code, deleted.content) == (204, b"")
 
 
-def test_an_answer_can_be_read_as_it_comes(airisk: FakeAIRisk, session: AIRiskSession) -> None:
+def test_answer_can_be_streamed(airisk: FakeAIRisk, session: AIRiskSession) -> None:
     airisk.answer("GET", "/api/Chat/ListAgents", lambda call: StreamingHttpResponse([b"one\n", b"two\n"]))
     with session.get("/api/Chat/ListAgents", stream=True) as answer:
         assert list(answer.iter_lines()) == [b"one", b"two"]
@@ -95,14 +96,14 @@ def test_an_answer_can_be_read_as_it_comes(airisk: FakeAIRisk, session: AIRiskSe
         pytest.param(lambda: iter([b"one ", b"two"]), id="generator"),
     ],
 )
-def test_a_body_is_kept_however_it_was_sent(airisk: FakeAIRisk, session: AIRiskSession, body: Any) -> None:
+def test_request_body_is_recorded_in_any_form(airisk: FakeAIRisk, session: AIRiskSession, body: Any) -> None:
     airisk.answer("POST", "/api/Echo")
     session.post("/api/Echo", data=body() if callable(body) else body)
     assert [call.body for call in airisk.calls] == [b"one two"]
 
 
 @pytest.mark.parametrize("address", ["/api/Chat/ListAgents", "https://second.aicrisk.com/elsewhere"])
-def test_a_call_without_an_answer_fails_the_test_and_says_which(airisk: FakeAIRisk, mia: User, address: str) -> None:
+def test_call_without_answer_fails_the_test(airisk: FakeAIRisk, mia: User, address: str) -> None:
     airisk.connect(mia, "user_7", deployment="second")
     airisk.answer("GET", "/api/Chat/ListAgents", json=[])
     with (
@@ -115,7 +116,7 @@ def test_a_call_without_an_answer_fails_the_test_and_says_which(airisk: FakeAIRi
     assert AIRiskToken.objects.get().access_token not in str(failed.value)
 
 
-def test_the_documented_call_needs_no_answer(airisk: FakeAIRisk, mia: User) -> None:
+def test_documented_call_has_a_default_answer(airisk: FakeAIRisk, mia: User) -> None:
     airisk.connect(mia, deployment="second")
     with AIRiskSession.for_user(mia, deployment="second") as session:
         assert session.get(CONVERSATIONS).json() == []
@@ -126,7 +127,7 @@ def test_the_documented_call_needs_no_answer(airisk: FakeAIRisk, mia: User) -> N
         assert application.get(CONVERSATIONS).json() == ["one"]
 
 
-def test_what_was_sent_shows_no_secret(airisk: FakeAIRisk, session: AIRiskSession, browser: Client) -> None:
+def test_repr_of_recorded_calls_has_no_secret(airisk: FakeAIRisk, session: AIRiskSession, browser: Client) -> None:
     airisk.refuse_tokens()
     session.get(CONVERSATIONS)
     shown = repr([airisk.calls, airisk.authorization_requests, airisk.token_requests])
@@ -135,34 +136,34 @@ def test_what_was_sent_shows_no_secret(airisk: FakeAIRisk, session: AIRiskSessio
     assert [secret for secret in secrets if secret in shown] == []
 
 
-# Who is connected
+# Connected users
 
 
-def test_the_first_connect_makes_an_identity_and_another_userid_replaces_it(airisk: FakeAIRisk, mia: User) -> None:
+def test_connect_creates_or_changes_the_identity(airisk: FakeAIRisk, mia: User) -> None:
     ben = User.objects.create_user("ben")
     assert [airisk.connect(user).userid for user in (mia, ben)] == ["user_42", f"user_{ben.pk}"]
     assert [airisk.connect(mia, userid).userid for userid in ("user_42", "user_1")] == ["user_42", "user_1"]
     assert set(AIRiskIdentity.objects.values_list("user", "userid")) == {(mia.pk, "user_1"), (ben.pk, f"user_{ben.pk}")}
 
 
-def test_the_sites_own_userid_decides(airisk: FakeAIRisk, mia: User, settings: Any) -> None:
+def test_connect_respects_the_sites_own_userid(airisk: FakeAIRisk, mia: User, settings: Any) -> None:
     settings.AIRISK_OAUTH = {"default": {**settings.AIRISK_OAUTH["default"], "USERID": f"{__name__}.somebody"}}
     assert airisk.connect(mia).userid == "mia@default"
-    with pytest.raises(ValueError, match=r"somebody says that this user is 'mia@default' on AIRisk, not 'user_1'"):
+    with pytest.raises(ValueError, match=r"somebody returns the userid 'mia@default' for this user, not 'user_1'"):
         airisk.connect(mia, "user_1")
 
 
 @pytest.mark.parametrize("expires_in", [60, None])
-def test_a_token_lives_as_long_as_the_test_says(airisk: FakeAIRisk, mia: User, expires_in: int | None) -> None:
+def test_connect_sets_the_expiry_of_the_token(airisk: FakeAIRisk, mia: User, expires_in: int | None) -> None:
     before = timezone.now()
     end = airisk.connect(mia, expires_in=expires_in).expires_at
     assert (end is None) == (expires_in is None)
     if end is not None:
-        # AIRisk names whole seconds.
+        # AIRisk rounds to whole seconds.
         assert before <= end - timedelta(seconds=60) <= timezone.now() + timedelta(seconds=1)
 
 
-def test_airisk_has_the_time_that_the_test_gives_the_site(
+def test_fake_airisk_uses_the_sites_clock(
     airisk: FakeAIRisk, session: AIRiskSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     set_clock(monkeypatch, seconds=7200)
@@ -171,19 +172,23 @@ def test_airisk_has_the_time_that_the_test_gives_the_site(
     assert not AIRiskToken.objects.get().is_expired
 
 
-@pytest.mark.parametrize("has_token", [True, False])
-def test_the_application_has_a_token_or_asks_for_one(airisk: FakeAIRisk, client: Client, has_token: bool) -> None:
-    if has_token:
-        airisk.connect_application()
+def test_application_obtains_its_first_token(airisk: FakeAIRisk, client: Client) -> None:
     airisk.answer("GET", "/api/Echo", json=[])
     assert client.get("/application/").json() == {"status": 200}
     assert [call.userid for call in airisk.calls] == [""]
-    assert [(call.userid, call.status) for call in airisk.token_requests] == ([] if has_token else [("", 200)])
+    assert [(call.userid, call.status) for call in airisk.token_requests] == [("", 200)]
+
+
+def test_connected_application_needs_no_request(airisk: FakeAIRisk, client: Client) -> None:
+    airisk.connect_application()
+    airisk.answer("GET", "/api/Echo", json=[])
+    assert client.get("/application/").json() == {"status": 200}
+    assert ([call.userid for call in airisk.calls], airisk.token_requests) == ([""], [])
 
 
 @pytest.mark.parametrize("paths", [{}, {"AUTHORIZE_PATH": "/authorize", "TOKEN_PATH": "/token"}])
 @pytest.mark.parametrize(("alias", "client_id"), [("default", "client-1"), ("second", "client-2")])
-def test_a_browser_goes_the_whole_way_on_each_deployment(
+def test_browser_connects_through_each_deployment(
     airisk: FakeAIRisk, mia: User, browser: Client, settings: Any, alias: str, client_id: str, paths: dict[str, str]
 ) -> None:
     settings.AIRISK_OAUTH = {name: {**options, **paths} for name, options in settings.AIRISK_OAUTH.items()}
@@ -200,7 +205,7 @@ def test_a_browser_goes_the_whole_way_on_each_deployment(
 
 
 @pytest.mark.parametrize("path", ["", "/tenant"])
-def test_deployments_of_one_host_are_told_apart(airisk: FakeAIRisk, mia: User, settings: Any, path: str) -> None:
+def test_deployments_may_share_a_host(airisk: FakeAIRisk, mia: User, settings: Any, path: str) -> None:
     first, second = settings.AIRISK_OAUTH.values()
     settings.AIRISK_OAUTH = {"default": first, "second": {**second, "BASE_URL": first["BASE_URL"] + path}}
     for alias in ("second", "default"):
@@ -211,14 +216,14 @@ def test_deployments_of_one_host_are_told_apart(airisk: FakeAIRisk, mia: User, s
     assert [call.deployment for call in airisk.calls] == ["second", "default"]
 
 
-def test_a_site_that_does_not_send_the_browser_to_airisk_has_the_last_word(airisk: FakeAIRisk, client: Client) -> None:
+def test_connect_through_returns_a_sites_refusal(airisk: FakeAIRisk, client: Client) -> None:
     assert airisk.connect_through(client)["Location"].startswith("/accounts/login/")
     client.force_login(User.objects.create_user("nobody"))
     assert airisk.connect_through(client).status_code == 403
     assert airisk.authorization_requests == []
 
 
-def test_connecting_through_a_sites_own_namespace(airisk: FakeAIRisk, client: Client, mia: User, settings: Any) -> None:
+def test_connect_through_finds_own_namespaces(airisk: FakeAIRisk, client: Client, mia: User, settings: Any) -> None:
     client.force_login(mia)
     ours = path("airisk/", include((include("airisk_oauth.urls")[0], "accounts")))
     settings.ROOT_URLCONF = (ours, path("", include("tests.site_views")))
@@ -228,11 +233,11 @@ def test_connecting_through_a_sites_own_namespace(airisk: FakeAIRisk, client: Cl
         airisk.connect_through(client)
 
 
-# Bad days
+# Refusals and outages
 
 
 @pytest.mark.parametrize("of_application", [True, False])
-def test_an_ended_token_is_renewed_before_the_call(airisk: FakeAIRisk, mia: User, of_application: bool) -> None:
+def test_expired_token_is_renewed_before_a_call(airisk: FakeAIRisk, mia: User, of_application: bool) -> None:
     user = None if of_application else mia
     airisk.connect(mia)
     airisk.connect_application()
@@ -244,16 +249,14 @@ def test_an_ended_token_is_renewed_before_the_call(airisk: FakeAIRisk, mia: User
     assert [call.userid for call in airisk.token_requests] == ["" if of_application else "user_42"]
 
 
-def test_a_session_that_still_holds_the_ended_token_is_refused_it(
-    airisk: FakeAIRisk, session: AIRiskSession, mia: User
-) -> None:
+def test_expired_token_in_a_session_gets_401(airisk: FakeAIRisk, session: AIRiskSession, mia: User) -> None:
     session.get(CONVERSATIONS)
     airisk.expire(mia)
     assert session.get(CONVERSATIONS).json() == ["A plan"]
     assert [(call.userid, call.status) for call in airisk.calls] == [("user_42", 200), (None, 401), ("user_42", 200)]
 
 
-def test_refused_tokens_get_401_and_new_ones_do_not(airisk: FakeAIRisk, session: AIRiskSession) -> None:
+def test_refused_tokens_get_401_but_not_new_ones(airisk: FakeAIRisk, session: AIRiskSession) -> None:
     airisk.refuse_tokens()
     assert [session.get(CONVERSATIONS).status_code for _ in range(2)] == [200, 200]
     assert [call.status for call in airisk.calls] == [401, 200, 200]
@@ -272,7 +275,7 @@ def test_refused_tokens_get_401_and_new_ones_do_not(airisk: FakeAIRisk, session:
         ),
     ],
 )
-def test_no_token_can_be_had_until_airisk_recovers(
+def test_no_token_is_issued_until_recovery(
     airisk: FakeAIRisk, bad_day: Callable[[FakeAIRisk], None], error: AIRiskError
 ) -> None:
     bad_day(airisk)
@@ -285,9 +288,7 @@ def test_no_token_can_be_had_until_airisk_recovers(
         assert session.get("/api/Chat/ListAgents").status_code == 200
 
 
-def test_an_outage_is_a_503_of_the_api_and_no_connection_an_exception(
-    airisk: FakeAIRisk, session: AIRiskSession
-) -> None:
+def test_outage_gives_503_or_an_exception(airisk: FakeAIRisk, session: AIRiskSession) -> None:
     airisk.go_down()
     assert session.get(CONVERSATIONS).status_code == 503
     airisk.go_down(unreachable=True)
@@ -296,9 +297,9 @@ def test_an_outage_is_a_503_of_the_api_and_no_connection_an_exception(
     assert [call.status for call in airisk.calls] == [503]
 
 
-def test_a_browser_meets_the_same_days(airisk: FakeAIRisk, browser: Client) -> None:
+def test_browser_sees_refusals_and_outages(airisk: FakeAIRisk, browser: Client) -> None:
     airisk.go_down()
-    with pytest.raises(AssertionError, match="did not send the browser back, but answered 503"):
+    with pytest.raises(AssertionError, match=r"did not send the browser back\. It answered 503"):
         airisk.connect_through(browser)
     airisk.recover()
     airisk.refuse()
@@ -308,6 +309,18 @@ def test_a_browser_meets_the_same_days(airisk: FakeAIRisk, browser: Client) -> N
     assert "You are connected" in browser.get(airisk.connect_through(browser)["Location"]).text
 
 
+def ask_for_a_code(deployment: Deployment, fields: dict[str, str]) -> requests.Response:
+    return requests.get(deployment.authorize_url, fields, timeout=1)
+
+
+def ask_for_a_token(deployment: Deployment, fields: dict[str, str]) -> requests.Response:
+    form = {"client_secret": "secret-1", "redirect_uri": deployment.redirect_uri, "code": "wrong"} | fields
+    return requests.post(deployment.token_url, form, timeout=1)
+
+
+@pytest.mark.parametrize(
+    ("ask", "recorded"), [(ask_for_a_code, "authorization_requests"), (ask_for_a_token, "token_requests")]
+)
 @pytest.mark.parametrize(
     ("fields", "status", "reason"),
     [
@@ -321,59 +334,68 @@ def test_a_browser_meets_the_same_days(airisk: FakeAIRisk, browser: Client) -> N
         ),
     ],
 )
-def test_the_endpoints_refuse_in_airisks_words(
-    airisk: FakeAIRisk, fields: dict[str, str], status: int, reason: str
+def test_invalid_requests_get_airisks_refusals(
+    airisk: FakeAIRisk, ask: Any, recorded: str, fields: dict[str, str], status: int, reason: str
 ) -> None:
-    for endpoint in (airisk.authorization_requests, airisk.token_requests):
-        deployment = conf.deployment()
-        if endpoint is airisk.authorization_requests:
-            answer = requests.get(deployment.authorize_url, fields, timeout=1)
-        else:
-            form = {"client_secret": "secret-1", "redirect_uri": deployment.redirect_uri, "code": "wrong"} | fields
-            answer = requests.post(deployment.token_url, form, timeout=1)
-        assert answer.status_code == status
-        assert re.search(reason, answer.text)
-        assert [call.status for call in endpoint] == [status]
+    answer = ask(conf.deployment(), fields)
+    assert answer.status_code == status
+    assert re.search(reason, answer.text)
+    assert [call.status for call in getattr(airisk, recorded)] == [status]
 
 
-# Around it
+# Other requests, and installing it
 
 
-def test_nothing_else_leaves_the_process(airisk: FakeAIRisk) -> None:
+def test_other_requests_raise_connection_error(airisk: FakeAIRisk) -> None:
     for elsewhere in ("https://other.example.com/", "http://demo.aicrisk.com/api/Chat/ListAgents"):
         with pytest.raises(requests.ConnectionError, match=re.escape(elsewhere)):
             requests.get(elsewhere, timeout=1)
 
 
 @responses.activate
-def test_other_answers_of_responses_stand_beside_it_and_go_first(airisk: FakeAIRisk, session: AIRiskSession) -> None:
+def test_answers_of_responses_take_precedence(airisk: FakeAIRisk, session: AIRiskSession) -> None:
     responses.get("https://other.example.com/", json="other")
     responses.get("https://demo.aicrisk.com/api/Chat/ListAgents", json="responses")
     assert requests.get("https://other.example.com/", timeout=1).json() == "other"
     assert [session.get(path).json() for path in ("/api/Chat/ListAgents", CONVERSATIONS)] == ["responses", ["A plan"]]
 
 
-@pytest.mark.parametrize("token", ["live", "ended", "refused", "none"])
-def test_the_asynchronous_client_is_answered_too(airisk: FakeAIRisk, mia: User, token: str) -> None:
+@async_to_sync
+async def echo_asynchronously(client: AsyncAIRiskClient) -> Any:
+    async with client:
+        return (await client.post("/api/Echo", json={"text": "Hi"})).json()
+
+
+@pytest.fixture
+def echo(airisk: FakeAIRisk) -> None:
+    """The API returns what it received, and the userid of the token."""
     airisk.answer("POST", "/api/Echo", lambda call: JsonResponse({"for": call.userid, "got": call.json}))
-    if token != "none":
-        airisk.connect(mia, "user_42")
-    if token == "ended":
-        airisk.expire(mia)
-    if token == "refused":
-        airisk.refuse_tokens()
-
-    @async_to_sync
-    async def call() -> Any:
-        client = AsyncAIRiskClient.for_application() if token == "none" else AsyncAIRiskClient.for_user(mia)
-        async with client:
-            return (await client.post("/api/Echo", json={"text": "Hi"})).json()
-
-    assert call() == {"for": "" if token == "none" else "user_42", "got": {"text": "Hi"}}
-    assert len(airisk.token_requests) == (token != "live")
 
 
-def test_what_it_sends_elsewhere_is_not_answered_for(airisk: FakeAIRisk, airisk_url: str) -> None:
+@pytest.mark.parametrize(
+    ("prepare", "renewals"),
+    [
+        (lambda airisk, mia: None, 0),
+        (lambda airisk, mia: airisk.expire(mia), 1),
+        (lambda airisk, mia: airisk.refuse_tokens(), 1),
+    ],
+    ids=["valid", "expired", "refused"],
+)
+@pytest.mark.usefixtures("echo")
+def test_async_client_is_answered_too(airisk: FakeAIRisk, mia: User, prepare: Any, renewals: int) -> None:
+    airisk.connect(mia, "user_42")
+    prepare(airisk, mia)
+    assert echo_asynchronously(AsyncAIRiskClient.for_user(mia)) == {"for": "user_42", "got": {"text": "Hi"}}
+    assert len(airisk.token_requests) == renewals
+
+
+@pytest.mark.usefixtures("echo")
+def test_async_application_is_answered_too(airisk: FakeAIRisk) -> None:
+    assert echo_asynchronously(AsyncAIRiskClient.for_application()) == {"for": "", "got": {"text": "Hi"}}
+    assert len(airisk.token_requests) == 1
+
+
+def test_httpx2_requests_elsewhere_are_sent(airisk: FakeAIRisk, airisk_url: str) -> None:
     @async_to_sync
     async def call() -> int:
         async with httpx2.AsyncClient(trust_env=False) as client:
@@ -382,9 +404,7 @@ def test_what_it_sends_elsewhere_is_not_answered_for(airisk: FakeAIRisk, airisk_
     assert call() == 404
 
 
-def test_the_asynchronous_client_meets_the_same_outage_and_the_same_failures_of_a_test(
-    airisk: FakeAIRisk, mia: User
-) -> None:
+def test_async_client_sees_the_same_outages(airisk: FakeAIRisk, mia: User) -> None:
     airisk.connect(mia)
 
     @async_to_sync
@@ -401,13 +421,13 @@ def test_the_asynchronous_client_meets_the_same_outage_and_the_same_failures_of_
         call()
 
 
-def test_without_httpx2_there_is_nothing_to_answer_for(airisk: FakeAIRisk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_httpx2_is_not_patched(airisk: FakeAIRisk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "httpx2", None)
-    with async_door(airisk) as nothing:
+    with patched_httpx2(airisk) as nothing:
         assert nothing is None
 
 
-def test_the_end_of_the_block_is_the_end_of_it(mia: User) -> None:
+def test_leaving_the_block_undoes_the_patches(mia: User) -> None:
     with FakeAIRisk() as airisk:
         airisk.connect(mia)
         responses.get("https://other.example.com/")
@@ -416,10 +436,10 @@ def test_the_end_of_the_block_is_the_end_of_it(mia: User) -> None:
 
 
 class TestCaseOfDjango(AIRiskTestMixin, TestCase):
-    def test_it_is_there_and_new(self) -> None:
+    def test_mixin_gives_a_test_a_new_fake(self) -> None:
         self._see_and_call()
 
-    def test_it_is_there_and_new_again(self) -> None:
+    def test_mixin_gives_the_next_test_a_new_fake(self) -> None:
         self._see_and_call()
 
     def _see_and_call(self) -> None:
@@ -428,9 +448,9 @@ class TestCaseOfDjango(AIRiskTestMixin, TestCase):
         assert self.client.get("/application/").json() == {"status": 200}
 
 
-def test_without_responses_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_responses_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "responses", None)
-    for module in ("airisk_oauth.testing", "airisk_oauth.testing.doors"):
+    for module in ("airisk_oauth.testing", "airisk_oauth.testing.patches"):
         monkeypatch.delitem(sys.modules, module)
     with pytest.raises(ImportError, match=re.escape("pip install 'django-airisk-oauth[testing]'")):
         importlib.import_module("airisk_oauth.testing")
@@ -446,12 +466,12 @@ print(sorted(set(sys.modules) - before))
 """
 
 
-def test_pytest_finds_the_plugin_and_loads_nothing_but_it() -> None:
+def test_plugin_is_found_and_imports_only_itself() -> None:
     loaded = subprocess.run([sys.executable, "-c", LOAD], capture_output=True, text=True, check=True, timeout=60)
     assert loaded.stdout.strip() == "['airisk_oauth', 'airisk_oauth.pytest_plugin']"
 
 
-def test_a_project_without_django_does_not_notice(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plugin_does_no_harm_without_django(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DJANGO_SETTINGS_MODULE")
     pytester.makepyfile("import sys\n\n\ndef test_it():\n    assert 'responses' not in sys.modules")
     result = pytester.runpytest_subprocess("-p", "no:django", "-W", "error")
@@ -463,12 +483,12 @@ def test_a_project_without_django_does_not_notice(pytester: pytest.Pytester, mon
 
 @pytest.fixture
 def guide() -> dict[str, str]:
-    """Its snippets, those of one language in one piece."""
+    """The snippets of the guide by language, joined."""
     snippets = re.findall(r"^```(\w+)\n(.*?)^```", GUIDE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
     return {language: "\n\n".join(text for of, text in snippets if of == language) for language, _text in snippets}
 
 
-def test_the_tests_in_the_guide_pass(guide: dict[str, str], tmp_path: Path) -> None:
+def test_tests_in_the_guide_pass(guide: dict[str, str], tmp_path: Path) -> None:
     site = Site(tmp_path)
     site.append("tests.py", guide.pop("python"))
     said = site.run(sys.executable, "-m", "pytest", "-W", "error", "--ds=mysite.settings", "mysite/tests.py")
@@ -478,7 +498,7 @@ def test_the_tests_in_the_guide_pass(guide: dict[str, str], tmp_path: Path) -> N
     assert guide == {}
 
 
-def test_the_guide_names_everything_that_the_kit_offers() -> None:
+def test_guide_names_all_public_attributes() -> None:
     page = GUIDE.read_text(encoding="utf-8")
     offered = {*vars(FakeAIRisk()), *dir(FakeAIRisk), *Call.__dataclass_fields__} - {"receive"}
     missing = [name for name in offered if not name.startswith("_") and not re.search(rf"`{name}\b", page)]

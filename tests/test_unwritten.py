@@ -1,6 +1,7 @@
-"""What could not be written yet, and a database that is in the way."""
+"""Changes that could not be written yet, and a database that conflicts, fails or closes connections."""
 
 import threading
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -19,7 +20,6 @@ from airisk_oauth.sandbox.world import World
 from airisk_oauth.signals import token_renewed
 from airisk_oauth.tokens import unwritten
 from airisk_oauth.tokens.renewal import Renewal
-from airisk_oauth.tokens.stored import APPLICATION
 from airisk_oauth.tokens.turns import turn
 from airisk_oauth.tokens.waiting import NON_BLOCKING
 from tests.support.people import credential, give_token, stored, stored_token, token_requests
@@ -27,52 +27,74 @@ from tests.support.people import credential, give_token, stored, stored_token, t
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
+# Conflicts, and connections that were closed
+
+
 class SerializationFailure(Exception):
     sqlstate = "40001"
 
 
-def conflicts(times: int, cause: Exception) -> tuple[Any, list[None]]:
-    """Return work that another transaction gets in the way of so many times, and what it has tried."""
-    tries: list[None] = []
+of_each_database = pytest.mark.parametrize(
+    "cause", [SerializationFailure(), Exception(1213, "Deadlock found")], ids=["PostgreSQL", "MySQL"]
+)
+
+
+def conflicts(times: int, cause: Exception) -> tuple[Callable[[], int], list[None]]:
+    """Return work that another transaction conflicts with this number of times, and a list of its attempts.
+
+    The work returns the number of attempts.
+    """
+    attempts: list[None] = []
 
     def work() -> int:
-        tries.append(None)
-        if len(tries) <= times:
+        attempts.append(None)
+        if len(attempts) <= times:
             raise OperationalError(*cause.args) from cause
-        return len(tries)
+        return len(attempts)
 
-    return work, tries
+    return work, attempts
 
 
-@pytest.mark.parametrize("cause", [SerializationFailure(), Exception(1213, "Deadlock found")], ids=repr)
-def test_conflict_is_tried_again_outside_transactions(cause: Exception) -> None:
-    work, tries = conflicts(2, cause)
+@of_each_database
+def test_conflict_is_retried_until_it_is_resolved(cause: Exception) -> None:
+    work, _attempts = conflicts(2, cause)
     assert retrying("default", work) == 3
-    work, tries = conflicts(TRIES, cause)
+
+
+@of_each_database
+def test_conflict_is_retried_a_few_times_only(cause: Exception) -> None:
+    work, attempts = conflicts(TRIES, cause)
     with pytest.raises(OperationalError):
         retrying("default", work)
-    assert len(tries) == TRIES
-    work, tries = conflicts(1, cause)
+    assert len(attempts) == TRIES
+
+
+@of_each_database
+def test_conflict_in_a_transaction_is_not_retried(cause: Exception) -> None:
+    work, attempts = conflicts(1, cause)
     with pytest.raises(OperationalError), transaction.atomic():
         retrying("default", work)
-    assert len(tries) == 1
+    assert len(attempts) == 1
 
 
-def test_other_errors_of_the_database_are_not_tried_again() -> None:
-    work, tries = conflicts(1, Exception("the disk is full"))
+def test_other_database_errors_are_not_retried() -> None:
+    work, attempts = conflicts(1, Exception("the disk is full"))
     with pytest.raises(OperationalError):
         retrying("default", work)
+    assert len(attempts) == 1
+
+
+def test_wrong_query_is_not_repeated() -> None:
     connection.ensure_connection()
     connection.close_at = None
     with pytest.raises(DatabaseError):
         reconnecting("default", lambda: connection.cursor().execute("SELECT nothing FROM nowhere"))
-    assert len(tries) == 1
 
 
-def test_closed_connection_is_opened_for_a_second_look() -> None:
+def test_closed_connection_is_opened_again() -> None:
     def look() -> str:
         if connection.connection is not None:
-            # As the driver finds it: closed by the other side.
+            # As the driver finds a connection that the server has closed.
             connection.connection.close()
             connection.errors_occurred = True
             raise OperationalError("the connection was closed")
@@ -82,7 +104,10 @@ def test_closed_connection_is_opened_for_a_second_look() -> None:
     assert reconnecting("default", look) == "seen"
 
 
-def test_who_read_the_row_just_before_finds_what_is_on_it(airisk: World, mia: User) -> None:
+# Tokens that were renewed in a transaction
+
+
+def test_earlier_copy_of_a_row_gets_the_new_token(airisk: World, mia: User) -> None:
     give_token(mia, ends_in=-60)
     before = stored(mia)
     with transaction.atomic():
@@ -91,7 +116,7 @@ def test_who_read_the_row_just_before_finds_what_is_on_it(airisk: World, mia: Us
     assert not unwritten.anything()
 
 
-def test_what_is_disconnected_meanwhile_is_not_revived(airisk: World, mia: User) -> None:
+def test_disconnecting_removes_an_unwritten_token(airisk: World, mia: User) -> None:
     give_token(mia, ends_in=-60)
     with transaction.atomic():
         credential(mia)
@@ -100,20 +125,28 @@ def test_what_is_disconnected_meanwhile_is_not_revived(airisk: World, mia: User)
     assert not unwritten.anything()
 
 
-def test_asynchronous_code_in_a_transaction_renews_too(airisk: World, mia: User) -> None:
+def test_async_code_in_a_transaction_renews_too(airisk: World, mia: User) -> None:
     give_token(mia, ends_in=-60)
     with transaction.atomic():
-        access = async_to_sync(Renewal(stored_token(mia), NON_BLOCKING).credential)()
+        renewed = async_to_sync(Renewal(stored_token(mia), NON_BLOCKING).credential)()
         assert stored(mia).access_token == "stored-token"
-    assert stored(mia).access_token == access.token != "stored-token"
+    assert stored(mia).access_token == renewed.token != "stored-token"
 
 
-def test_what_is_kept_is_bounded_in_time_and_number(mia: User, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unwritten_values_expire(mia: User, monkeypatch: pytest.MonkeyPatch) -> None:
     token, long_ago = give_token(mia), timezone.now() - unwritten.KEEP - timedelta(seconds=1)
     with monkeypatch.context() as clock:
         clock.setattr(timezone, "now", lambda: long_ago)
         unwritten.keep(token.sealed, token, {"failure_count": 7}, "default")
     assert unwritten.applied(stored(mia), conf.deployment(), "default").failure_count == 0
+    assert not unwritten.anything()
+
+
+def test_number_of_unwritten_values_is_limited(mia: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    token, long_ago = give_token(mia), timezone.now() - unwritten.KEEP - timedelta(seconds=1)
+    with monkeypatch.context() as clock:
+        clock.setattr(timezone, "now", lambda: long_ago)
+        unwritten.keep(token.sealed, token, {"failure_count": 7}, "default")
     for number in range(unwritten.MOST + 5):
         unwritten.keep(f"sealed-{number}", token, {"failure_count": 1}, "default")
     assert len(unwritten._entries) <= unwritten.MOST
@@ -122,8 +155,8 @@ def test_what_is_kept_is_bounded_in_time_and_number(mia: User, monkeypatch: pyte
     assert not unwritten.anything()
 
 
-def refused_for_lack_of_an_answer(airisk: World) -> None:
-    """As a site's own test leaves it: a failure noted in a transaction that its ``TestCase`` undoes."""
+def run_test_of_a_site(airisk: World) -> None:
+    """Let a call fail inside a ``TestCase``, which undoes all that was written."""
     airisk.switches.outage = True
     test = transaction.atomic()
     test._from_testcase = True  # type: ignore[attr-defined]
@@ -132,56 +165,57 @@ def refused_for_lack_of_an_answer(airisk: World) -> None:
     airisk.switches.outage = False
 
 
-def test_one_test_of_a_site_leaves_nothing_to_the_next(airisk: World) -> None:
-    refused_for_lack_of_an_answer(airisk)
+def test_tests_of_a_site_leave_each_other_nothing(airisk: World) -> None:
+    run_test_of_a_site(airisk)
     unwritten.write()
     assert not unwritten.anything()
     assert credential().token
     AIRiskToken.objects.all().delete()
-    refused_for_lack_of_an_answer(airisk)
+    run_test_of_a_site(airisk)
     with transaction.atomic():
         assert credential().token
 
 
-def test_each_renewal_is_told_of_once(airisk: World, mia: User) -> None:
+def test_signal_is_sent_once_for_each_renewal(airisk: World, mia: User) -> None:
     give_token(mia, ends_in=-60, last_used_at=timezone.now() - timedelta(days=1))
-    told: list[Any] = []
+    renewed: list[Any] = []
 
-    def note(**given: Any) -> None:
-        told.append(given["user_id"])
-        # As a receiver that calls AIRisk by itself.
+    def receiver(**arguments: Any) -> None:
+        renewed.append(arguments["user_id"])
+        # A receiver may call AIRisk, too.
         credential(mia)
         unwritten.write()
 
-    token_renewed.connect(note)
+    token_renewed.connect(receiver)
     with transaction.atomic():
         for _call in range(3):
             credential(mia)
-    assert token_renewed.disconnect(note)
-    assert told == [mia.pk]
+    assert token_renewed.disconnect(receiver)
+    assert renewed == [mia.pk]
     assert len(token_requests(airisk)) == 1
 
 
-def test_what_is_learned_while_writing_is_written_too(mia: User) -> None:
+def test_value_kept_while_writing_is_written_too(mia: User) -> None:
     token = give_token(mia)
-    told: list[str] = []
+    announced: list[str] = []
 
     def meanwhile(execute: Any, sql: str, *args: Any) -> Any:
-        answer = execute(sql, *args)
-        if sql.startswith("UPDATE") and not told:
-            told.append("first")
-            unwritten.keep(token.sealed, token, {"failure_count": 2}, "default", lambda _row: told.append("second"))
-        return answer
+        result = execute(sql, *args)
+        if sql.startswith("UPDATE") and not announced:
+            announced.append("first")
+            second = {"failure_count": 2}
+            unwritten.keep(token.sealed, token, second, "default", lambda _row: announced.append("second"))
+        return result
 
     unwritten.keep(token.sealed, token, {"failure_count": 1}, "default")
     with connection.execute_wrapper(meanwhile):
         unwritten.write()
-    assert told == ["first"]
+    assert announced == ["first"]
     unwritten.write()
-    assert (told, stored(mia).failure_count) == (["first", "second"], 2)
+    assert (announced, stored(mia).failure_count) == (["first", "second"], 2)
 
 
-def test_what_never_can_be_written_holds_nobody_up(mia: User, caplog: pytest.LogCaptureFixture) -> None:
+def test_unwritable_values_are_dropped(mia: User, caplog: pytest.LogCaptureFixture) -> None:
     token = give_token(mia)
     connections.settings["gone"] = connection.settings_dict
     unwritten.keep("sealed-1", token, {"failure_count": 1}, "gone")
@@ -196,22 +230,23 @@ def test_what_never_can_be_written_holds_nobody_up(mia: User, caplog: pytest.Log
         for _page in range(unwritten.TRIES + 2):
             unwritten.write()
     assert not unwritten.anything()
-    # What is no matter of the database is not tried again.
+    # An error that is not the database's is not retried.
     assert len(caplog.records) == unwritten.TRIES + 1
 
 
 @pytest.mark.skipif(connection.vendor != "postgresql", reason="only PostgreSQL has schemas")
-def test_no_row_is_made_in_another_tenants_schema(airisk: World) -> None:
+def test_no_row_is_put_in_another_tenants_schema(airisk: World) -> None:
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("CREATE SCHEMA IF NOT EXISTS acme")
         cursor.execute("SET LOCAL search_path TO acme, public")
-        acmes = credential().token
-        assert credential().token == acmes
+        token_of_acme = credential().token
+        assert credential().token == token_of_acme
     assert not AIRiskToken.objects.exists()
-    assert credential().token == stored().access_token != acmes
+    assert credential().token == stored().access_token != token_of_acme
 
 
-def test_a_site_that_commits_by_itself_is_in_a_transaction(airisk: World, mia: User) -> None:
+def test_caller_without_autocommit_can_roll_back(airisk: World, mia: User) -> None:
+    """A site that switches autocommit off is always in a transaction."""
     give_token(mia, ends_in=-60)
     give_token(None, ends_in=100)
     transaction.set_autocommit(False)
@@ -224,9 +259,7 @@ def test_a_site_that_commits_by_itself_is_in_a_transaction(airisk: World, mia: U
     assert tokens == {str(credential(mia).token)} == {str(stored(mia).access_token)}
 
 
-def test_early_renewal_of_what_the_view_deleted_is_quiet(
-    airisk: World, mia: User, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_early_renewal_ignores_a_deleted_token(airisk: World, mia: User, caplog: pytest.LogCaptureFixture) -> None:
     give_token(mia, ends_in=100)
     with transaction.atomic():
         credential(mia)
@@ -235,7 +268,7 @@ def test_early_renewal_of_what_the_view_deleted_is_quiet(
     assert not airisk.journal
 
 
-def test_turns_are_waited_for_so_long_and_no_longer() -> None:
+def test_waiting_for_a_turn_has_a_time_limit() -> None:
     inside, done = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -249,7 +282,3 @@ def test_turns_are_waited_for_so_long_and_no_longer() -> None:
     with turn("key", 0.01):
         done.set()
     holder.join()
-
-
-def test_the_application_is_named_in_tracebacks() -> None:
-    assert repr(APPLICATION) == "the application"

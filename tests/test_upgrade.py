@@ -174,7 +174,7 @@ def test_refresh_renews_upgraded_tokens(site: Site, airisk: AIRisk) -> None:
     assert (status, report["renewed"]) == (0, len(site.access_tokens))
 
 
-def test_refresh_leaves_a_token_that_1_0_0_is_renewing(settings: Any, airisk: AIRisk) -> None:
+def test_sweep_skips_token_leased_by_1_0_0(settings: Any, airisk: AIRisk) -> None:
     upgraded(settings, airisk, timedelta(0))
     refresh_json(all=True)
     assert set(airisk.granted) >= {"userid-of-expired", "userid-of-valid_new_key"}
@@ -182,7 +182,7 @@ def test_refresh_leaves_a_token_that_1_0_0_is_renewing(settings: Any, airisk: AI
 
 
 @pytest.mark.parametrize("drop_derived", [False, True])
-def test_reseal_moves_upgraded_tokens_to_newest_key(site: Site, drop_derived: bool) -> None:
+def test_reseal_moves_old_tokens_to_newest_key(site: Site, drop_derived: bool) -> None:
     newest = key_id(FORMATS[0], site.settings["AIRISK_OAUTH_ENCRYPTION_KEYS"][0])
     assert len(set(AIRiskToken.objects.exclude(sealed="").values_list("key_id", flat=True))) == 3
     call_command("reseal_airisk_tokens", drop_derived=drop_derived)
@@ -190,7 +190,7 @@ def test_reseal_moves_upgraded_tokens_to_newest_key(site: Site, drop_derived: bo
     assert access_tokens() == site.access_tokens
 
 
-def test_migrating_again_corrects_a_wrong_base_url(settings: Any, airisk: AIRisk) -> None:
+def test_migrating_again_corrects_the_base_url(settings: Any, airisk: AIRisk) -> None:
     """As ``docs/upgrading.md`` says; until then no token is sent to an address that did not issue it."""
     set_option(settings, "default", BASE_URL="https://wrong.example.com")
     upgraded(settings, airisk, timedelta(minutes=1))
@@ -218,9 +218,9 @@ def test_admin_shows_status_of_upgraded_tokens(staff: Client) -> None:
     ("username", "words"),
     [
         ("refused", ["refused by AIRisk", "401", "Unauthorized"]),
-        ("needs_person", ["AIRisk asks for a person"]),
+        ("needs_person", ["AIRisk requires a sign-in"]),
         ("unavailable", ["AIRisk unavailable"]),
-        ("invalid_answer", ["unusable answer"]),
+        ("invalid_answer", ["unusable response"]),
     ],
 )
 def test_admin_shows_failures_from_before(staff: Client, username: str, words: list[str]) -> None:
@@ -272,7 +272,7 @@ def test_old_links_into_admin_work(staff: Client, link: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["connecting", "just_connected", "connecting_failed"])
-def test_callback_of_flow_from_before_asks_to_connect_again(site: Site, airisk: AIRisk, name: str) -> None:
+def test_flow_begun_before_has_to_start_again(site: Site, airisk: AIRisk, name: str) -> None:
     browser, callback = browser_of(site, name), site.browsers[name].callback
     before = rows_of_flows_and_tokens()
     response = browser.get(callback)

@@ -1,4 +1,4 @@
-"""The package's words and the demo's: all are marked, each language has them, a page in one holds no other's."""
+"""Translations of the package and the demo: all texts are marked and translated, and no page mixes languages."""
 
 import re
 from collections.abc import Iterator
@@ -33,8 +33,8 @@ from tests.support.texts import NAMES, Shown, sentences
 
 LANGUAGES = messages.languages()
 ROOTS = (messages.PACKAGE, messages.DEMO)
-#: A tag, what is filled in, or a percent sign.
-PLACE = r"<[^>]+>|%\(\w+\)[a-z]|%[a-z%]"
+#: A tag, a placeholder, or a percent sign.
+PLACEHOLDER = r"<[^>]+>|%\(\w+\)[a-z]|%[a-z%]"
 
 of_each_language = pytest.mark.parametrize("language", LANGUAGES)
 of_each_root = pytest.mark.parametrize("root", ROOTS, ids=[root.name for root in ROOTS])
@@ -48,7 +48,7 @@ def forms(text: Any) -> tuple[str, ...]:
     return (text,) if isinstance(text, str) else tuple(text)
 
 
-def test_there_are_the_languages_that_the_readme_names() -> None:
+def test_languages_are_those_in_the_readme() -> None:
     readme = " ".join((messages.ROOT / "README.md").read_text(encoding="utf-8").split())
     [named] = re.findall(r"the pages are available in ([^.]+)\.", readme)
     assert {"English", *(Locale.parse(name).english_name for name in LANGUAGES)} == {*re.split(r", | and ", named)}
@@ -57,8 +57,8 @@ def test_there_are_the_languages_that_the_readme_names() -> None:
 
 @of_each_root
 @of_each_language
-def test_a_catalogue_has_the_texts_of_the_sources_and_no_others(language: str, root: Path) -> None:
-    """Where this fails, run ``make messages`` and translate what it leaves empty."""
+def test_catalogue_has_exactly_the_marked_texts(language: str, root: Path) -> None:
+    """If this fails, run ``make messages`` and translate the texts that it leaves empty."""
     stored = messages.stored(language, root)
     assert texts(stored) == texts(messages.updated(language, root))
     assert not stored.obsolete
@@ -66,7 +66,7 @@ def test_a_catalogue_has_the_texts_of_the_sources_and_no_others(language: str, r
 
 @of_each_root
 @of_each_language
-def test_a_translation_is_whole_and_has_the_places_of_the_original(language: str, root: Path) -> None:
+def test_translation_is_complete(language: str, root: Path) -> None:
     stored = messages.stored(language, root)
     assert stored.plural_forms == messages.Catalogue(language).plural_forms
     for message in stored:
@@ -75,17 +75,17 @@ def test_a_translation_is_whole_and_has_the_places_of_the_original(language: str
             assert len(translated) == (stored.num_plurals if message.pluralizable else 1), message.id
             for text in translated:
                 assert text.strip(), message.id
-                assert {*re.findall(PLACE, text)} == {*re.findall(PLACE, forms(message.id)[-1])}, text
+                assert {*re.findall(PLACEHOLDER, text)} == {*re.findall(PLACEHOLDER, forms(message.id)[-1])}, text
 
 
 @of_each_root
 @of_each_language
-def test_what_is_compiled_is_what_is_written(language: str, root: Path) -> None:
+def test_compiled_catalogue_is_up_to_date(language: str, root: Path) -> None:
     with messages.po_file(language, root).with_suffix(".mo").open("rb") as file:
         assert texts(read_mo(file)) == texts(messages.stored(language, root))
 
 
-def test_what_python_keeps_to_be_said_later_is_marked() -> None:
+def test_stored_texts_are_marked_for_translation() -> None:
     fields = [field for model in (AIRiskIdentity, AIRiskToken) for field in model._meta.fields if field.editable]
     kept = [
         *(words for reason in Reason for words in (reason.title, reason.text)),
@@ -111,8 +111,8 @@ def test_what_python_keeps_to_be_said_later_is_marked() -> None:
 
 
 @of_each_language
-def test_no_word_takes_the_place_of_djangos_or_is_missing_there(language: str) -> None:
-    """All catalogues of a site become one: a text that is Django's too would change Django's own pages."""
+def test_catalogue_overrides_no_text_of_django(language: str) -> None:
+    """A site merges all catalogues, so a text that Django has as well would change Django's own pages."""
     assert not messages.OF_DJANGO - translated_by_django(language)
     for root in ROOTS:
         ours = {form for message in messages.extracted(root) if message.id for form in forms(message.id)}
@@ -130,7 +130,7 @@ def test_no_word_takes_the_place_of_djangos_or_is_missing_there(language: str) -
         ("zh-hans", ["已为 0 个令牌", "已为 1 个令牌", "已为 2 个令牌"]),
     ],
 )
-def test_a_number_takes_the_form_that_its_language_gives_it(language: str, said: list[str]) -> None:
+def test_plurals_follow_the_language(language: str, said: list[str]) -> None:
     with override(language):
         for number, beginning in enumerate(said):
             text = ngettext("%d token was renewed.", "%d tokens were renewed.", number) % number
@@ -161,7 +161,7 @@ TEMPLATES = [path for root in ROOTS for path in sorted(root.rglob("*.html"))]
 
 
 @pytest.mark.parametrize("path", TEMPLATES, ids=[str(path.relative_to(messages.ROOT)) for path in TEMPLATES])
-def test_a_template_has_no_words_outside_of_its_translate_tags(path: Path) -> None:
+def test_templates_mark_all_their_words(path: Path) -> None:
     page, translated = "", False
     for token in Lexer(path.read_text(encoding="utf-8")).tokenize():
         if token.token_type is TokenType.BLOCK:
@@ -173,12 +173,12 @@ def test_a_template_has_no_words_outside_of_its_translate_tags(path: Path) -> No
 
 
 def pages(staff: Client, browser: Client, airisk: World) -> Iterator[str]:
-    """Yield the pages of users and of staff, in many a state, and leave everything as it was."""
+    """Yield the pages for users and for staff in many states, and restore the initial state."""
     mia = User.objects.get(username="mia")
 
     def read(response: Any) -> str:
         assert response.status_code in (200, 400)
-        # What AIRisk or an exception said is shown to staff in brackets, as it is.
+        # Staff see untranslated messages of AIRisk and of exceptions in brackets.
         return re.sub(r"\[.*?\]", "", response.content.decode())
 
     yield read(staff.get(reverse("admin:index")))
@@ -212,7 +212,7 @@ def pages(staff: Client, browser: Client, airisk: World) -> Iterator[str]:
 
 
 @pytest.mark.once
-def test_a_page_in_another_language_has_no_english_left(admin_client: Client, browser: Client, airisk: World) -> None:
+def test_translated_pages_have_no_english_left(admin_client: Client, browser: Client, airisk: World) -> None:
     with override("en"):
         english = [Shown(page).found for page in pages(admin_client, browser, airisk)]
     for language in LANGUAGES:

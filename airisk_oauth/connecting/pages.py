@@ -1,9 +1,13 @@
-"""What several pages share: a user's connection status, and the redirect to AIRisk."""
+"""What several pages share: who may see them, a user's connection status, and the redirect to AIRisk."""
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, NamedTuple, TypedDict
 from urllib.parse import urlsplit
 
+from django.contrib.auth.decorators import login_not_required, login_required
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http.response import HttpResponseBase
 from django.shortcuts import redirect
 
 from .. import conf
@@ -13,7 +17,23 @@ from ..oauth.deployment import Deployment
 from ..tokens.stored import StoredToken
 from ..userids import userid_of
 from . import browsers, flow, hosts, impersonation
-from .problems import ConnectionFailed, Reason, problem_page
+from .problems import ConnectionFailed, Reason, home_url, problem_response
+from .scripts import is_script, json_response, keep_from_caches
+
+
+class ConnectionJSON(TypedDict):
+    """A user's connection to one deployment, as scripts see it.
+
+    :ivar expires_at: when the stored token expires, in ISO 8601 with an offset; ``None`` without a token or an expiry.
+    :ivar needs_person: a token is stored, but the user has to connect again.
+    """
+
+    deployment: str
+    connected: bool
+    userid: str | None
+    expires_at: str | None
+    needs_person: bool
+    connect_url: str | None
 
 
 class ConnectionStatus(NamedTuple):
@@ -40,6 +60,17 @@ class ConnectionStatus(NamedTuple):
     @property
     def right_host(self) -> str:
         return urlsplit(self.right_host_url or "").netloc
+
+    def as_json(self) -> ConnectionJSON:
+        expires_at = None if self.token is None else self.token.expires_at
+        return {
+            "deployment": self.deployment.alias,
+            "connected": self.is_connected,
+            "userid": self.userid,
+            "expires_at": None if expires_at is None else expires_at.isoformat(),
+            "needs_person": self.token is not None and not self.is_connected,
+            "connect_url": self.connect_url,
+        }
 
 
 def connection_status(
@@ -71,26 +102,32 @@ def redirect_to_airisk(
 ) -> HttpResponse:
     """Start a flow and redirect this user's browser to AIRisk, or show a page that says why that is not possible.
 
-    A browser at another host than ``REDIRECT_URI``'s is redirected to the connect page there first.
+    A browser at another host than ``REDIRECT_URI``'s is redirected to the connect page there first. A script cannot
+    follow a redirect to another origin: it gets the URL, or the problem, as JSON.
 
     :param next_url: path to go to afterwards.
     :param for_application: obtain the application's token, not the user's.
     """
     if impersonation.is_impersonated(request):
-        return problem_page(request, ConnectionFailed(Reason.SIGNED_OUT))
+        return problem_response(request, ConnectionFailed(Reason.SIGNED_OUT))
     right_host_url = hosts.right_host_url(request, deployment, next_url)
     if right_host_url is not None:
-        # The application's token is obtained from the admin, and the connect page is for a user's own.
-        if for_application:
-            return problem_page(request, ConnectionFailed(Reason.AT_ANOTHER_HOST))
+        if for_application or is_script(request):
+            # The application's token is obtained from the admin, and the connect page is for a user's own.
+            page = None if for_application else right_host_url
+            return problem_response(request, ConnectionFailed(Reason.AT_ANOTHER_HOST), redirect_to=page)
         return redirect(right_host_url)
     value = browsers.cookie_value_or_new(request)
     browser = browsers.binding(request, value)
     try:
         url = flow.begin(deployment, request.user, browser=browser, next_url=next_url, for_application=for_application)
     except ConnectionFailed as error:
-        return problem_page(request, error)
-    response = _RedirectToAIRisk(url)
+        return problem_response(request, error)
+    response: HttpResponse
+    if is_script(request):
+        response = json_response(request, {"authorization_url": url}, redirect_to=url)
+    else:
+        response = _RedirectToAIRisk(url)
     browsers.set_cookie(response, value)
     return response
 
@@ -110,3 +147,39 @@ def deployment_or_404(alias: str) -> Deployment:
     if alias not in conf.aliases():
         raise Http404
     return conf.deployment(alias)
+
+
+def for_browsers_and_scripts(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponseBase]:
+    """Let only signed-in users see a page of ours that has an HTML and a JSON form.
+
+    A browser is redirected to the login page. A script gets every problem as JSON, and is never redirected; that is
+    why ``LoginRequiredMiddleware`` has to leave the page alone.
+    """
+    for_browsers = login_required(view)
+
+    @login_not_required
+    @wraps(view)
+    def wrapper(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        if is_script(request):
+            response = _answer_script(view, request, *args, **kwargs)
+        else:
+            response = for_browsers(request, *args, **kwargs)
+        keep_from_caches(response)
+        return response
+
+    return wrapper
+
+
+def _answer_script(view: Callable[..., HttpResponse], request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+    if request.user.is_authenticated:
+        try:
+            response = view(request, *args, **kwargs)
+        except Http404 as problem:
+            response = problem_response(request, problem)
+    else:
+        response = problem_response(request, ConnectionFailed(Reason.SIGNED_OUT))
+    if "HX-Boosted" in request.headers and "HX-Redirect" not in response.headers:
+        # The person clicked a link or a button of a page, and would be shown the JSON.
+        is_safe = request.method in ("GET", "HEAD")
+        response.headers["HX-Redirect"] = request.get_full_path() if is_safe else home_url(request)
+    return response

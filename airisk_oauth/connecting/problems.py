@@ -1,4 +1,4 @@
-"""What can go wrong while a person connects, and the pages and messages that say so."""
+"""What can go wrong while a person connects, and the pages, messages and JSON that say so."""
 
 from enum import Enum
 from http import HTTPStatus
@@ -12,6 +12,7 @@ from django.utils.translation import gettext_noop
 
 from .. import conf
 from ..exceptions import AIRiskError, AIRiskRefused, AIRiskUnavailable
+from .scripts import is_script, json_response
 
 _NOT_FROM_AIRISK: Final = (
     gettext_noop("This link does not come from AIRisk"),
@@ -23,7 +24,7 @@ class Reason(Enum):
     """Why a person could not be connected.
 
     The value is a code that never changes. The status is that of the problem's page, whose title and text are in
-    English here, and translated when they are shown.
+    English here, and translated when they are shown. Scripts get code, status and both texts as JSON.
     """
 
     SIGNED_OUT = (
@@ -173,6 +174,21 @@ def problem_page(request: HttpRequest, problem: Problem) -> HttpResponse:
     title, text = _describe(request, problem)
     context = {"title": title, "text": text, "connection_url": conf.page_url("connection", request=request)}
     return render(request, "airisk_oauth/problem.html", context, status=reason_of(problem).status)
+
+
+def problem_response(request: HttpRequest, problem: Problem, *, redirect_to: str | None = None) -> HttpResponse:
+    """Answer a browser with a problem's page, and a script with its code and texts as JSON; both with its status.
+
+    :param redirect_to: URL that htmx is to load in the browser.
+    """
+    if not is_script(request):
+        return problem_page(request, problem)
+    reason = reason_of(problem)
+    is_unknown = reason is Reason.UNKNOWN_DEPLOYMENT
+    # The texts of this reason are about a callback, and scripts make none.
+    detail = _("This site has no AIRisk deployment of that name.") if is_unknown else problem_message(request, problem)
+    body = {"code": reason.value, "detail": detail}
+    return json_response(request, body, status=reason.status, redirect_to=redirect_to)
 
 
 def problem_on_connection_page(request: HttpRequest, problem: Problem) -> HttpResponse:

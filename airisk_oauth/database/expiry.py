@@ -12,12 +12,15 @@ SKEW: Final = timedelta(seconds=10)
 
 
 def is_recent(then: datetime | None, now: datetime, within: timedelta) -> bool:
-    """Tell whether a stored time is less than this away; one far ahead was written by a clock that was wrong."""
+    """Tell whether a stored time is less than ``within`` away from now, in the past or in the future.
+
+    A time that is further in the future was written by a wrong clock.
+    """
     return then is not None and abs(now - then) < within
 
 
 class ExpiringModel(models.Model):
-    expires_at = models.DateTimeField(_("ends"), null=True, blank=True)
+    expires_at = models.DateTimeField(_("expires"), null=True, blank=True)
     renewed_at = models.DateTimeField(_("last renewed"), default=timezone.now)
 
     class Meta:
@@ -32,19 +35,19 @@ class ExpiringModel(models.Model):
 
     @property
     def skew(self) -> timedelta:
-        """How long before ``expires_at`` the token counts as expired: less where its lifetime is short."""
+        """How long before ``expires_at`` the token counts as expired: 10 s, or less if its lifetime is short."""
         return min(SKEW, self._lifetime / 8) if self._lifetime else SKEW
 
     @property
     def _lifetime(self) -> timedelta | None:
-        """For how long AIRisk issued the token; ``None`` where it named no expiry, or the times cannot be right."""
+        """How long the token is valid in all; ``None`` if it has no expiry, or if the stored times are impossible."""
         life = None if self.expires_at is None else self.expires_at - self.renewed_at
         return life if life is not None and life > timedelta(0) else None
 
     def renew_at(self, renew_before: int) -> datetime | None:
-        """Return when to start renewing; ``None`` for a token without an expiry.
+        """Return when the token becomes due for renewal; ``None`` if it has no expiry.
 
-        :param renew_before: seconds before the expiry; a quarter of the lifetime where that is shorter.
+        :param renew_before: seconds before the expiry, of which at most a quarter of the lifetime is used.
         """
         if self.expires_at is None:
             return None

@@ -1,4 +1,4 @@
-"""The last failed renewal of a token, and how long nobody tries again because of it."""
+"""The last failed renewal of a token, and how long renewing is paused because of it."""
 
 import random
 from datetime import datetime, timedelta
@@ -17,11 +17,11 @@ from ..exceptions import (
 
 COOL_DOWN: Final = timedelta(seconds=30)
 MAX_COOL_DOWN: Final = timedelta(hours=1)
-#: The same where only a person can help.
+#: The same for failures that only a person can fix.
 MAX_COOL_DOWN_FOR_PERSON: Final = timedelta(days=1)
-#: A cool-down is up to this much longer, so that tokens that failed together are not tried again together.
+#: A cool-down is multiplied by up to this much, so that tokens that failed together are not all retried together.
 SPREAD: Final = 1.2
-#: No pause is longer than this.
+#: No cool-down is longer than this; a longer one was stored by a wrong clock.
 MAX_PAUSE: Final = MAX_COOL_DOWN * SPREAD
 MAX_PAUSE_FOR_PERSON: Final = MAX_COOL_DOWN_FOR_PERSON * SPREAD
 
@@ -29,9 +29,9 @@ MAX_PAUSE_FOR_PERSON: Final = MAX_COOL_DOWN_FOR_PERSON * SPREAD
 class FailureModel(models.Model):
     class Failure(models.TextChoices):
         REFUSED = "refused", _("refused by AIRisk")
-        PERSON = "person", _("AIRisk asks for a person")
+        PERSON = "person", _("AIRisk requires a sign-in")
         UNAVAILABLE = "unavailable", _("AIRisk unavailable")
-        INVALID = "invalid", _("unusable answer")
+        INVALID = "invalid", _("unusable response")
 
         @classmethod
         def of(cls, error: AIRiskError) -> "FailureModel.Failure":
@@ -43,13 +43,13 @@ class FailureModel(models.Model):
 
     failed_at = models.DateTimeField(_("last failure"), null=True, blank=True)
     failing_since = models.DateTimeField(_("failing since"), null=True, blank=True)
-    failure_count = models.PositiveIntegerField(_("failures in a row"), default=0)
+    failure_count = models.PositiveIntegerField(_("consecutive failures"), default=0)
     failure_kind = models.CharField(_("kind of failure"), max_length=12, choices=Failure, blank=True, default="")
     failure_status = models.PositiveSmallIntegerField(_("AIRisk's status"), null=True, blank=True)
     failure_reason = models.CharField(_("AIRisk's reason"), max_length=120, blank=True, default="")
     failure_trace_id = models.CharField(_("AIRisk's traceId"), max_length=128, blank=True, default="")
-    retry_at = models.DateTimeField(_("not tried again before"), null=True, blank=True)
-    refused_anew_at = models.DateTimeField(_("refused though new"), null=True, blank=True)
+    retry_at = models.DateTimeField(_("next attempt not before"), null=True, blank=True)
+    refused_anew_at = models.DateTimeField(_("rejected although new"), null=True, blank=True)
 
     deployment: Any
 
@@ -62,14 +62,14 @@ class FailureModel(models.Model):
         return self.failure_kind in self.NEEDS_PERSON
 
     def is_paused(self, now: datetime) -> bool:
-        """Tell whether a renewal failed so recently that none is tried early."""
+        """Tell whether the token is cooling down: after a recent failure it is not renewed before it expires."""
         longest = MAX_PAUSE_FOR_PERSON if self.needs_person else MAX_PAUSE
         return self.retry_at is not None and now < self.retry_at <= now + longest
 
     def record_failure(self, error: AIRiskError, now: datetime) -> dict[str, Any]:
-        """Note a failed renewal, without saving, and return the columns that this changed with their values.
+        """Record a failed renewal, without saving, and return the changed columns with their values.
 
-        The token stays. Nobody tries to renew it early until ``retry_at``.
+        The token is kept. Until ``retry_at`` nobody renews it before it expires.
         """
         kind = self.Failure.of(error)
         longest = MAX_COOL_DOWN_FOR_PERSON if kind in self.NEEDS_PERSON else MAX_COOL_DOWN
@@ -90,17 +90,17 @@ class FailureModel(models.Model):
         return noted
 
     def last_error(self) -> AIRiskError:
-        """Return the last failure as the error it was."""
+        """Return the error that the last renewal failed with."""
         if self.failure_kind == self.Failure.REFUSED:
             return AIRiskRefused(self.failure_status or 0, self.failure_reason, self.failure_trace_id)
         if self.failure_kind == self.Failure.PERSON:
-            return ConnectionRequired("AIRisk asks for a person.", deployment=self.deployment)
+            return ConnectionRequired("AIRisk requires a sign-in in a browser.", deployment=self.deployment)
         if self.failure_kind == self.Failure.UNAVAILABLE:
             return AIRiskUnavailable("AIRisk was not available a moment ago.")
         return AIRiskInvalidResponse("AIRisk's answer could not be used a moment ago.")
 
 
-#: The columns of a failure, as they are where there has been none since the token was issued.
+#: The columns of a failure with the values that mean there has been none since the token was issued.
 NO_FAILURE: Final[dict[str, Any]] = {field.name: field.get_default() for field in FailureModel._meta.local_fields}
 
 _KINDS: Final[dict[type[AIRiskError], FailureModel.Failure]] = {

@@ -1,6 +1,6 @@
-"""Columns that every database compares letter by letter, and one that can be compared only as a whole.
+"""Columns that every database compares exactly, and one that can be compared as a whole, but not searched.
 
-Migrations see ordinary fields.
+In migrations these are ordinary fields.
 """
 
 from collections.abc import Sequence
@@ -15,8 +15,7 @@ if TYPE_CHECKING:
 else:
     _CharField, _TextField = models.CharField, models.TextField
 
-#: How MySQL and MariaDB compare letter by letter, and how they ignore case. With the collations that they choose
-#: themselves, "a" is equal to "A" and to "á".
+#: Collations of MySQL and MariaDB. With the ones that they choose by default, "a" equals "A" and "á".
 EXACT: Final = "utf8mb4_bin"
 IGNORING_CASE: Final = "utf8mb4_general_ci"
 
@@ -24,7 +23,7 @@ _WHOLE: Final = ("exact", "in", "isnull")
 
 
 class ExactCharField(_CharField):
-    """A short text that is equal only to itself, also on MySQL and MariaDB; ``icontains`` ignores case all the same."""
+    """A short text that is compared exactly, on MySQL and MariaDB too. The lookup ``icontains`` still ignores case."""
 
     def db_parameters(self, connection: Any) -> Any:
         return _exactly(super().db_parameters(connection), connection)
@@ -36,7 +35,7 @@ class ExactCharField(_CharField):
 
 @ExactCharField.register_lookup
 class _IContains(IContains):
-    """A staff member who searches the admin does not care about case."""
+    """Ignores case, for searches in the admin."""
 
     def process_lhs(self, compiler: Any, connection: Any, lhs: Any = None) -> Any:
         sql, params = super().process_lhs(compiler, connection, lhs)
@@ -44,10 +43,10 @@ class _IContains(IContains):
 
 
 class UnsearchableTextField(_TextField):
-    """A text of which no look-up tells a part; equal only to itself, as an :class:`ExactCharField`.
+    """A text field without lookups that compare only a part of the text; compared exactly, as :class:`ExactCharField`.
 
-    The admin lets staff filter a list by any look-up of its own model's columns, and ``?sealed__startswith=`` would
-    read a column letter by letter.
+    In the admin, staff can filter a list by any lookup of the model's own columns, and with ``?sealed__startswith=``
+    they could read a column letter by letter.
     """
 
     def db_parameters(self, connection: Any) -> Any:
@@ -65,5 +64,5 @@ class UnsearchableTextField(_TextField):
 
 
 def _exactly(parameters: Any, connection: Any) -> Any:
-    """Return the parameters of a column, with the collation that makes it exact."""
+    """Return the parameters of a column, with the collation that compares exactly."""
     return parameters | {"collation": EXACT} if connection.vendor == "mysql" else parameters

@@ -1,4 +1,4 @@
-"""A query set that reads where writes go, and repeats a write that a concurrent transaction broke off."""
+"""A queryset that reads where writes go, and repeats a write that the database aborted."""
 
 from typing import Any, Self
 
@@ -9,13 +9,13 @@ from .transactions import retrying
 
 class PrimaryQuerySet(models.QuerySet[Any]):
     def primary(self) -> Self:
-        """Read where writes go: a replica that lags would bring a replaced token back."""
+        """Use the database for writes, also to read: a lagging replica would return a token that was replaced."""
         return self.using(router.db_for_write(self.model))
 
     def write(self, **values: Any) -> int:
-        """``update()``, again where a concurrent transaction got in its way."""
+        """Do what ``update()`` does, and repeat it if a concurrent transaction made it fail."""
         return retrying(self.db, lambda: self.update(**values))
 
     def forget(self) -> int:
-        """``delete()``, again where a concurrent transaction got in its way."""
+        """Do what ``delete()`` does, and repeat it if a concurrent transaction made it fail."""
         return retrying(self.db, lambda: self.delete()[0])

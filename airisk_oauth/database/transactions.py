@@ -1,4 +1,4 @@
-"""What a site's own database options and transactions mean for what we write. Knows no model."""
+"""Writing correctly under any database options and inside any transaction of the site."""
 
 import random
 import time
@@ -12,32 +12,33 @@ Result = TypeVar("Result")
 View = TypeVar("View", bound=Callable[..., Any])
 
 TRIES: Final = 6
-#: "Serialization failure" and "deadlock detected" (SQLSTATE); MySQL's deadlock, lock wait timeout and changed record.
+#: SQLSTATE for a serialization failure and a deadlock; MySQL's numbers for a deadlock, a lock wait timeout and a
+#: changed record.
 _CONFLICTS: Final = frozenset({"40001", "40P01", 1213, 1205, 1020})
 
 
 def in_transaction(using: str) -> bool:
-    """Tell whether what is written now is undone where the caller's transaction fails.
+    """Tell whether what is written now is rolled back if the caller's transaction fails.
 
-    The transaction that Django's ``TestCase`` puts around a test stands for none.
+    The transaction that Django's ``TestCase`` puts around a test does not count.
     """
     connection = connections[using]
     if connection.in_atomic_block:
         return not all(getattr(block, "_from_testcase", False) for block in connection.atomic_blocks)
-    # A site that commits by itself.
+    # The site manages its transactions itself.
     return connection.connection is not None and not connection.autocommit
 
 
 def test_of(using: str) -> object:
-    """Return what stands for the Django ``TestCase`` that runs, or ``None``."""
+    """Return an object that identifies the Django ``TestCase`` that is running, or ``None``."""
     tests = [block for block in connections[using].atomic_blocks if getattr(block, "_from_testcase", False)]
     return tests[-1] if tests else None
 
 
 def after_commit(using: str, work: Callable[[], object]) -> bool:
-    """Do this once the caller's transaction has committed; false, and nothing is done, where there is none to wait for.
+    """Do some work after the caller's transaction has committed, and tell whether there is one to wait for.
 
-    What it raises is logged by Django.
+    Without a transaction this returns false and does nothing. Django logs what the work raises.
     """
     waits = in_transaction(using) and connections[using].in_atomic_block
     if waits:
@@ -46,7 +47,10 @@ def after_commit(using: str, work: Callable[[], object]) -> bool:
 
 
 def search_path(using: str) -> str:
-    """Return what tells one tenant's tables from another's of the same name on this connection."""
+    """Return the schemas that this connection searches, which tell tenants' tables of the same name apart.
+
+    Empty on databases other than PostgreSQL.
+    """
     connection = connections[using]
     if connection.vendor != "postgresql":
         return ""
@@ -56,9 +60,10 @@ def search_path(using: str) -> str:
 
 
 def retrying(using: str, work: Callable[[], Result]) -> Result:
-    """Do this, and again where the database broke it off for the sake of a concurrent transaction.
+    """Do some work, and repeat it if the database aborted it because of a concurrent transaction.
 
-    Under ``REPEATABLE READ`` a single ``UPDATE`` can meet that. Inside a transaction nothing is repeated: it is lost.
+    Under ``REPEATABLE READ`` this can happen to a single ``UPDATE``. Inside a transaction nothing is repeated, because
+    the whole transaction is lost.
     """
     for tried in range(1, TRIES):
         try:
@@ -71,7 +76,10 @@ def retrying(using: str, work: Callable[[], Result]) -> Result:
 
 
 def reconnecting(using: str, work: Callable[[], Result]) -> Result:
-    """Read this, on a new connection where the database has closed the one that a long-lived process held."""
+    """Do some reading, and repeat it on a new connection if the database has closed the one in use.
+
+    Long-lived processes keep connections that a database restart or a firewall closes.
+    """
     connection = connections[using]
     try:
         return work()
@@ -92,7 +100,7 @@ def _is_conflict(error: OperationalError) -> bool:
 
 
 def non_atomic(view: View) -> View:
-    """Take a view out of ``ATOMIC_REQUESTS``, on every database; a method of an admin class, too."""
+    """Exempt a view, or a method of an admin class, from ``ATOMIC_REQUESTS`` on every database."""
     for database in settings.DATABASES:
         view = transaction.non_atomic_requests(using=database)(view)
     return view

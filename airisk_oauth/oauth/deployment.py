@@ -3,12 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Final, cast
+from typing import cast
 from urllib.parse import urlsplit
-
-# The parameters that are ours to set; a site's extra ones may not replace them.
-AUTHORIZE_PARAMETERS: Final = frozenset({"client_id", "redirect_uri", "state", "userid"})
-TOKEN_PARAMETERS: Final = frozenset({"code", "client_id", "client_secret", "redirect_uri", "userid"})
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """AIRisk's API: the chat calls of its public client, and the one call that AIRisk documents.
 
 Sources: https://docs.aicrisk.com/api-overview/airisk-api-oauth2-authentication, usage of the access token, for
-`/api/GetConversations`, whose answer it does not show; for `/api/Chat/…` the code of AIRisk's public client.
+`/api/GetConversations`, without its answer; and the code of AIRisk's public client for `/api/Chat/…`.
 """
 
 from collections.abc import Mapping
@@ -21,33 +21,33 @@ _PAGE: Final = 50
 
 @endpoint("/api/GetConversations", "GET")
 def get_conversations(call: SandboxRequest) -> HttpResponseBase:
-    """The documentation's own example, which shows no answer: here it is that of the chat call of the same name."""
-    return answer_json(_chats(call).listed(world.moment))
+    """The documented call. Its answer is not documented, so it answers like the chat call of the same name."""
+    return answer_json(_chats(call).conversations(world.format_time))
 
 
 @endpoint("/api/Chat/ListAgents", "GET")
 def list_agents(call: SandboxRequest) -> HttpResponseBase:
-    """The agents that this person may ask."""
+    """List the agents that this user can ask."""
     _chats(call)
     return answer_json([] if world.switches.no_agents else agents())
 
 
 @endpoint("/api/Chat/GetConversations", "GET")
 def list_conversations(call: SandboxRequest) -> HttpResponseBase:
-    """One page of the person's conversations, the latest first; the page after the last is empty."""
+    """List one page of the user's conversations, latest first; the page after the last one is empty."""
     skip, results = _count(call, "skip", 0), _count(call, "results", _PAGE)
-    return answer_json(_chats(call).listed(world.moment)[skip : skip + results])
+    return answer_json(_chats(call).conversations(world.format_time)[skip : skip + results])
 
 
 @endpoint("/api/Chat/GetConversation/{id}", "GET")
 def get_conversation(call: SandboxRequest) -> HttpResponseBase:
-    """A conversation of this person's with its messages."""
+    """Show one of the user's conversations with its messages."""
     return answer_json(_conversation(call, call.rest))
 
 
 @endpoint("/api/Chat/CreateConversation", "POST")
 def create_conversation(call: SandboxRequest) -> HttpResponseBase:
-    """A new conversation with an agent."""
+    """Start a conversation with an agent."""
     chats, agent_id = _chats(call), _required(call.given, "agentId")
     if world.switches.no_agents or agent_id not in {agent["id"] for agent in agents()}:
         raise invalid("agentId")
@@ -57,7 +57,7 @@ def create_conversation(call: SandboxRequest) -> HttpResponseBase:
 
 @endpoint("/api/Chat/AskAgent", "POST")
 def ask_agent(call: SandboxRequest) -> HttpResponseBase:
-    """An agent's answer, piece by piece."""
+    """Stream an agent's answer, piece by piece."""
     chats, text = _chats(call), _required(call.given, "text")
     conversation_id: str = _conversation(call, _required(call.given, "conversationID"))["id"]
     switches = world.switches
@@ -67,13 +67,13 @@ def ask_agent(call: SandboxRequest) -> HttpResponseBase:
         first_after=switches.first_text_after or 0,
         breaks_off=switches.stream_breaks_off,
     )
-    # What AIRisk itself names here is not known; the client asks for this type, and looks at the lines only.
+    # AIRisk's own content type is not known. Its client accepts this one, and only looks at the lines.
     return StreamingHttpResponse(pieces, content_type="text/event-stream")
 
 
 @endpoint("/api/Chat/AddFileToConversation/{id}", "POST")
 def add_file(call: SandboxRequest) -> HttpResponseBase:
-    """A file for a conversation; of a multipart body the first part that is a file counts."""
+    """Add a file to a conversation: the first file in a multipart body."""
     conversation_id: str = _conversation(call, call.rest)["id"]
     files = [file for file in call.request.FILES.values() if not isinstance(file, list)]
     if not files:
@@ -84,7 +84,7 @@ def add_file(call: SandboxRequest) -> HttpResponseBase:
 
 @endpoint("/api/Chat/SubmitFeedback", "POST")
 def submit_feedback(call: SandboxRequest) -> HttpResponseBase:
-    """What a person thinks of a message; the parameters are in the query."""
+    """Rate a message; the parameters are in the query string."""
     chats, given = _chats(call), call.request.GET.dict()
     conversation_id: str = _conversation(call, _required(given, "conversationId"))["id"]
     message_id, feedback = _required(given, "messageId"), _required(given, "feedback")
@@ -96,18 +96,18 @@ def submit_feedback(call: SandboxRequest) -> HttpResponseBase:
 
 
 def _chats(call: SandboxRequest) -> Chats:
-    """The conversations of the person whose token it is."""
+    """Return the conversations of the user that the token belongs to."""
     if call.caller is None:
         raise problem(401)
     if call.caller.userid is None:
-        # The documentation keeps 401 for a token that is expired or invalid, and a generic one is neither. A
-        # client that renewed it would get just such another, so this is a 403: RFC 9110, section 15.5.4.
+        # The documentation uses 401 for an expired or invalid token, and a generic token is neither. Renewing it would
+        # not help the client, so this is a 403: RFC 9110, section 15.5.4.
         raise problem(403)
     return world.chats_of(call.caller.userid)
 
 
 def _conversation(call: SandboxRequest, conversation_id: str) -> Any:
-    found = _chats(call).find(conversation_id, world.moment)
+    found = _chats(call).find(conversation_id, world.format_time)
     if found is None:
         raise problem(404)
     return found

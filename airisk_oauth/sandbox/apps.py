@@ -8,14 +8,14 @@ from django.utils.translation import gettext_lazy as _
 
 
 class SandboxConfig(AppConfig):
-    """A make-believe AIRisk for development: no models, no migrations, nothing that outlives the process."""
+    """A simulated AIRisk for development, without models or migrations: it keeps everything in memory."""
 
     name = "airisk_oauth.sandbox"
     label = "airisk_oauth_sandbox"
     verbose_name = _("AIRisk sandbox")
 
     def ready(self) -> None:
-        # Here, and not on import: the check speaks of an app that is installed, not of a module someone read.
+        # Not on import: the check must fail only if the app is installed, and not if some code imports this module.
         checks.register(sandbox_is_installed, checks.Tags.security, deploy=True)
 
 
@@ -23,8 +23,8 @@ def sandbox_is_installed(**kwargs: Any) -> list[checks.CheckMessage]:
     """Fail `check --deploy`; see https://docs.djangoproject.com/en/stable/howto/deployment/checklist/."""
     return [
         checks.Error(
-            "The AIRisk sandbox is installed; it hands out tokens to anyone.",
-            hint="Remove 'airisk_oauth.sandbox' from INSTALLED_APPS, and its URLs, wherever DEBUG is off.",
+            "The AIRisk sandbox is installed: it gives tokens to anyone who asks.",
+            hint="Remove 'airisk_oauth.sandbox' from INSTALLED_APPS, and its URLs, if DEBUG is off.",
             id="airisk_oauth.E100",
         )
     ]

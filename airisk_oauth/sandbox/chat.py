@@ -1,7 +1,7 @@
-"""Agents and conversations as AIRisk's chat API has them: what they look like, and what becomes of them.
+"""The agents and conversations of AIRisk's chat API.
 
-Source: the calls of AIRisk's public client; AIRisk does not document this API. What the client does not show, such as
-the status for a conversation that is not there, is made up.
+Source: the calls of AIRisk's public client, because AIRisk does not document this API. What the client does not show is
+made up, such as the status for a conversation that does not exist.
 """
 
 import hashlib
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final, NotRequired, TypedDict
 
-#: The agents that everybody has: name, description, and what they suggest to begin with.
+#: The agents that every user has: name, description, and a suggested first question.
 _AGENTS: Final = (
     ("Contract reader", "Reads contracts and names what is unusual in them.", "What does section 9 say?"),
     ("Policy helper", "Answers questions about your company's policies.", "May I work from abroad?"),
@@ -36,7 +36,7 @@ _ANSWER: Final = (
 
 
 class Citation(TypedDict):
-    """What an answer refers to by a mark such as `【4:0†policy.pdf】`."""
+    """A source that an answer refers to by a mark such as `【4:0†policy.pdf】`."""
 
     id: str
     title: str
@@ -67,7 +67,7 @@ class Message(TypedDict):
 
 
 class Conversation(TypedDict):
-    """One entry of the answer to `GetConversations`; that of `GetConversation` has its messages, too."""
+    """One entry in the answer to `GetConversations`; the answer to `GetConversation` also has messages."""
 
     id: str
     title: str
@@ -84,7 +84,7 @@ class Conversation(TypedDict):
 
 
 @dataclass
-class _Kept:
+class _StoredConversation:
     id: str
     title: str
     agent_id: str
@@ -94,7 +94,7 @@ class _Kept:
 
 
 def agents() -> list[dict[str, Any]]:
-    """The agents in the form of `ListAgents`."""
+    """Return the agents in the form of `ListAgents`."""
     return [
         {
             "id": _id("agent", name),
@@ -115,57 +115,57 @@ def agents() -> list[dict[str, Any]]:
 
 
 class Chats:
-    """The conversations of one person. All methods may be called from any thread; times are Unix seconds."""
+    """The conversations of one user. All methods are thread-safe; times are Unix timestamps."""
 
     def __init__(self, userid: str, now: float) -> None:
         self.userid = userid
         self._lock = threading.Lock()
-        self._kept: dict[str, _Kept] = {}
-        dice = hashlib.sha256(userid.encode()).digest()
-        for index in reversed(range(3 + dice[0] % 4)):
-            title, answer = _SUBJECTS[(dice[0] + 2 * index) % len(_SUBJECTS)]
-            agent_id = _id("agent", _AGENTS[dice[index + 1] % len(_AGENTS)][0])
-            written = now - (index + 1) * 7000 - dice[index]
-            kept = _Kept(_id("conversation", userid, str(index)), title, agent_id, written, written)
-            kept.messages = [
+        self._stored: dict[str, _StoredConversation] = {}
+        digest = hashlib.sha256(userid.encode()).digest()
+        for index in reversed(range(3 + digest[0] % 4)):
+            title, answer = _SUBJECTS[(digest[0] + 2 * index) % len(_SUBJECTS)]
+            agent_id = _id("agent", _AGENTS[digest[index + 1] % len(_AGENTS)][0])
+            written = now - (index + 1) * 7000 - digest[index]
+            stored = _StoredConversation(_id("conversation", userid, str(index)), title, agent_id, written, written)
+            stored.messages = [
                 _message("User", title, _id("asked", userid, str(index))),
                 _message("AI", answer, _id("answered", userid, str(index))),
             ]
-            self._kept[kept.id] = kept
+            self._stored[stored.id] = stored
 
-    def listed(self, moment: Callable[[float], str]) -> list[Conversation]:
-        """All conversations, the one that was changed last first; `moment` writes their times."""
+    def conversations(self, format_time: Callable[[float], str]) -> list[Conversation]:
+        """Return all conversations, most recently changed first, with their times as `format_time` writes them."""
         with self._lock:
-            return [self._shown(kept, moment) for kept in reversed(self._kept.values())]
+            return [self._as_json(stored, format_time) for stored in reversed(self._stored.values())]
 
-    def find(self, conversation_id: str, moment: Callable[[float], str]) -> Conversation | None:
-        """A conversation with its messages."""
+    def find(self, conversation_id: str, format_time: Callable[[float], str]) -> Conversation | None:
+        """Return a conversation with its messages, or None if there is none with this id."""
         with self._lock:
-            kept = self._kept.get(conversation_id)
-            return None if kept is None else {**self._shown(kept, moment), "messages": list(kept.messages)}
+            stored = self._stored.get(conversation_id)
+            return None if stored is None else {**self._as_json(stored, format_time), "messages": [*stored.messages]}
 
     def create(self, title: str, agent_id: str, now: float) -> str:
-        """The id of a new conversation, without messages."""
-        kept = _Kept(str(uuid.uuid4()), title, agent_id, now, now)
+        """Start a conversation without messages, and return its id."""
+        stored = _StoredConversation(str(uuid.uuid4()), title, agent_id, now, now)
         with self._lock:
-            self._kept[kept.id] = kept
-        return kept.id
+            self._stored[stored.id] = stored
+        return stored.id
 
     def ask(self, conversation_id: str, text: str, now: float) -> Iterator[str]:
-        """The pieces of an answer; the conversation keeps as much of it as was taken."""
+        """Yield the pieces of an answer; the pieces that were yielded become part of the conversation."""
         self._add(conversation_id, _message("User", text), now)
         return self._answer(conversation_id, text, now)
 
     def attach(self, conversation_id: str, name: str, now: float) -> None:
-        """Note a file that was added to a conversation; nothing is kept of its content."""
+        """Record that a file was added to a conversation, without its content."""
         message = _message("User", "")
         message["fileName"] = name
         self._add(conversation_id, message, now)
 
     def rate(self, conversation_id: str, message_id: str, feedback: str) -> bool:
-        """Note what somebody thinks of a message, and tell whether there is one."""
+        """Record the rating of a message; false if there is no such message."""
         with self._lock:
-            rated = [each for each in self._kept[conversation_id].messages if each["id"] == message_id]
+            rated = [each for each in self._stored[conversation_id].messages if each["id"] == message_id]
             for message in rated:
                 message["feedback"] = feedback
             return bool(rated)
@@ -180,22 +180,22 @@ class Chats:
 
     def _add(self, conversation_id: str, message: Message, now: float) -> None:
         with self._lock:
-            # Out and in again, so that the last one is the one that was changed last.
-            kept = self._kept.pop(conversation_id)
-            kept.messages.append(message)
-            kept.updated = now
-            self._kept[conversation_id] = kept
+            # Removed and added again, so that the dictionary stays in the order of changes.
+            stored = self._stored.pop(conversation_id)
+            stored.messages.append(message)
+            stored.updated = now
+            self._stored[conversation_id] = stored
 
-    def _shown(self, kept: _Kept, moment: Callable[[float], str]) -> Conversation:
+    def _as_json(self, stored: _StoredConversation, format_time: Callable[[float], str]) -> Conversation:
         return {
-            "id": kept.id,
-            "title": kept.title,
-            "botID": kept.agent_id,
+            "id": stored.id,
+            "title": stored.title,
+            "botID": stored.agent_id,
             "userID": self.userid,
             "companyId": _id("company"),
-            "threadID": f"thread_{uuid.UUID(kept.id).hex}",
-            "lastUpdated": moment(kept.updated),
-            "createdDate": moment(kept.created),
+            "threadID": f"thread_{uuid.UUID(stored.id).hex}",
+            "lastUpdated": format_time(stored.updated),
+            "createdDate": format_time(stored.created),
             "hasFlag": False,
             "hasMore": False,
             "isSaved": False,
@@ -215,5 +215,5 @@ def _message(kind: str, text: str, message_id: str = "") -> Message:
 
 
 def _id(*parts: str) -> str:
-    """The same for the same parts, so that an address outlives a reload of the server."""
+    """Return the same id for the same parts, so that URLs stay valid when the server reloads."""
     return str(uuid.uuid5(uuid.NAMESPACE_OID, "/".join(parts)))

@@ -1,4 +1,4 @@
-"""The page on which a developer decides what kind of day AIRisk has."""
+"""The page where a developer sets how AIRisk behaves."""
 
 from dataclasses import asdict
 
@@ -20,44 +20,44 @@ _TEN_YEARS = 315_360_000
 
 
 class SwitchesForm(forms.Form):
-    """The fields of `Switches`, by the same names."""
+    """A field for each attribute of `Switches`, with the same name."""
 
     latency = forms.FloatField(
-        label=_("Latency"), help_text=_("Seconds before every answer."), min_value=0, max_value=120
+        label=_("Latency"), help_text=_("Seconds before each answer."), min_value=0, max_value=120
     )
     outage = forms.BooleanField(
-        label=_("Outage"), help_text=_("Every endpoint answers 503 with a web page."), required=False
+        label=_("Outage"), help_text=_("Every endpoint answers with status 503 and a web page."), required=False
     )
     retry_after = forms.IntegerField(
         label="Retry-After",
-        help_text=_("Seconds named by an outage; empty: none."),
+        help_text=_("Seconds to wait, sent during an outage. Empty: not sent."),
         required=False,
         min_value=0,
     )
     token_life = forms.IntegerField(
-        label=_("Life of new tokens"),
-        help_text=_("Seconds; empty: AIRisk names no end."),
+        label=_("Token lifetime"),
+        help_text=_("Seconds. Empty: AIRisk names no expiry."),
         required=False,
         min_value=1,
         max_value=_TEN_YEARS,
     )
     expires_in_shape = forms.BooleanField(
-        label="expires_in", help_text=_("Where the answer would have “expiration”."), required=False
+        label="expires_in", help_text=_("Answers contain this instead of “expiration”."), required=False
     )
     login_page = forms.BooleanField(
         label=_("Login page"),
-        help_text=_("A person has to press a button before the redirect."),
+        help_text=_("A person has to click a button before the redirect."),
         required=False,
     )
     refuse = forms.BooleanField(
-        label=_("Refuse"), help_text=_("Redirect with error=access_denied, without a code."), required=False
+        label=_("Refuse"), help_text=_("Redirects with error=access_denied instead of a code."), required=False
     )
     malformed = forms.BooleanField(
-        label=_("Malformed answer"), help_text=_("A web page where a token was due."), required=False
+        label=_("Malformed answer"), help_text=_("A web page instead of a token."), required=False
     )
     refusals = forms.ChoiceField(
         label=_("Refusals"),
-        help_text=_("How the authorization endpoint says no."),
+        help_text=_("How the authorization endpoint refuses a request."),
         choices=[
             ("", _("Status and reason")),
             ("error", _("Redirect with error=…")),
@@ -67,35 +67,35 @@ class SwitchesForm(forms.Form):
         required=False,
     )
     state_missing = forms.BooleanField(
-        label=_("No state"), help_text=_("AIRisk does not return the state, as old deployments may."), required=False
+        label=_("No state"), help_text=_("AIRisk does not return the state, like some old deployments."), required=False
     )
     codes_carry_user = forms.BooleanField(
         label=_("Codes carry their user"),
-        help_text=_("The token is for the userid of the authorization URL, whatever the token request says."),
+        help_text=_("The token is for the userid in the authorization URL, whatever the token request says."),
         required=False,
     )
     codes_reusable = forms.BooleanField(
         label=_("Reusable codes"), help_text=_("A code works more than once."), required=False
     )
     any_redirect_uri = forms.BooleanField(
-        label=_("Any redirect URI"), help_text=_("The token endpoint does not compare it."), required=False
+        label=_("Any redirect URI"), help_text=_("The token endpoint does not check it."), required=False
     )
     no_offset = forms.BooleanField(
         label=_("Times without an offset"), help_text=_("UTC, but without the Z."), required=False
     )
-    no_agents = forms.BooleanField(label=_("No agents"), help_text=_("Nobody has any."), required=False)
+    no_agents = forms.BooleanField(label=_("No agents"), help_text=_("No user has any agents."), required=False)
     old_stream = forms.BooleanField(
-        label=_("Old stream"), help_text=_("Answers come as server-sent events, as in 2025."), required=False
+        label=_("Old stream"), help_text=_("Answers are streamed as server-sent events, as in 2025."), required=False
     )
     first_text_after = forms.FloatField(
         label=_("Slow answers"),
-        help_text=_("Seconds before the first text of an answer; empty: at once."),
+        help_text=_("Seconds before the first text of an answer. Empty: no delay."),
         required=False,
         min_value=0,
         max_value=120,
     )
     stream_breaks_off = forms.BooleanField(
-        label=_("Broken answers"), help_text=_("Answers end in the middle."), required=False
+        label=_("Broken answers"), help_text=_("Answers break off in the middle."), required=False
     )
 
 
@@ -104,7 +104,7 @@ class SwitchesForm(forms.Form):
 @never_cache
 @require_http_methods(["GET", "HEAD", "POST"])
 def control(request: HttpRequest) -> HttpResponseBase:
-    """Shows the switches, and sets them."""
+    """Show the switches and set them."""
     if request.method != "POST":
         return _page(request, SwitchesForm(initial=asdict(world.switches), label_suffix=""))
     action = request.POST.get("action")
@@ -124,14 +124,14 @@ def control(request: HttpRequest) -> HttpResponseBase:
 @never_cache
 @require_safe
 def journal(request: HttpRequest) -> HttpResponseBase:
-    """What AIRisk saw, oldest first, for tests that run in another process."""
-    return JsonResponse({"journal": [asdict(seen) for seen in world.journal]})
+    """Return the requests that AIRisk received, oldest first, for tests that run in another process."""
+    return JsonResponse({"journal": [asdict(entry) for entry in world.journal]})
 
 
 def _page(request: HttpRequest, form: SwitchesForm, status: int = 200) -> HttpResponse:
     context = {
         "form": form,
-        # Of the address as the browser sees it, so that it is right under any prefix.
+        # Made from the address that the browser uses, so that it is right under any prefix.
         "base_url": request.build_absolute_uri("..").removesuffix("/"),
         "clients": {client_id: redirect_uris(client) for client_id, client in clients().items()},
         "journal": world.journal[: -_LATEST - 1 : -1],

@@ -1,4 +1,4 @@
-"""What all sandbox views have in common: when they exist at all, and how AIRisk receives a request."""
+"""What all sandbox views have in common: when they are available, and how AIRisk handles a request."""
 
 import json
 import time
@@ -15,7 +15,7 @@ from django.http.response import HttpResponseBase
 from django.views.decorators.csrf import csrf_exempt, csrf_protect
 
 from .answers import Refusal, add_hosting_headers, not_allowed, outage
-from .world import Caller, Seen, world
+from .world import Caller, JournalEntry, world
 
 _NOT_SECRET = ("client_id", "redirect_uri", "userid")
 _VALUE_LENGTH = 200
@@ -23,15 +23,15 @@ _VALUE_LENGTH = 200
 
 @dataclass(frozen=True)
 class SandboxRequest:
-    """A request that reached AIRisk, as far as its endpoints care."""
+    """A request to an endpoint of AIRisk's."""
 
     request: HttpRequest
     given: dict[str, str]
-    """The parameters: those of the body for a POST, else those of the query."""
+    """The parameters: from the body of a POST, otherwise from the query string."""
     caller: Caller | None
-    """Whom the bearer token stands for, if a valid one came along."""
+    """The owner of the bearer token, if the request has a valid one."""
     rest: str = ""
-    """What the path ends in, where that is an id."""
+    """The id at the end of the path, if there is one."""
 
 
 View: TypeAlias = Callable[..., HttpResponseBase]
@@ -39,22 +39,26 @@ AIRiskView: TypeAlias = Callable[[SandboxRequest], HttpResponseBase]
 
 
 def sandbox_view(view: View) -> View:
-    """Let a view exist in development only, and keep the site's own rules away from it."""
+    """Make a view available in development only, and exempt it from the site's own rules."""
 
     @wraps(view)
-    def only_in_development(request: HttpRequest, **of_path: str) -> HttpResponseBase:
+    def only_in_development(request: HttpRequest, **kwargs: str) -> HttpResponseBase:
         if not settings.DEBUG and getattr(settings, "AIRISK_OAUTH_SANDBOX", None) is not True:
             raise Http404
-        return view(request, **of_path)
+        return view(request, **kwargs)
 
-    # AIRisk knows neither the site's logins nor its CSRF tokens; forms have `csrf_protect` inside, so that
-    # they too answer 404 outside development. A transaction could wait for the lock of the very request that
-    # waits for this answer.
+    # AIRisk knows neither the site's logins nor its CSRF tokens. The views with forms apply `csrf_protect` themselves,
+    # after the check above, so that they also answer 404 outside of development. In a transaction, a view could wait
+    # for a lock that is held by the request that waits for its answer.
     return csrf_exempt(login_not_required(non_atomic_requests(only_in_development)))
 
 
 def endpoint(path: str, method: str, *, has_form: bool = False) -> Callable[[AIRiskView], View]:
-    """Make an AIRisk endpoint of a function: latency, outages, its host's headers, a line in the journal."""
+    """Turn a function into an AIRisk endpoint with latency, outages, its host's headers and journal entries.
+
+    :param path: as the journal shows it.
+    :param has_form: the endpoint shows a form or receives one, so it checks the CSRF token.
+    """
 
     def decorate(view: AIRiskView) -> View:
         @wraps(view)
@@ -89,7 +93,7 @@ def _record(path: str, call: SandboxRequest, started: float, status: int) -> Non
     if call.caller is not None:
         values = {"client_id": call.caller.client_id, "userid": call.caller.userid or ""}
     world.record(
-        Seen(
+        JournalEntry(
             time=world.clock(),
             started=started,
             ended=time.monotonic(),
@@ -104,7 +108,7 @@ def _record(path: str, call: SandboxRequest, started: float, status: int) -> Non
 
 def _caller(request: HttpRequest) -> Caller | None:
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-    # The name of the scheme is case-insensitive (RFC 9110, section 11.1).
+    # Names of schemes are case-insensitive (RFC 9110, section 11.1).
     return world.caller_of(token.strip()) if scheme.lower() == "bearer" else None
 
 

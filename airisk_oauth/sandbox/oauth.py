@@ -1,4 +1,4 @@
-"""The OAuth endpoints, as a browser or another server comes to them."""
+"""The OAuth endpoints, as a browser or another server calls them."""
 
 from django.http import HttpResponse
 from django.http.response import HttpResponseBase
@@ -15,7 +15,7 @@ _DOCUMENTED = ("client_id", "redirect_uri", "state", "userid")
 
 @endpoint("/api/oauth2", "GET", has_form=True)
 def authorize(call: SandboxRequest) -> HttpResponseBase:
-    """Redirect with a code at once; the userid is the client's assertion, and AIRisk believes it."""
+    """Redirect with a code at once: AIRisk believes the client which user it is."""
     server = _server()
     try:
         grant = server.grant(call.given)
@@ -24,7 +24,7 @@ def authorize(call: SandboxRequest) -> HttpResponseBase:
             raise
         return refusal_as_json(refusal, world.switches.refusals, f"{call.request.path}/Error")
     if not world.switches.login_page:
-        return _send_back(server, grant, call)
+        return _redirect_back(server, grant, call)
     context = {
         "client_id": grant.client_id,
         "display_name": display_name(grant.userid) if grant.userid is not None else None,
@@ -37,15 +37,15 @@ def authorize(call: SandboxRequest) -> HttpResponseBase:
 
 @endpoint("/api/oauth2/Consent", "POST", has_form=True)
 def consent(call: SandboxRequest) -> HttpResponseBase:
-    """Where the button of the page leads: on with the redirect that the page held up."""
+    """Redirect after the button on the login page was clicked."""
     server = _server()
-    # All is checked again, so there is no need to trust what the page carried.
-    return _send_back(server, server.grant(call.given), call)
+    # Everything is checked again, because the page's fields may have been changed.
+    return _redirect_back(server, server.grant(call.given), call)
 
 
 @endpoint("/api/oauth2/Error", "GET")
 def error(call: SandboxRequest) -> HttpResponseBase:
-    """The JSON to which a refused authorization request may be redirected."""
+    """Return the JSON that a refused authorization request can be redirected to."""
     return answer_json({"error": "invalid_request", **call.given})
 
 
@@ -59,5 +59,5 @@ def _server() -> AuthorizationServer:
     return AuthorizationServer(world, clients(), lambda userid: display_name(userid) is not None)
 
 
-def _send_back(server: AuthorizationServer, grant: Grant, call: SandboxRequest) -> HttpResponse:
-    return server.send_back(grant, call.given, "access_denied" if world.switches.refuse else "")
+def _redirect_back(server: AuthorizationServer, grant: Grant, call: SandboxRequest) -> HttpResponse:
+    return server.redirect_back(grant, call.given, "access_denied" if world.switches.refuse else "")

@@ -1,4 +1,4 @@
-"""Which clients and users exist on the make-believe AIRisk. Settings are read anew at every question."""
+"""The clients and users that exist on the simulated AIRisk. Settings are read on every call."""
 
 from collections.abc import Iterable, Mapping
 from typing import TypeAlias
@@ -9,9 +9,9 @@ Clients: TypeAlias = Mapping[str, Mapping[str, str]]
 
 
 def clients() -> Clients:
-    """Every `APIUser`: its client_id, with `client_secret` and `redirect_uris`, comma-separated as in AIRisk.
+    """Return each `APIUser` by its client_id, with `client_secret` and `redirect_uris`, comma-separated as on AIRisk.
 
-    Where `AIRISK_OAUTH_SANDBOX_CLIENTS` is unset, they are the clients that the site itself is set up as.
+    If `AIRISK_OAUTH_SANDBOX_CLIENTS` is not set, these are the clients in the site's own `AIRISK_OAUTH`.
     """
     configured: Clients | None = getattr(settings, "AIRISK_OAUTH_SANDBOX_CLIENTS", None)
     if configured is not None:
@@ -22,23 +22,23 @@ def clients() -> Clients:
 
 
 def clients_of(deployments: Iterable[tuple[str, ...]]) -> Clients:
-    """The clients that a site is, by `client_id`, `client_secret` and `redirect_uri` of each deployment."""
+    """Return the clients of a site, given `client_id`, `client_secret` and `redirect_uri` of each deployment."""
     derived: dict[str, dict[str, str]] = {}
     for client_id, client_secret, redirect_uri in deployments:
         client = derived.setdefault(client_id, {"redirect_uris": ""})
         client["client_secret"] = client_secret
-        # Two deployments may be one client with a callback each.
+        # Two deployments may use the same client, each with its own callback.
         client["redirect_uris"] += f"{redirect_uri},"
     return derived
 
 
 def redirect_uris(client: Mapping[str, str]) -> list[str]:
-    """The addresses to which AIRisk may send a browser for this client."""
+    """Return the addresses that AIRisk may redirect a browser to for this client."""
     return [uri.strip() for uri in client["redirect_uris"].split(",") if uri.strip()]
 
 
 def display_name(userid: str) -> str | None:
-    """The name of an `ApplicationUser`, or None if there is none with this id."""
+    """Return the name of the `ApplicationUser` with this id, or None if there is none."""
     users: Mapping[str, str] | None = getattr(settings, "AIRISK_OAUTH_SANDBOX_USERS", None)
     if users is not None:
         return users.get(userid)

@@ -1,4 +1,4 @@
-"""The two shapes that the stream of an answer has had on AIRisk.
+"""The two formats in which AIRisk has streamed answers.
 
 Source: both generations of AIRisk's public client; AIRisk documents neither.
 """
@@ -8,17 +8,17 @@ import time
 from collections.abc import Iterator
 from typing import Final
 
-#: Kinds of updates in the shape of 2026.
+#: Kinds of updates in the format of 2026.
 _TEXT: Final = 21
 _RUN_COMPLETED: Final = 6
 
 
 def stream(pieces: Iterator[str], *, is_old: bool, first_after: float, breaks_off: bool) -> Iterator[bytes]:
-    """An answer as it goes over the wire.
+    """Yield an answer as it is sent over the network.
 
-    :param is_old: server-sent events as in 2025, not lines of JSON as in 2026.
+    :param is_old: use server-sent events as in 2025, instead of lines of JSON as in 2026.
     :param first_after: seconds before the first piece.
-    :param breaks_off: end after two pieces, without the mark that ends every whole answer.
+    :param breaks_off: stop after two pieces, without the mark that ends a complete answer.
     """
     time.sleep(first_after)
     for number, piece in enumerate(pieces):
@@ -33,7 +33,7 @@ def stream(pieces: Iterator[str], *, is_old: bool, first_after: float, breaks_of
 
 
 def _event(piece: str) -> bytes:
-    """A server-sent event in the manner of OpenAI's Assistants."""
+    """Return a server-sent event in the format of OpenAI's Assistants."""
     data = {"delta": {"content": [{"text": {"value": piece}}]}}
     return f"event: thread.message.delta\ndata: {json.dumps(data)}\n\n".encode()
 

@@ -1,4 +1,4 @@
-"""AIRisk's own paths, under whatever prefix the site includes them, and those of the control page."""
+"""AIRisk's own paths, below any prefix that the site includes them at, and the control page."""
 
 from django.urls import path
 

@@ -1,7 +1,7 @@
-"""What the make-believe AIRisk knows: its switches, the codes and tokens it gave out, and what it saw.
+"""The state of the simulated AIRisk: its switches, codes, tokens and conversations, and the requests it received.
 
-Everything lives in this one process and ends with it, tokens excepted: those carry their own content, signed,
-so that a developer stays connected when the development server reloads. Serve the sandbox from one process.
+All of this is kept in the memory of one process, so serve the sandbox from a single process. Tokens survive a restart,
+because they contain their data, signed: a developer stays connected when the development server reloads.
 """
 
 import math
@@ -14,60 +14,61 @@ from dataclasses import dataclass
 
 from django.core.signing import BadSignature, Signer
 
-from .answers import moment, moment_without_offset
+from .answers import format_time, format_time_without_offset
 from .chat import Chats
 
+#: Seconds for which a code is valid.
 CODE_LIFE = 60
 JOURNAL_LENGTH = 10_000
-#: By status and reason, by a redirect with error parameters, by a redirect to JSON, or by JSON with status 200.
+#: Status and reason, a redirect with error parameters, a redirect to JSON, JSON with status 200.
 REFUSALS = ("", "error", "redirect", "json")
 
 
 @dataclass
 class Switches:
-    """How AIRisk is to behave; the defaults are AIRisk on a good day."""
+    """How AIRisk behaves; by default, everything works."""
 
     latency: float = 0.0
-    """Seconds that pass before every answer."""
+    """Seconds before each answer."""
     outage: bool = False
-    """Every endpoint answers 503 with the page of the front end, not of AIRisk."""
+    """Every endpoint answers with status 503 and a web page, which comes from AIRisk's front end."""
     retry_after: int | None = None
-    """The `Retry-After` header of an outage, in seconds."""
+    """The `Retry-After` header during an outage, in seconds; None: no header."""
     token_life: int | None = 3600
-    """Seconds for which a new token is good; None: AIRisk names no end."""
+    """Seconds for which a new token is valid; None: AIRisk names no expiry."""
     expires_in_shape: bool = False
-    """The token answer has `expires_in` where it would have `expiration`."""
+    """Token answers contain `expires_in` instead of `expiration`."""
     login_page: bool = False
     """The authorization endpoint shows a page with a button before it redirects."""
     refuse: bool = False
     """The authorization endpoint redirects with `error=access_denied`."""
     malformed: bool = False
-    """A valid token request is answered 200 with a web page."""
+    """A valid token request is answered with status 200 and a web page."""
     refusals: str = ""
     """How the authorization endpoint refuses: one of `REFUSALS`."""
     state_missing: bool = False
-    """The authorization endpoint does not return the `state`, as old deployments may."""
+    """The authorization endpoint does not return the `state`, like some old deployments."""
     codes_carry_user: bool = False
-    """A code is traded with any `userid` or none, for a token of the user that the authorization URL named."""
+    """A code can be exchanged with any `userid` or none; the token is for the user in the authorization URL."""
     codes_reusable: bool = False
-    """A code can be traded again and again until it expires."""
+    """A code can be exchanged any number of times until it expires."""
     any_redirect_uri: bool = False
-    """The token endpoint does not compare `redirect_uri`, nor ask for one."""
+    """The token endpoint neither checks nor requires `redirect_uri`."""
     no_offset: bool = False
     """Times are written without an offset, with seven fractional digits."""
     no_agents: bool = False
-    """Nobody has any agents."""
+    """No user has any agents."""
     old_stream: bool = False
     """Answers are streamed as server-sent events, as in 2025."""
     first_text_after: float | None = None
-    """Seconds before the first text of an answer; None: at once."""
+    """Seconds before the first text of an answer; None: no delay."""
     stream_breaks_off: bool = False
-    """Answers end in the middle."""
+    """Answers break off in the middle."""
 
 
 @dataclass(frozen=True)
 class Grant:
-    """What a code was given for; every part has to come back with it."""
+    """What a code was issued for; the token request has to repeat all of it."""
 
     client_id: str
     redirect_uri: str
@@ -76,32 +77,32 @@ class Grant:
 
 @dataclass(frozen=True)
 class Caller:
-    """On whose behalf a token speaks; without a `userid` it is the application's own, a generic token."""
+    """The owner of a token; without a `userid` it is the application's own, generic token."""
 
     client_id: str
     userid: str | None
 
 
 @dataclass(frozen=True)
-class Seen:
-    """One request as AIRisk saw it, without anything that would let a reader repeat it."""
+class JournalEntry:
+    """A request that AIRisk received, without the secrets that would allow repeating it."""
 
     time: float
     """When it was answered, by the world's clock."""
     started: float
-    """Monotonic seconds, like `ended`: a stopped or turned clock cannot hide that two requests overlapped."""
+    """On the monotonic clock, like `ended`: shows whether requests overlapped, even if a test has set the clock."""
     ended: float
     endpoint: str
     method: str
     parameters: tuple[str, ...]
-    """The names of all parameters of query and body, sorted."""
+    """The names of all parameters in the query and the body, sorted."""
     values: Mapping[str, str]
-    """`client_id`, `redirect_uri`, `userid` as they were sent; with a bearer token, those it stands for."""
+    """`client_id`, `redirect_uri` and `userid` as they were sent; with a bearer token, its owner's."""
     status: int
 
 
 class World:
-    """The state behind the views. All methods may be called from any thread."""
+    """The state behind the views. All methods are thread-safe."""
 
     switches: Switches
     clock: Callable[[], float]
@@ -111,28 +112,28 @@ class World:
         self.reset()
 
     def reset(self) -> None:
-        """Back to the start: default switches, the real clock, no codes, the first conversations, an empty journal."""
+        """Restore the initial state: default switches, real clock, no codes, first conversations, empty journal."""
         with self._lock:
             self.switches = Switches()
             self.clock = time.time
             self._codes: dict[str, tuple[Grant, float]] = {}
             self._chats: dict[str, Chats] = {}
-            self._journal: deque[Seen] = deque(maxlen=JOURNAL_LENGTH)
+            self._journal: deque[JournalEntry] = deque(maxlen=JOURNAL_LENGTH)
             self._latest_tick = self._ended_tick = 0
 
     @property
-    def journal(self) -> list[Seen]:
-        """What AIRisk saw, oldest first: a copy, since other threads go on writing."""
+    def journal(self) -> list[JournalEntry]:
+        """A copy of the requests that AIRisk received, oldest first."""
         with self._lock:
             return list(self._journal)
 
-    def record(self, seen: Seen) -> None:
-        """Add a line to the journal."""
+    def record(self, entry: JournalEntry) -> None:
+        """Add an entry to the journal."""
         with self._lock:
-            self._journal.append(seen)
+            self._journal.append(entry)
 
     def new_code(self, grant: Grant) -> str:
-        """A short-lived, single-use code (RFC 6749, section 4.1.2)."""
+        """Return a short-lived, single-use code (RFC 6749, section 4.1.2)."""
         code = secrets.token_urlsafe(32)
         now = self.clock()
         with self._lock:
@@ -141,35 +142,38 @@ class World:
         return code
 
     def redeem(self, code: str) -> Grant | None:
-        """What the code was given for; None if it is wrong, used or expired. Asking uses up a code for one use."""
+        """Spend a code and return what it was issued for; None if it is wrong, spent or expired."""
         with self._lock:
-            grant, ends = self._codes.get(code, (None, 0.0))
+            grant, expires_at = self._codes.get(code, (None, 0.0))
             if not self.switches.codes_reusable:
                 self._codes.pop(code, None)
-        return grant if self.clock() < ends else None
+        return grant if self.clock() < expires_at else None
 
     def chats_of(self, userid: str) -> Chats:
-        """The conversations of a person, of whom nobody else sees anything."""
+        """Return a user's conversations, which no other user can see."""
         with self._lock:
             if userid not in self._chats:
                 self._chats[userid] = Chats(userid, self.clock())
             return self._chats[userid]
 
-    def moment(self, timestamp: float) -> str:
-        """A moment as AIRisk writes it at present."""
-        return moment_without_offset(timestamp) if self.switches.no_offset else moment(timestamp)
+    def format_time(self, timestamp: float) -> str:
+        """Return a time as AIRisk writes it, depending on the switches."""
+        return format_time_without_offset(timestamp) if self.switches.no_offset else format_time(timestamp)
 
     def new_token(self, caller: Caller, life: int | None = 3600) -> tuple[str, int | None]:
-        """An opaque token and the second at which it ends, if it does; `life` is in seconds."""
-        # Whole seconds, upwards: AIRisk names whole seconds, and no token may end before the moment it names.
-        ends = None if life is None else math.ceil(self.clock() + life)
+        """Return an opaque token and the Unix timestamp of its expiry, if it has one.
+
+        :param life: seconds for which the token is valid; None: for ever.
+        """
+        # Rounded up: AIRisk names whole seconds, and no token may expire before the time that it names.
+        expires_at = None if life is None else math.ceil(self.clock() + life)
         with self._lock:
             born = self._tick()
-        content = {"client_id": caller.client_id, "userid": caller.userid, "ends": ends, "born": born}
-        return _signer().sign_object(content), ends
+        content = {"client_id": caller.client_id, "userid": caller.userid, "ends": expires_at, "born": born}
+        return _signer().sign_object(content), expires_at
 
     def caller_of(self, token: str) -> Caller | None:
-        """Whom the token stands for; None if it is not one of ours or has ended."""
+        """Return the owner of a token; None if it is not one of ours, or no longer valid."""
         try:
             content = _signer().unsign_object(token)
         except BadSignature:
@@ -181,21 +185,21 @@ class World:
         return Caller(content["client_id"], content["userid"])
 
     def end_all_tokens(self) -> None:
-        """Every token given out so far is refused from now on (until a restart or a `reset`)."""
+        """Refuse every token issued so far (until a restart or a `reset`)."""
         with self._lock:
             self._ended_tick = self._tick()
 
     def _tick(self) -> int:
-        """A number larger than any before: of two events one is older, even if the clock stands still.
+        """Return a number larger than any before, which orders events even if the clock stands still.
 
-        It follows the clock so that it goes on growing across restarts, which tokens outlive.
+        It follows the clock so that it keeps growing after a restart, which tokens survive.
         """
         self._latest_tick = max(self._latest_tick + 1, int(self.clock() * 1_000_000))
         return self._latest_tick
 
 
 def _signer() -> Signer:
-    # With "." the token keeps to the alphabet of RFC 6750, section 2.1, which has no ":".
+    # The separator is "." because the alphabet of RFC 6750, section 2.1, has no ":".
     return Signer(salt="airisk_oauth.sandbox.token", sep=".")
 
 

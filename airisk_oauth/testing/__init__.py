@@ -1,6 +1,6 @@
-"""AIRisk for the tests of a site: :class:`FakeAIRisk`, which is the fixture ``airisk`` of pytest.
+"""A fake AIRisk for a site's tests: :class:`FakeAIRisk`, which is also the pytest fixture ``airisk``.
 
-It is put where requests leave the process: everything of the site and of this package runs as it does in production.
+It answers where requests would leave the process, so the site and this package run just as in production.
 """
 
 import html
@@ -21,7 +21,7 @@ from ..sandbox.world import Caller
 from ..tokens import unwritten
 from ..tokens.outcomes import store
 from ..userids import userid_of
-from .doors import doors
+from .patches import patched
 from .server import AIRiskServer, RecordedCall
 
 if TYPE_CHECKING:
@@ -31,29 +31,29 @@ if TYPE_CHECKING:
 
 __all__ = ["AIRiskTestMixin", "Call", "FakeAIRisk", "RecordedCall"]
 
-#: The name that version 1.0.0 gave it.
+#: The name of this class in version 1.0.0.
 Call = RecordedCall
 
 
 class FakeAIRisk(AIRiskServer):
-    """Answers for every deployment in ``AIRISK_OAUTH``; a context manager, and one at a time in a process.
+    """A context manager that answers for every deployment in ``AIRISK_OAUTH``; one at a time in a process.
 
-    While it is active, nothing that ``requests`` sends leaves the process. What goes to AIRisk comes here; what goes
-    elsewhere is a ``ConnectionError``, except what the test itself answers by ``responses.get()`` and the like. Blocks
-    of ``responses`` may be around it and within it.
-    What ``httpx2`` sends to AIRisk comes here, too; it goes elsewhere as ever.
+    While it is active, nothing that ``requests`` sends leaves the process. It answers requests to AIRisk. A request to
+    another host raises ``ConnectionError``, unless the test answers it itself, with ``responses.get()`` for example;
+    blocks of ``responses`` can surround it, or be inside it. It also answers what ``httpx2`` sends to AIRisk, while
+    other requests of ``httpx2`` are sent as usual.
 
-    :raises RuntimeError: when it is entered while another one is active.
+    :raises RuntimeError: on entering, if another one is active.
     """
 
     def __enter__(self) -> Self:
-        # Into a name first: what fails to open must not replace what is open.
-        opened = doors(self)
-        self._doors: ExitStack = opened
+        # In a local name first: if this fails, the patches that are active must not be lost.
+        patches = patched(self)
+        self._patches: ExitStack = patches
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._doors.close()
+        self._patches.close()
         unwritten.forget_all()
 
     def connect(
@@ -64,12 +64,13 @@ class FakeAIRisk(AIRiskServer):
         deployment: str = DEFAULT_ALIAS,
         expires_in: int | None = 3600,
     ) -> AIRiskToken:
-        """Store a token for this user, as if they had connected; no signal is sent.
+        """Store a token for this user, as if they had connected, without sending a signal.
 
-        :param userid: who they are on AIRisk; if left out, whom the site says, or else somebody new. Whom the site
-            does not know is saved as their ``AIRiskIdentity``.
-        :param expires_in: seconds; ``None``: AIRisk names no end.
-        :raises ValueError: the site's ``USERID`` says otherwise.
+        If the site knows no userid for the user, an ``AIRiskIdentity`` is created.
+
+        :param userid: who the user is on AIRisk; by default what the site knows, or else a new userid.
+        :param expires_in: seconds; ``None``: AIRisk names no expiry.
+        :raises ValueError: the site's ``USERID`` returns another userid.
         """
         options = conf.deployment(deployment)
         known = userid_of(options, user)
@@ -79,18 +80,18 @@ class FakeAIRisk(AIRiskServer):
             identities.update_or_create(user=user, deployment=deployment, defaults={"userid": userid})
             known = userid_of(options, user)
             if known != userid:
-                raise ValueError(f"{options.userid} says that this user is {known!r} on AIRisk, not {userid!r}.")
+                raise ValueError(f"{options.userid} returns the userid {known!r} for this user, not {userid!r}.")
         return self._give_token(options, user.pk, known, expires_in)
 
     def connect_application(self, *, deployment: str = DEFAULT_ALIAS, expires_in: int | None = 3600) -> AIRiskToken:
-        """Store a token of the application's own; without one, its first call asks AIRisk for it."""
+        """Store a token for the application; without it, the first call obtains one from AIRisk."""
         return self._give_token(conf.deployment(deployment), None, None, expires_in)
 
     def connect_through(self, client: "Client", *, next: str = "", deployment: str = DEFAULT_ALIAS) -> Any:  # noqa: A002
-        """Connect the user of a test client by the site's own pages, and return the site's last answer.
+        """Connect the user of a test client through the site's own pages, and return the site's last response.
 
-        A person goes on from whatever page AIRisk shows. Where the site does not send the browser to AIRisk, its answer
-        to the click on Connect is returned.
+        A page that AIRisk shows is confirmed. If the site does not send the browser to AIRisk, its response to the
+        click on Connect is returned.
 
         :raises AssertionError: AIRisk does not send the browser back, or the site has no page to connect on.
         """
@@ -106,29 +107,29 @@ class FakeAIRisk(AIRiskServer):
         link = re.search('href="([^"]+)"', body.decode())
         location = html.unescape(link[1]) if link else headers.get("Location")
         if location is None:
-            raise AssertionError(f"AIRisk did not send the browser back, but answered {status}: {body.decode()}")
+            raise AssertionError(f"AIRisk did not send the browser back. It answered {status}: {body.decode()}")
         back = urlsplit(location)
         return client.get(f"{back.path}?{back.query}", secure=secure)
 
     def expire(self, user: Any, *, deployment: str = DEFAULT_ALIAS) -> None:
-        """Let the stored token of this user, or with ``None`` the application's, have ended.
+        """Make the stored token of this user expire, or with ``None`` the application's.
 
-        :raises AIRiskToken.DoesNotExist: there is none.
+        :raises AIRiskToken.DoesNotExist: there is no stored token.
         """
         rows = AIRiskToken.objects.primary()
         row = rows.of_application(deployment) if user is None else rows.owned_by(user.pk, deployment)
-        self._ended.add(row.get().access_token)
+        self._expired.add(row.get().access_token)
         row.update(expires_at=timezone.now())
 
     def _give_token(self, options: Deployment, user_id: Any, userid: str | None, expires_in: int | None) -> AIRiskToken:
-        token, ends = self._world.new_token(Caller(options.client_id, userid), expires_in)
-        expires_at = None if ends is None else datetime.fromtimestamp(ends, UTC)
+        token, timestamp = self._world.new_token(Caller(options.client_id, userid), expires_in)
+        expires_at = None if timestamp is None else datetime.fromtimestamp(timestamp, UTC)
         grant = TokenGrant(Secret(token), expires_at, options.origin_text)
         return store(user_id, options.alias, userid or "", grant)
 
 
 class AIRiskTestMixin(unittest.TestCase):
-    """Named before Django's ``TestCase`` or ``SimpleTestCase``, it gives each test ``self.airisk``, active."""
+    """Gives each test an active ``self.airisk``; list it before Django's ``TestCase`` or ``SimpleTestCase``."""
 
     def setUp(self) -> None:
         super().setUp()

@@ -1,6 +1,6 @@
-"""What reaches AIRisk in a test, and what AIRisk answers: the sandbox's rules, for the deployments of the settings.
+"""The fake AIRisk itself: the sandbox's rules for the deployments in the settings, and a record of all requests.
 
-Knows neither ``responses`` nor the database: requests come to :meth:`AIRiskServer.receive`, from whatever client.
+It is independent of the HTTP client and the database: :meth:`AIRiskServer.receive` takes requests from any client.
 """
 
 import json
@@ -23,7 +23,7 @@ from ..sandbox.world import Caller, World
 
 _PAGE: Final = '<!DOCTYPE html><html lang="en"><title>AIRisk</title><a href="{}">Continue</a></html>'
 
-#: The one call that AIRisk's documentation shows; without a test's own answer, of a user who has no conversations yet.
+#: The one call in AIRisk's documentation. Unless the test sets an answer, the user has no conversations.
 _DOCUMENTED: Final = "GET", "/api/GetConversations"
 
 Answer = HttpResponse | StreamingHttpResponse
@@ -35,9 +35,9 @@ class RecordedCall:
 
     :ivar deployment: alias of the deployment.
     :ivar path: below ``BASE_URL``, without the query.
-    :ivar userid: as whom: a user's ``userid``, ``""`` for the application, ``None`` without a token that is good.
-    :ivar params: the query; of a parameter that is repeated, the last.
-    :ivar status: of the answer; ``None`` before there is one.
+    :ivar userid: the ``userid`` of the token's owner; ``""`` for the application, ``None`` without a valid token.
+    :ivar params: the query; of a repeated parameter, the last value.
+    :ivar status: of the response; ``None`` before there is one.
     """
 
     deployment: str
@@ -50,16 +50,16 @@ class RecordedCall:
 
     @property
     def json(self) -> Any:
-        """The body, read as JSON."""
+        """The body, parsed as JSON."""
         return json.loads(self.body)
 
 
 class AIRiskServer:
-    """Every deployment in ``AIRISK_OAUTH``, read live, on a good day.
+    """A working AIRisk for every deployment in ``AIRISK_OAUTH``, which is read on every request.
 
     :ivar calls: calls of the API, in order.
-    :ivar authorization_requests: requests of the authorization endpoint, in order.
-    :ivar token_requests: requests of the token endpoint, in order.
+    :ivar authorization_requests: requests to the authorization endpoint, in order.
+    :ivar token_requests: requests to the token endpoint, in order.
     """
 
     def __init__(self) -> None:
@@ -67,9 +67,9 @@ class AIRiskServer:
         self.authorization_requests: list[RecordedCall] = []
         self.token_requests: list[RecordedCall] = []
         self._answers: dict[tuple[str, str, str], Callable[[RecordedCall], Answer]] = {}
-        self._ended: set[str] = set()
+        self._expired: set[str] = set()
         self._world = World()
-        # So that a test that moves Django's clock moves this one.
+        # Django's clock, which a test may set.
         self._world.clock = lambda: timezone.now().timestamp()
         self.recover()
 
@@ -83,11 +83,11 @@ class AIRiskServer:
         status: int = 200,
         deployment: str = DEFAULT_ALIAS,
     ) -> None:
-        """Say what the API answers to calls with a good token, in place of what was said before.
+        """Set what the API answers to a call with a valid token; this replaces an earlier answer.
 
         :param path: below ``BASE_URL``, without the query.
-        :param answer: a Django response, or a function from a :class:`Call` to one; or else give ``json`` (``None``:
-            no body) and ``status``.
+        :param answer: a Django response, or a function that takes a :class:`RecordedCall` and returns one; without it,
+            ``json`` (``None``: no body) and ``status`` are used.
         """
         if answer is None:
             answer = HttpResponse() if json is None else answer_json(json)
@@ -96,33 +96,33 @@ class AIRiskServer:
         self._answers[deployment, method, path] = ready if callable(ready) else lambda call: ready
 
     def refuse_tokens(self) -> None:
-        """Answer 401 to all tokens given so far, though they look as if they lived."""
+        """Answer 401 to all tokens issued so far, although they have not expired."""
         self._world.end_all_tokens()
 
     def refuse(self, error: str = "access_denied") -> None:
-        """Refuse every authorization from now on, by a redirect with this error (RFC 6749, section 4.1.2.1)."""
+        """Refuse every authorization from now on, with a redirect with this error (RFC 6749, section 4.1.2.1)."""
         self._error = error
 
     def show_page(self) -> None:
-        """Show a page at the authorization endpoint from now on: there is no token but for a person in a browser."""
+        """Show a page at the authorization endpoint from now on, so that only a person in a browser can get a token."""
         self._shows_page = True
 
     def go_down(self, *, unreachable: bool = False) -> None:
-        """Answer 503 to everything from now on; ``unreachable``: do not even answer."""
+        """Answer 503 to every request from now on, or with ``unreachable`` do not answer at all."""
         self._is_down, self._is_unreachable = True, unreachable
 
     def recover(self) -> None:
-        """End what ``refuse``, ``show_page`` and ``go_down`` began."""
+        """Undo ``refuse``, ``show_page`` and ``go_down``."""
         self._error, self._shows_page, self._is_down, self._is_unreachable = "", False, False, False
 
     def receive(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes
     ) -> tuple[int, dict[str, str], bytes]:
-        """Answer a request to an origin of AIRisk's, by status, headers and body.
+        """Return the status, the headers and the body that answer a request to one of AIRisk's origins.
 
-        :param headers: looked up without regard to case.
-        :raises ConnectionRefusedError: AIRisk is unreachable.
-        :raises AssertionError: an API call to which the test gave no answer.
+        :param headers: a mapping that ignores the case of its keys.
+        :raises ConnectionRefusedError: AIRisk is set to be unreachable.
+        :raises AssertionError: the test has set no answer for this call of the API.
         """
         if self._is_unreachable:
             raise ConnectionRefusedError("AIRisk is unreachable.")
@@ -149,7 +149,7 @@ class AIRiskServer:
         return response.status_code, dict(response.items()), response.getvalue()
 
     def _authorize(self, server: AuthorizationServer, call: RecordedCall) -> Answer:
-        back = server.send_back(server.grant(call.params), call.params, self._error)
+        back = server.redirect_back(server.grant(call.params), call.params, self._error)
         return HttpResponse(format_html(_PAGE, back["Location"])) if self._shows_page else back
 
     def _answer_call(self, server: AuthorizationServer, call: RecordedCall) -> Answer:
@@ -159,16 +159,16 @@ class AIRiskServer:
         if answer is None and call.userid and (call.method, call.path) == _DOCUMENTED:
             return answer_json([])
         if answer is None:
-            raise AssertionError(f"What does AIRisk answer to {call}? Say it by airisk.answer(), before the call.")
+            raise AssertionError(f"There is no answer for {call}. Set one with airisk.answer() before the call.")
         return answer(call)
 
     def _caller_of(self, headers: Mapping[str, str]) -> Caller | None:
         token = headers.get("Authorization", "").removeprefix("Bearer ")
-        return None if token in self._ended else self._world.caller_of(token)
+        return None if token in self._expired else self._world.caller_of(token)
 
 
 def deployments_at(url: str) -> list[Deployment]:
-    """Return those that the URL leads furthest into: several clients may be of one AIRisk, or of one host."""
+    """Return the deployments whose base URL is the longest match: several can share a host, or even an AIRisk."""
     origin, path = origin_of(url), urlsplit(url).path
     here = [each for each in map(conf.deployment, conf.aliases()) if each.origin == origin]
     inside = [_prefix(each) for each in here if path.startswith(f"{_prefix(each)}/")]

@@ -29,7 +29,7 @@ INTERRUPTED: Final = gettext_noop("interrupted")
 
 #: Why AIRisk granted no token to a user: the words of ``AIRiskToken.Failure``, in English for the log.
 USER_REFUSED: Final = gettext_noop("refused by AIRisk")
-PERSON_ASKED_FOR: Final = gettext_noop("AIRisk asks for a person")
+PERSON_ASKED_FOR: Final = gettext_noop("AIRisk requires a sign-in")
 
 #: What only a person can fix; reported once for each token.
 FOR_A_PERSON: Final = (IDENTITY_CHANGED, OTHER_ADDRESS, UNREADABLE)

@@ -187,10 +187,10 @@ class _Sweep:
     # From the workers to the database
 
     def _finished(self) -> list[Future[Outcome]]:
-        """Wait for a call to finish, and a moment for those that follow, so that one write serves several tokens."""
+        """Wait for a call to finish, and a moment for a page of them, so that one write serves several tokens."""
         wait(self.in_flight, return_when=FIRST_COMPLETED)
         wait([*self.in_flight][: self.page_size], timeout=GATHER)
-        return [future for future in self.in_flight if future.done()]
+        return [future for future in self.in_flight if future.done()][: self.page_size]
 
     def _save(self, finished: list[Future[Outcome]]) -> None:
         """Save the outcomes of these calls, and raise what made one of them crash."""

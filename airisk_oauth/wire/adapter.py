@@ -1,4 +1,4 @@
-"""The way of ``requests`` to AIRisk: an adapter whose connections end on time and stay within their process."""
+"""An adapter for ``requests`` whose calls obey time limits, and whose connections stay within their process."""
 
 import os
 import time
@@ -27,14 +27,14 @@ else:
 
 __all__ = ["Session", "TimedAdapter", "leave"]
 
-_DRAINED: Final = 64 * 1024
+_MAX_DRAINED: Final = 64 * 1024
 
 
 class TimedAdapter(HTTPAdapter):
-    """An ``HTTPAdapter`` whose calls end on time, and whose connections are not shared with a forked process.
+    """An ``HTTPAdapter`` whose calls obey time limits, and whose connections are not shared with a forked process.
 
-    Besides what ``requests`` raises, nothing is raised for the wire: what ``requests`` lets through of ``urllib3`` and
-    others becomes a ``requests.ConnectionError``. What a signal handler raised meanwhile is raised as it was.
+    Network failures are only raised as exceptions of ``requests``: where it lets one of ``urllib3``'s through, that
+    becomes a ``requests.ConnectionError``. What a signal handler raises during a call is raised as it is.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -43,16 +43,16 @@ class TimedAdapter(HTTPAdapter):
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
-        _time(self.poolmanager)
+        _use_timed_pools(self.poolmanager)
 
     def proxy_manager_for(self, *args: Any, **kwargs: Any) -> "PoolManager":
         manager: PoolManager = super().proxy_manager_for(*args, **kwargs)
-        _time(manager)
+        _use_timed_pools(manager)
         return manager
 
     def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
         if self._process != os.getpid():
-            # Our parent uses the same sockets, and would get our answers.
+            # The parent process uses the same sockets, and would get our responses.
             self._process = os.getpid()
             self.__init__()  # type: ignore[misc]
         try:
@@ -62,7 +62,7 @@ class TimedAdapter(HTTPAdapter):
         try:
             raise failure
         finally:
-            # An error that its own traceback leads back to would stay in memory.
+            # The traceback holds this frame, and the frame the error: without this it would stay in memory.
             del failure
 
     def _failure(self, error: Exception, request: requests.PreparedRequest, options: dict[str, Any]) -> BaseException:
@@ -75,21 +75,21 @@ class TimedAdapter(HTTPAdapter):
         named = obstacle(proxy, options.get("verify", True))
         if named is not None:
             return named
-        of_the_wire = isinstance(error, OSError | HTTPError) and not isinstance(error, requests.RequestException)
-        return requests.ConnectionError(error, request=request) if of_the_wire else error
+        is_network = isinstance(error, OSError | HTTPError) and not isinstance(error, requests.RequestException)
+        return requests.ConnectionError(error, request=request) if is_network else error
 
 
 def leave(response: requests.Response) -> None:
-    """Give back the connection of a response whose body nobody wants to read.
+    """Release the connection of a response whose body will not be read.
 
-    What is left of the body is read for this, up to 64 KiB in a second. Of more, or where the connection is not one of
-    ours, it is closed.
+    The rest of the body is read so that the connection can be used again: at most 64 KiB, for at most a second. If
+    there is more, or the connection is not one of ours, the connection is closed.
     """
     sock = getattr(getattr(response.raw, "connection", None), "sock", None)
     if isinstance(sock, TimedSocket):
-        sock.ends = time.monotonic() + 1
+        sock.deadline = time.monotonic() + 1
         try:
-            response.raw.read(_DRAINED, decode_content=False)
+            response.raw.read(_MAX_DRAINED, decode_content=False)
         except (HTTPError, OSError) as error:
             own = interruption(error)
             if own is not None:
@@ -98,17 +98,17 @@ def leave(response: requests.Response) -> None:
 
 
 class _TimedPool:
-    """What is put before a pool of ``urllib3``, see :func:`_timed_pool`."""
+    """A mixin that :func:`_timed_pool` adds to a connection pool class of ``urllib3``."""
 
     @property
     def ConnectionCls(self) -> Any:  # noqa: N802 - urllib3's name
-        """Looked up each time: a test double may stand there for a while."""
+        """Looked up for each connection, because a test double may have replaced the class for a while."""
         return timed_connection(super().ConnectionCls)  # type: ignore[misc]
 
     def urlopen(self, *args: Any, timeout: "Timeout", headers: Any, **kwargs: Any) -> Any:
-        """Send, and send what only reads once more where a connection that was used before dies without an answer."""
+        """Send; if a reused connection was closed without an answer, send a request that only reads again."""
         if not issubclass(self.ConnectionCls, TimedConnection):
-            # A double may write them down, and knows no strings but plain ones. Elsewhere ours hide from crash reports.
+            # As plain strings for a test double, which may record them. A Secret hides itself from crash reports.
             headers = {name: str(value) for name, value in headers.items()}
         kwargs["headers"] = headers
         if isinstance(timeout, CallTimeout):
@@ -118,12 +118,12 @@ class _TimedPool:
             try:
                 return super().urlopen(*args, timeout=call, **kwargs)  # type: ignore[misc]
             except (ProtocolError, SSLError):
-                # Ends with a new connection at the latest: one that has died is not kept.
+                # This ends with a new connection at the latest, because a closed one is not kept.
                 if not call.has_lost_connection or kwargs.get("method") not in REPEATABLE or kwargs.get("body"):
                     raise
 
 
-def _time(manager: "PoolManager") -> None:
+def _use_timed_pools(manager: "PoolManager") -> None:
     pools = manager.pool_classes_by_scheme
     manager.pool_classes_by_scheme = {scheme: _timed_pool(pool) for scheme, pool in pools.items()}
 

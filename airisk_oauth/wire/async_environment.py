@@ -1,4 +1,4 @@
-"""Connections of ``httpx2`` as the environment wants them: its proxy, its CA bundle, and ends that hold."""
+"""Connections of ``httpx2`` that use the environment's proxy and CA bundle, and obey time limits."""
 
 import asyncio
 import os
@@ -21,19 +21,20 @@ except ImportError:
 
 __all__ = ["Course", "EnvironmentTransport", "httpx2", "leave"]
 
-#: By scheme: the package that ``httpx2`` needs for such a proxy, if any.
+#: The proxy schemes that ``httpx2`` supports, with the module that each needs, if any.
 _PROXY_SCHEMES: Final = {"http": "", "https": "", "socks5": "socksio", "socks5h": "socksio"}
-#: Bytes of a body that have the write timeout together.
-_PIECE: Final = 64 * 1024
-_DRAINED: Final = 64 * 1024
+#: A request body is sent in chunks of this many bytes, each with the write timeout.
+_CHUNK: Final = 64 * 1024
+_MAX_DRAINED: Final = 64 * 1024
 
 
 async def leave(response: httpx2.Response) -> None:
-    """Give back the connection of a response whose body nobody wants to read: it is empty from now on.
+    """Release the connection of a response whose body will not be read; afterwards the body is empty.
 
-    What is left of the body is read for this, up to 64 KiB in a second. Of more the connection is closed.
+    The rest of the body is read so that the connection can be used again: at most 64 KiB, for at most a second. If
+    there is more, the connection is closed.
 
-    :raises httpx2.TransportError: the body breaks off.
+    :raises httpx2.TransportError: the connection is lost before the body is complete.
     """
     stream: Any = response.stream
     try:
@@ -41,7 +42,7 @@ async def leave(response: httpx2.Response) -> None:
             read = 0
             async for part in parts:
                 read += len(part)
-                if read > _DRAINED:
+                if read > _MAX_DRAINED:
                     break
     except TimeoutError:
         pass
@@ -52,67 +53,68 @@ async def leave(response: httpx2.Response) -> None:
 
 
 class EnvironmentTransport(httpx2.AsyncBaseTransport):
-    """Connects through the proxy and trusts the CA bundle that :func:`environment_for` names; made when first used.
+    """A transport that uses the proxy and CA bundle from :func:`~.environment.proxies_and_ca_bundle`.
 
-    The look-up of a name and all of its addresses have the connect timeout together, TLS has it again, and the headers
-    of an answer have the read timeout, however they come. There is no limit to the connections at a time.
+    The name lookup and all addresses share the connect timeout, TLS has the same again, and the response headers have
+    the read timeout, in however many pieces they arrive. The number of connections is not limited. Nothing is opened
+    before the first request.
 
     :param keep_alive: whether connections are used again.
-    :param repeats: whether what only reads may be sent again.
+    :param repeats: whether a request that only reads may be sent again.
     """
 
     def __init__(self, base_url: str, *, keep_alive: bool = True, repeats: bool = False) -> None:
         environment = proxies_and_ca_bundle(base_url)
         self._proxy: str | None = next(iter(environment["proxies"].values()), None)
         self._verify: str | bool = environment["verify"]
-        # The connections are those of a loop and of its tasks, of which nobody starts more than they want.
+        # No limit: each connection is for a task of the caller's, who decides how many of them run.
         self._limits = httpx2.Limits(max_connections=None, max_keepalive_connections=20 if keep_alive else 0)
         self._inner: httpx2.AsyncHTTPTransport | None = None
         self._repeats = repeats
         self._process = os.getpid()
-        self._answers = 0
-        self._winds_down = False
+        self._open_responses = 0
+        self._is_winding_down = False
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         if self._inner is None or self._process != os.getpid():
-            # After a fork the parent uses the same sockets, and would get our answers.
-            self._process, self._answers = os.getpid(), 0
-            self._inner = self._made()
-        self._answers += 1
+            # After a fork the parent uses the same sockets, and would get our responses.
+            self._process, self._open_responses = os.getpid(), 0
+            self._inner = self._new_transport()
+        self._open_responses += 1
         try:
             response = await self._send_again_if_lost(self._inner, request)
         except BaseException:
-            await self._answer_is_over()
+            await self._response_closed()
             raise
-        response.stream = _Watched(response.stream, self._answer_is_over)
+        response.stream = _TrackedBody(response.stream, self._response_closed)
         return response
 
     async def _send_again_if_lost(self, inner: httpx2.AsyncHTTPTransport, request: httpx2.Request) -> httpx2.Response:
-        """Send, and send what only reads once more where a connection that was used before dies without an answer."""
+        """Send; if a reused connection was closed without an answer, send a request that only reads again."""
         while self._repeats and request.method in REPEATABLE:
             course = Course(request.extensions.get("trace"))
             try:
                 return await self._send(inner, request, course)
             except (httpx2.ReadError, httpx2.WriteError, httpx2.RemoteProtocolError):
-                # Ends with a new connection at the latest: one that has died is not kept.
+                # This ends with a new connection at the latest, because a closed one is not kept.
                 if not course.has_lost_connection or not isinstance(request.stream, httpx2.ByteStream):
                     raise
         return await self._send(inner, request, request.extensions.get("trace"))
 
     async def _send(self, inner: httpx2.AsyncHTTPTransport, request: httpx2.Request, trace: Any) -> httpx2.Response:
-        if isinstance(request.stream, httpx2.ByteStream) and not isinstance(request.stream, _Pieces):
-            request.stream = _Pieces(b"".join(request.stream))
+        if isinstance(request.stream, httpx2.ByteStream) and not isinstance(request.stream, _ChunkedBody):
+            request.stream = _ChunkedBody(b"".join(request.stream))
         timeouts, given = request.extensions.get("timeout", {}), request.extensions
         try:
             async with asyncio.timeout(None) as limit:
-                request.extensions = {**given, "trace": _Stages(limit, timeouts, trace)}
+                request.extensions = {**given, "trace": _HeaderTimeout(limit, timeouts, trace)}
                 return await inner.handle_async_request(request)
         except TimeoutError:
             if not limit.expired():
                 raise
         finally:
             request.extensions = given
-        raise httpx2.ReadTimeout("The headers did not come in time.", request=request)
+        raise httpx2.ReadTimeout("The response headers did not arrive in time.", request=request)
 
     async def aclose(self) -> None:
         inner, self._inner = self._inner, None
@@ -120,27 +122,27 @@ class EnvironmentTransport(httpx2.AsyncBaseTransport):
             await inner.aclose()
 
     async def wind_down(self) -> None:
-        """Close what is idle now, and everything once no answer is under way; what is called later does the same."""
-        self._winds_down = True
-        if not self._answers:
+        """Close all connections as soon as no response is open; after later requests, too."""
+        self._is_winding_down = True
+        if not self._open_responses:
             await self.aclose()
 
-    async def _answer_is_over(self) -> None:
-        self._answers -= 1
-        if self._winds_down and not self._answers:
+    async def _response_closed(self) -> None:
+        self._open_responses -= 1
+        if self._is_winding_down and not self._open_responses:
             await self.aclose()
 
-    def _made(self) -> httpx2.AsyncHTTPTransport:
+    def _new_transport(self) -> httpx2.AsyncHTTPTransport:
         bundle = DEFAULT_CA_BUNDLE_PATH if self._verify is True else str(self._verify)
         named = obstacle(self._proxy, bundle, _PROXY_SCHEMES)
         if named is not None:
             raise named
-        context = _trusting(bundle, Path(bundle).stat().st_mtime_ns)
+        context = _ssl_context(bundle, Path(bundle).stat().st_mtime_ns)
         return httpx2.AsyncHTTPTransport(verify=context, trust_env=False, proxy=self._proxy, limits=self._limits)
 
 
-class _Watched(httpx2.AsyncByteStream):
-    """A response's body that tells when it has been read or left."""
+class _TrackedBody(httpx2.AsyncByteStream):
+    """A response body that reports when it is closed, whether it was read or not."""
 
     def __init__(self, stream: Any, closed: Callable[[], Awaitable[None]]) -> None:
         self._stream, self._closed, self._is_open = stream, closed, True
@@ -158,10 +160,10 @@ class _Watched(httpx2.AsyncByteStream):
 
 
 class Course:
-    """Follows a request by what ``httpcore2`` traces, and passes that on.
+    """Follows a request by the trace events of ``httpcore2``, and passes them on.
 
-    :ivar has_lost_connection: tells, of a request that failed otherwise than by a timeout, whether it used a connection
-        that had gone stale.
+    :ivar has_lost_connection: whether a request that failed, other than by a timeout, failed because it reused a stale
+        connection.
     """
 
     def __init__(self, trace: Any = None) -> None:
@@ -180,10 +182,11 @@ class Course:
             await self._trace(event, info)
 
 
-class _Stages:
-    """Limits the time in which the headers of an answer come, by what ``httpcore2`` traces, and passes that on.
+class _HeaderTimeout:
+    """Limits the time for the response headers by the trace events of ``httpcore2``, and passes them on.
 
-    It limits connecting and sending by itself, and leaves connections open when TLS is cancelled from outside.
+    ``httpcore2`` limits connecting and sending itself. Those must not be cancelled from here: cancelled during TLS, it
+    would leave the connection open.
     """
 
     def __init__(self, limit: asyncio.Timeout, timeouts: dict[str, float | None], trace: Any) -> None:
@@ -195,7 +198,7 @@ class _Stages:
         if event.endswith("receive_response_headers.started"):
             self._allow(self._timeouts.get("read"))
         elif event.endswith("receive_response_headers.complete"):
-            # Those of a proxy's answer to CONNECT may have been the first.
+            # These may be the headers of a proxy's response to CONNECT, and the real ones are still to come.
             self._allow(None)
         if self._trace is not None:
             await self._trace(event, info)
@@ -205,24 +208,24 @@ class _Stages:
         self._limit.reschedule(None if seconds is None else now + seconds)
 
 
-class _Pieces(httpx2.ByteStream):
-    """A body that is sent piece by piece, for the write timeout is for each."""
+class _ChunkedBody(httpx2.ByteStream):
+    """A request body that is sent in chunks, each with the write timeout."""
 
     def __init__(self, content: bytes) -> None:
         super().__init__(content)
         self._content = content
 
     def __iter__(self) -> Iterator[bytes]:
-        for start in range(0, len(self._content) or 1, _PIECE):
-            yield self._content[start : start + _PIECE]
+        for start in range(0, len(self._content) or 1, _CHUNK):
+            yield self._content[start : start + _CHUNK]
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        for piece in self:
-            yield piece
+        for chunk in self:
+            yield chunk
 
 
 @lru_cache(maxsize=4)
-def _trusting(bundle: str, _changed_at: int) -> ssl.SSLContext:
-    """Return a context for this bundle, which takes long to read, read again only when it has changed."""
+def _ssl_context(bundle: str, _changed_at: int) -> ssl.SSLContext:
+    """Return a context that trusts this bundle; cached until the file changes, because it takes long to read."""
     is_directory = Path(bundle).is_dir()
     return ssl.create_default_context(cafile=None if is_directory else bundle, capath=bundle if is_directory else None)

@@ -1,8 +1,9 @@
-"""Connections of ``urllib3`` that end on time.
+"""Connections of ``urllib3`` with limits that hold for a whole step of a call.
 
-A timeout of ``urllib3`` starts anew with every address of a host and with every byte of an answer, so four dead
-addresses take four times as long as one, and a server that drips holds its caller for ever. Here the look-up of the
-name, all addresses and TLS share one limit, the headers of an answer have another, and a call can have one over it all.
+A timeout of ``urllib3`` starts again with every address of a host and with every byte of a response: four unreachable
+addresses take four times as long as one, and a server that sends a byte now and then can hold its caller for ever. Here
+the name lookup, all addresses and TLS share one limit, the response headers have another, and a call can have a
+deadline for everything.
 """
 
 import http.client
@@ -21,19 +22,19 @@ from urllib3.exceptions import (
 from urllib3.util import connection as urllib3_connection
 
 from . import sockets
-from .limits import LEAST, CallTimeout, TimedSocket
+from .limits import SHORTEST, CallTimeout, TimedSocket
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: Bytes of a body that have the read timeout together; a slow line needs more than one of it for a large file.
-_PIECE: Final = 64 * 1024
-#: Modules whose connections are known. What a test double puts in their place is left as it is.
+#: A request body is sent in chunks of this many bytes, each with the read timeout: a large file may take longer.
+_CHUNK: Final = 64 * 1024
+#: The modules whose connections are extended. A test double's connections are left as they are.
 _KNOWN: Final = ("urllib3.connection", "urllib3.contrib.socks")
 
 
 class _Response(http.client.HTTPResponse):
-    """Takes no interim response (RFC 9110, section 15.2) for the answer, as ``http.client`` does but for 100."""
+    """Skips every interim response (RFC 9110, section 15.2); ``http.client`` only skips status 100."""
 
     def _read_status(self) -> tuple[str, int, str]:
         while True:
@@ -44,9 +45,9 @@ class _Response(http.client.HTTPResponse):
 
 
 class TimedConnection:
-    """What :func:`timed_connection` puts before a connection of ``urllib3``."""
+    """A mixin that :func:`timed_connection` adds to a connection class of ``urllib3``."""
 
-    #: Since the connection was opened.
+    #: How many responses came on this connection.
     _answers = 0
     _call: CallTimeout | None = None
     _connected_by: float | None = None
@@ -80,8 +81,8 @@ class TimedConnection:
             words = f"Failed to establish a new connection: {error}"
             raise NewConnectionError(self, words) from error  # type: ignore[arg-type]
         if self._connected_by is not None:
-            # What is left of it is for TLS.
-            sock.settimeout(max(self._connected_by - time.monotonic(), LEAST))
+            # TLS gets the rest of the time.
+            sock.settimeout(max(self._connected_by - time.monotonic(), SHORTEST))
         sys.audit("http.client.connect", self, self.host, self.port)
         return sock
 
@@ -89,15 +90,15 @@ class TimedConnection:
         open_it: Callable[[], Any] = super()._new_conn  # type: ignore[misc]
         replaced = urllib3_connection.create_connection.__module__ != urllib3_connection.__name__
         if replaced or hasattr(self, "_socks_options"):
-            # A proxy's own way to connect, or the site's.
-            return sockets.in_time(open_it, self.timeout)
+            # A SOCKS proxy, or the site's own function, connects in its own way.
+            return sockets.run_with_timeout(open_it, self.timeout)
         family = urllib3_connection.allowed_gai_family()
         return sockets.connect(self._dns_host.strip("[]"), self.port, family, self.socket_options or (), self.timeout)
 
     def _tunnel(self) -> None:
         plain = self.sock
         self.sock = TimedSocket(plain)
-        self.sock.ends = self._connected_by
+        self.sock.deadline = self._connected_by
         super()._tunnel()  # type: ignore[misc]
         self.sock = plain
 
@@ -105,30 +106,30 @@ class TimedConnection:
         self._call = getattr(self.timeout, "call", None)
         if self._call is not None and self.sock is not None:
             self._call.was_reused = self._answers > 0
-            # Connected already, so that this one counts; urllib3 would set the other first.
+            # Already connected, so the read timeout applies; urllib3 would set the connect timeout first.
             self.timeout = self._call.read_timeout
         return super().request(*args, **kwargs)  # type: ignore[misc]
 
     def send(self, data: Any, *args: Any, **kwargs: Any) -> Any:
-        """Send, with the read timeout for each piece: a receiver may pause for longer than connecting may take."""
+        """Send in chunks, each with the read timeout: a receiver may pause for longer than connecting may take."""
         if self.sock is None or self._call is None:
             return super().send(data, *args, **kwargs)  # type: ignore[misc]
         result = None
-        for piece in _pieces(data):
+        for chunk in _chunks(data):
             self.sock.settimeout(self._call.read_timeout)
-            result = super().send(piece, *args, **kwargs)  # type: ignore[misc]
+            result = super().send(chunk, *args, **kwargs)  # type: ignore[misc]
         return result
 
     def getresponse(self, *args: Any, **kwargs: Any) -> Any:
         sock, call = self.sock, self._call
-        limit, ends = (self.timeout, None) if call is None else (call.read_timeout, call.ends)
+        limit, deadline = (self.timeout, None) if call is None else (call.read_timeout, call.deadline)
         sock.call = call
-        sock.ends = ends if ends is not None or limit is None else time.monotonic() + limit
+        sock.deadline = deadline if deadline is not None or limit is None else time.monotonic() + limit
         response = super().getresponse(*args, **kwargs)  # type: ignore[misc]
         self._answers += 1
-        if ends is None:
-            # The headers are there. A body may take as long as something comes.
-            sock.ends = None
+        if deadline is None:
+            # The headers are complete. The body may take any time, as long as something arrives.
+            sock.deadline = None
             with suppress(OSError):
                 sock.settimeout(limit)
         return response
@@ -136,19 +137,19 @@ class TimedConnection:
 
 @cache
 def timed_connection(base: Any) -> Any:
-    """Return a class of connections that end on time: this one where it is not known, as a test double's is not."""
+    """Return a connection class with time limits; an unknown class, such as a test double's, is returned as it is."""
     if base.__module__ not in _KNOWN:
         return base
-    # With urllib3-future in its place, urllib3 has connections that are not those of http.client.
+    # If urllib3-future has replaced urllib3, its connections are not based on http.client.
     standard = issubclass(base, http.client.HTTPConnection)
     members = {"response_class": _Response} if standard else {}
     return type(f"Timed{base.__name__}", (TimedConnection, base), members)
 
 
-def _pieces(data: Any) -> Iterator[Any]:
-    if not isinstance(data, bytes) or len(data) <= _PIECE:
+def _chunks(data: Any) -> Iterator[Any]:
+    if not isinstance(data, bytes) or len(data) <= _CHUNK:
         yield data
         return
     view = memoryview(data)
-    for start in range(0, len(data), _PIECE):
-        yield view[start : start + _PIECE]
+    for start in range(0, len(data), _CHUNK):
+        yield view[start : start + _CHUNK]

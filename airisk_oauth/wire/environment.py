@@ -1,6 +1,6 @@
-"""What the environment says about the way to AIRisk: proxies and CA bundle, read as ``requests`` reads them.
+"""The proxies and the CA bundle that the environment names, read as ``requests`` reads them.
 
-Both sides, ``requests`` and ``httpx2``, take them from here, so that what works for one works for the other.
+They apply to ``requests`` and to ``httpx2``, so that what works for one works for the other.
 """
 
 import os
@@ -15,7 +15,7 @@ from requests.utils import get_environ_proxies, select_proxy
 from urllib3.exceptions import HTTPError
 from urllib3.util import Url, parse_url
 
-#: By scheme: the package that ``requests`` needs for such a proxy, if any.
+#: The proxy schemes that ``requests`` supports, with the module that each needs, if any.
 REQUESTS_SCHEMES: Final = {
     "http": "",
     "https": "",
@@ -26,7 +26,7 @@ _BUNDLE_VARIABLES: Final = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
 
 class ProxyUnusable(requests.exceptions.ProxyError):
-    """The proxy that the environment names cannot be used. ``cause`` says why, without the proxy's password."""
+    """The environment names a proxy that cannot be used. ``cause`` says why, without the proxy's password."""
 
     def __init__(self, cause: str) -> None:
         super().__init__(cause)
@@ -34,7 +34,7 @@ class ProxyUnusable(requests.exceptions.ProxyError):
 
 
 class BundleMissing(requests.ConnectionError):
-    """The CA bundle that the environment names is not there, as ``cause`` says."""
+    """The environment names a CA bundle that does not exist; ``cause`` says so."""
 
     def __init__(self, cause: str) -> None:
         super().__init__(cause)
@@ -42,26 +42,28 @@ class BundleMissing(requests.ConnectionError):
 
 
 def proxies_and_ca_bundle(url: str) -> dict[str, Any]:
-    """Return ``proxies`` and ``verify`` for calls of this URL, as ``requests`` would take them from the environment.
+    """Return the ``proxies`` and ``verify`` that ``requests`` would take from the environment for this URL.
 
-    A proxy without a scheme is an HTTP proxy.
+    A proxy without a scheme is taken to be an HTTP proxy.
     """
     bundle = next(filter(None, map(os.environ.get, _BUNDLE_VARIABLES)), None)
     proxy = select_proxy(url, get_environ_proxies(url))
     if proxy and "://" not in proxy:
-        # As curl has it. requests takes the name of a host without a dot for a scheme.
+        # As curl does. requests would take a host name without a dot for a scheme.
         proxy = f"http://{proxy.removeprefix('//')}"
     proxies = {url.partition(":")[0]: proxy} if proxy else {}
     return {"proxies": proxies, "verify": bundle or True}
 
 
 def obstacle(proxy: str | None, bundle: str | bool, schemes: dict[str, str] = REQUESTS_SCHEMES) -> OSError | None:
-    """Return the error that says why nothing can be sent with such an environment, or ``None``.
+    """Return an error that says why nothing can be sent with this proxy and CA bundle, or ``None``.
 
-    :param schemes: of proxies that can be used, with the module that each needs.
+    :param proxy: the proxy's URL.
+    :param bundle: the path of a CA bundle, or a boolean, as for ``verify`` of ``requests``.
+    :param schemes: the proxy schemes that can be used, with the module that each needs.
     """
     if isinstance(bundle, str) and not Path(bundle).exists():
-        return BundleMissing(f"the CA certificate bundle that {' or '.join(_BUNDLE_VARIABLES)} names is not there")
+        return BundleMissing(f"the CA certificate bundle that {' or '.join(_BUNDLE_VARIABLES)} names does not exist")
     if not proxy:
         return None
     try:
@@ -69,11 +71,11 @@ def obstacle(proxy: str | None, bundle: str | bool, schemes: dict[str, str] = RE
     except HTTPError:
         address = Url()
     if not address.host:
-        return ProxyUnusable("the environment names a proxy whose address cannot be read")
+        return ProxyUnusable("the environment names a proxy with an invalid address")
     scheme = str(address.scheme)
     if scheme not in schemes:
         known = ", ".join(schemes)
-        return ProxyUnusable(f"the environment names a proxy of the scheme {scheme}, which is none of {known}")
+        return ProxyUnusable(f"the environment names a proxy with the scheme {scheme}, which is not one of {known}")
     module = schemes[scheme]
     if module and find_spec(module) is None:
         return ProxyUnusable(f"the environment names a SOCKS proxy, which needs {_DISTRIBUTIONS[module]}")
@@ -81,9 +83,9 @@ def obstacle(proxy: str | None, bundle: str | bool, schemes: dict[str, str] = RE
 
 
 def suppress_tracing() -> AbstractContextManager[Any]:
-    """Let OpenTelemetry make no span of a call whose URL carries a state and a userid.
+    """Keep OpenTelemetry from recording a call whose URL contains a state and a userid.
 
-    Not imported here: where nothing has loaded it, nothing traces.
+    OpenTelemetry is not imported for this: if nothing else has imported it, nothing is traced.
     """
     opentelemetry = sys.modules.get("opentelemetry.instrumentation.utils")
     suppressed: AbstractContextManager[Any] = getattr(opentelemetry, "suppress_http_instrumentation", nullcontext)()

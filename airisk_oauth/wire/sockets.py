@@ -1,4 +1,4 @@
-"""A connected socket, within one limit for the look-up of a name and all of its addresses."""
+"""Connecting a socket, with one time limit for the name lookup and all addresses together."""
 
 import errno
 import ipaddress
@@ -13,30 +13,30 @@ from typing import Any, Final, TypeVar
 
 Result = TypeVar("Result")
 
-#: Seconds before the next address is tried beside those that have not answered (RFC 8305, section 5).
+#: Seconds without an answer after which the next address is tried at the same time (RFC 8305, section 5).
 STAGGER: Final = 0.25
 _IN_PROGRESS: Final = {0, errno.EINPROGRESS, errno.EWOULDBLOCK, getattr(errno, "WSAEWOULDBLOCK", 0)}
 
 
 class NotResolved(OSError):
-    """The name has no address; the only argument is the resolver's own error."""
+    """The host name could not be resolved; the only argument is the resolver's own error."""
 
 
 def connect(host: str, port: int, family: int, options: Iterable[Any], seconds: float | None) -> socket.socket:
-    """Connect to whichever address of a host answers first.
+    """Return a socket that is connected to the first address of a host that answers.
 
     :param family: as for ``socket.getaddrinfo``.
-    :param options: arguments of ``setsockopt`` for the socket.
-    :param seconds: for all of it, and the timeout of the socket; ``None``: no limit.
+    :param options: arguments for ``setsockopt``, one sequence for each call.
+    :param seconds: the limit for everything here, and then the timeout of the socket; ``None``: no limit.
     :raises NotResolved: the name cannot be resolved.
-    :raises TimeoutError: no address has answered in time.
+    :raises TimeoutError: no address answered in time.
     :raises OSError: no address accepts a connection.
     """
-    ends = None if seconds is None else time.monotonic() + seconds
+    deadline = None if seconds is None else time.monotonic() + seconds
     addresses = _addresses(host, port, family, seconds)
     with selectors.DefaultSelector() as waiting:
         try:
-            sock = _first(addresses, [option[:3] for option in options], ends, waiting)
+            sock = _first_connected(addresses, [option[:3] for option in options], deadline, waiting)
             waiting.unregister(sock)
         finally:
             for key in list(waiting.get_map().values()):
@@ -45,17 +45,17 @@ def connect(host: str, port: int, family: int, options: Iterable[Any], seconds: 
     return sock
 
 
-def in_time(work: Callable[[], Result], seconds: float | None) -> Result:
-    """Do what cannot be interrupted and return its result, or stop waiting for it.
+def run_with_timeout(work: Callable[[], Result], seconds: float | None) -> Result:
+    """Return the result of a function that cannot be interrupted, or stop waiting for it.
 
-    :raises TimeoutError: it takes longer than this. A thread goes on with it, and closes its result.
+    :raises TimeoutError: it takes longer than this. It keeps running in a thread, which then closes its result.
     """
     result: Future[Result] = Future()
 
     def run() -> None:
         try:
             value = work()
-        except BaseException as error:  # noqa: BLE001 - it is raised where the result is waited for
+        except BaseException as error:  # noqa: BLE001 - raised again by result()
             result.set_exception(error)
         else:
             result.set_result(value)
@@ -63,7 +63,7 @@ def in_time(work: Callable[[], Result], seconds: float | None) -> Result:
     try:
         threading.Thread(target=run, name="airisk-connect", daemon=True).start()
     except RuntimeError:
-        # There can be no more threads, or the interpreter is about to exit.
+        # No thread can be started: there are too many, or the interpreter is shutting down.
         return work()
     try:
         return result.result(seconds)
@@ -83,34 +83,34 @@ def _addresses(host: str, port: int, family: int, seconds: float | None) -> list
     except ValueError:
         pass
     else:
-        # Nobody has to be asked, so nobody can be slow.
+        # An address needs no lookup, so nothing here can be slow.
         seconds = None
 
     def look_up() -> list[Any]:
         return [*socket.getaddrinfo(host, port, family, socket.SOCK_STREAM)]
 
     try:
-        return look_up() if seconds is None else in_time(look_up, seconds)
+        return look_up() if seconds is None else run_with_timeout(look_up, seconds)
     except socket.gaierror as error:
         raise NotResolved(error) from error
 
 
-def _first(
-    addresses: list[Any], options: list[Any], ends: float | None, waiting: selectors.BaseSelector
+def _first_connected(
+    addresses: list[Any], options: list[Any], deadline: float | None, waiting: selectors.BaseSelector
 ) -> socket.socket:
-    """Return the first socket that is connected; all are registered with the selector until then."""
+    """Return the first socket that gets connected; all sockets are registered with the selector."""
     failure: OSError = OSError("The name has no address.")
     while addresses or waiting.get_map():
-        left = None if ends is None else ends - time.monotonic()
+        left = None if deadline is None else deadline - time.monotonic()
         if left is not None and left <= 0:
             raise TimeoutError("timed out")
         if addresses:
             try:
-                waiting.register(_begin(addresses.pop(0), options), selectors.EVENT_WRITE)
+                waiting.register(_start_connecting(addresses.pop(0), options), selectors.EVENT_WRITE)
             except OSError as error:
                 failure = error
                 continue
-        for key, _events in waiting.select(_pause(left, STAGGER if addresses else None)):
+        for key, _events in waiting.select(_poll_timeout(left, STAGGER if addresses else None)):
             sock: Any = key.fileobj
             code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             if not code:
@@ -121,7 +121,7 @@ def _first(
     raise failure
 
 
-def _begin(info: Any, options: list[Any]) -> socket.socket:
+def _start_connecting(info: Any, options: list[Any]) -> socket.socket:
     family, kind, protocol, _name, address = info
     sock = socket.socket(family, kind, protocol)
     try:
@@ -130,13 +130,13 @@ def _begin(info: Any, options: list[Any]) -> socket.socket:
         sock.setblocking(False)  # noqa: FBT003
         code = sock.connect_ex(address)
         if code not in _IN_PROGRESS:
-            raise OSError(code, os.strerror(code))  # noqa: TRY301 - what closes the socket is one
+            raise OSError(code, os.strerror(code))  # noqa: TRY301 - the except below closes the socket
     except BaseException:
         sock.close()
         raise
     return sock
 
 
-def _pause(left: float | None, stagger: float | None) -> float | None:
+def _poll_timeout(left: float | None, stagger: float | None) -> float | None:
     limits = [seconds for seconds in (left, stagger) if seconds is not None]
     return min(limits) if limits else None

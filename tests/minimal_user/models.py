@@ -1,4 +1,4 @@
-"""Two user models with next to nothing of ``auth.User``."""
+"""Two user models with almost nothing of ``auth.User``."""
 
 import uuid
 from typing import Any, ClassVar
@@ -12,7 +12,7 @@ class PersonManager(BaseUserManager["Person"]):
 
 
 class Person(AbstractBaseUser):
-    """``AbstractBaseUser`` alone: no staff, no permissions, no e-mail address, a key that is no number."""
+    """``AbstractBaseUser`` alone: no staff, no permissions, no e-mail address, and a key that is not a number."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4)
     handle = models.CharField(max_length=50, unique=True)
@@ -22,7 +22,7 @@ class Person(AbstractBaseUser):
 
 
 class Bare(models.Model):
-    """The least that Django's own sign-in asks for."""
+    """The minimum that Django's sign-in requires."""
 
     handle = models.CharField(max_length=50, unique=True)
 

@@ -1,6 +1,6 @@
-"""A site without admin and messages whose users are hardly more than a name: walk through it and print what happens.
+"""A site without admin and messages, with a minimal user model: uses all of its pages and prints what happens.
 
-``python -m tests.minimal_user.walk MODEL``; a process of its own, because Django takes one user model for good.
+``python -m tests.minimal_user.walk MODEL``; in a process of its own, because Django cannot change its user model.
 """
 
 import json
@@ -61,7 +61,7 @@ from airisk_oauth.testing import FakeAIRisk  # noqa: E402
 from .models import make  # noqa: E402
 
 User = get_user_model()
-#: A key as a site may write it that signs somebody up, and not as it comes back from the database.
+#: A key in another form than the database returns it in, as a site might use it when somebody signs up.
 ANOTHER_FORM = {"Person": "0" * 31 + "7", "Bare": "07"}
 
 
@@ -87,7 +87,7 @@ def command(name: str, *args: str) -> str:
 
 
 def failures(airisk: FakeAIRisk, client: Client, user: Any) -> dict[str, Any]:
-    """Return what each way of failing to connect shows."""
+    """Return what the site shows for each way in which connecting fails."""
     seen: dict[str, Any] = {"callback of nobody": said(client.get("/airisk/callback/?code=a&state=b"))}
     seen["half a callback"] = said(client.get("/airisk/callback/"))
     seen["no deployment"] = said(client.get("/airisk/callback/nowhere/?code=a&state=b"))

@@ -1,4 +1,4 @@
-"""Sites as others have them, each in a process of its own: ``python -m tests.sites.startproject``, and so on.
+"""Sites as other people have them, each in its own process: ``python -m tests.sites.startproject``, and so on.
 
-Those on PostgreSQL need one: ``python -m tests.with_postgresql python -m tests.sites.production``.
+Those on PostgreSQL need a server: ``python -m tests.with_postgresql python -m tests.sites.production``.
 """

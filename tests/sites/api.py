@@ -1,6 +1,6 @@
-"""An API beside the pages: Django REST framework and django-ninja, which sign in by a token, later than all middleware.
+"""A site with an API: Django REST framework and django-ninja authenticate by token, after all middleware has run.
 
-One of the site's own middleware has used ``request.airisk`` by then.
+By then, the site's own middleware has used ``request.airisk``.
 """
 
 import tempfile
@@ -86,7 +86,7 @@ PAGES = {"/drf/": "Token", "/ninja/conversations": "Bearer"}
 
 
 def with_api_client(person: people.Person, page: str, browser: Client | None = None) -> people.Person:
-    """Let this person call with their token, from an API client or from a browser in which somebody is signed in."""
+    """Make this person call with their token, from an API client or from a browser where somebody else is signed in."""
     token, _created = Token.objects.get_or_create(user=person.user)
     person.page, person.caller = page, browser or people.new_browser()
     person.caller.defaults |= {"HTTP_AUTHORIZATION": f"{PAGES[page]} {token.key}", "HTTP_ACCEPT": "application/json"}

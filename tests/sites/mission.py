@@ -1,4 +1,4 @@
-"""What every site has this package for, from the first connection to the last, as one person goes through it."""
+"""What a site uses this package for: a person connects, calls AIRisk, has tokens renewed, and disconnects."""
 
 import re
 from collections.abc import Callable
@@ -22,10 +22,10 @@ from tests.support.airisk import AIRisk
 
 @dataclass
 class Person:
-    """Somebody with a browser.
+    """A user with a browser.
 
-    :ivar caller: what the calls of AIRisk go through, where that is not the browser: an API client.
-    :ivar tenant: makes their tenant the current one, for what is done outside of a request.
+    :ivar caller: the client that makes the calls: the browser, or an API client.
+    :ivar tenant: activates the user's tenant, for work outside of a request.
     """
 
     user: Any
@@ -37,7 +37,7 @@ class Person:
 
     @property
     def token(self) -> Any:
-        """Their row, if there is one, to be looked at within their tenant."""
+        """A queryset of their token, to be used within their tenant."""
         return AIRiskToken.objects.filter(user=self.user.pk)
 
     def has_fresh_token(self) -> bool:
@@ -46,7 +46,7 @@ class Person:
             return bool(self.token.get().expires_at > timezone.now() + timedelta(minutes=30))
 
     def expire_in(self, seconds: float) -> None:
-        """Let their stored token expire so soon, negative: so long ago."""
+        """Set in how many seconds their stored token expires; negative if it has expired."""
         with self.tenant():
             assert self.token.update(expires_at=timezone.now() + timedelta(seconds=seconds)) == 1
 
@@ -56,7 +56,7 @@ class Person:
 
 
 def new_browser(**headers: str) -> Client:
-    """Return a browser that is as particular about forms as a real one."""
+    """Return a browser whose forms are checked like a real one's."""
     return Client(
         raise_request_exception=False,
         enforce_csrf_checks=True,
@@ -121,20 +121,20 @@ def text(response: Any) -> str:
 
 
 def why(response: Any) -> str:
-    """Return what a response is, and of a 500 one of the errors that were raised meanwhile."""
+    """Describe a response, with the error that caused it if its status is 500."""
     error = getattr(response, "exc_info", None)
     return f"500 {error[1]!r}" if response.status_code == 500 and error else repr(response)
 
 
 def assert_called(person: Person) -> None:
-    """The call is answered, with this person's conversations and nobody else's."""
+    """Check that the call is answered with this person's conversations and nobody else's."""
     response = person.call()
     assert response.status_code == 200, why(response)
     assert re.findall(r'"userID": *"(\w+)"', text(response)) == [person.userid], text(response)
 
 
 def assert_sent_to_connect(person: Person) -> None:
-    """The call is not made: a browser is sent to the page to connect on, a script is told where that is."""
+    """Check that the call is not made: a browser is redirected to the connect page, a script gets its address."""
     response = person.call()
     where = response.get("Location") if response.status_code == 302 else text(response)
     assert response.status_code in (302, 403), why(response)
@@ -144,7 +144,7 @@ def assert_sent_to_connect(person: Person) -> None:
 def mission(airisk: AIRisk, person: Person) -> None:
     """Connect, call, renew on use, after a 401 and by the sweep, disconnect, and be refused.
 
-    :param person: who has not connected yet.
+    :param person: somebody who has not connected yet.
     """
     airisk.granted.clear()
     assert_sent_to_connect(person)
@@ -186,7 +186,7 @@ def _leave(airisk: AIRisk, person: Person) -> None:
 
 
 def keeps_to_own_tenant(airisk: AIRisk, person: Person, namesake: Person) -> None:
-    """This person's calls carry their own token, whether it is valid, due, expired or refused.
+    """Check that this person's calls carry their own token, whether it is valid, due, expired or refused.
 
     :param namesake: somebody of another tenant, with the same primary key and a valid token.
     """

@@ -1,7 +1,7 @@
-"""A site in production, as cookiecutter-django would have it: PostgreSQL with a pool of four connections, a transaction
-around every view, Django's per-site cache, a content security policy, and HTTPS throughout.
+"""A site in production, similar to cookiecutter-django's: PostgreSQL with a pool of four connections, a transaction
+around every view, Django's per-site cache, a content security policy, and HTTPS only.
 
-The pool is Django's; ``python -m tests.sites.production pgbouncer`` has a PgBouncer instead.
+The pool is Django's; ``python -m tests.sites.production pgbouncer`` uses PgBouncer instead.
 """
 
 import re
@@ -71,7 +71,7 @@ GATE = threading.Barrier(4, action=IS_CROWDED.set)
 
 
 def home(request: HttpRequest) -> HttpResponse:
-    return HttpResponse(f"{User.objects.count()} users, made anew {next(SHOWN)} times")
+    return HttpResponse(f"{User.objects.count()} users, rendered {next(SHOWN)} times")
 
 
 def crowded(request: HttpRequest) -> HttpResponse:

@@ -1,6 +1,6 @@
-"""Tenants by router: each host has a PostgreSQL database of its own, which a context variable names.
+"""Tenants by router: each host has a PostgreSQL database of its own, which is chosen by a context variable.
 
-The same primary keys are other people's in the other database.
+The same primary keys belong to different people in the two databases.
 """
 
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""What a site of these needs to run: settings, a database, and a line for each promise."""
+"""Running one of these sites: its settings, its database, and a line of output for each promise."""
 
 import logging
 import os
@@ -54,7 +54,7 @@ def deployments(url: str) -> dict[str, dict[str, str]]:
 
 
 def configure(airisk_url: str, **special: Any) -> None:
-    """Set Django up with what most sites have, and what is special about this one."""
+    """Set up Django with the settings that most sites have, and those that are special to this one."""
     ordinary = {
         "SECRET_KEY": "a key for the tests, and long enough for Django's own check of it",
         "ALLOWED_HOSTS": [".example.com"],
@@ -87,19 +87,19 @@ def postgresql(name: str, **options: Any) -> dict[str, Any]:
 
 
 def conversations(request: HttpRequest) -> HttpResponse:
-    """The view that most sites have: the conversations of whoever is signed in."""
+    """Show the conversations of the user who is signed in."""
     return HttpResponse(request.airisk.get("/api/GetConversations"))  # type: ignore[attr-defined]
 
 
 def keep(*promises: Callable[[], None]) -> None:
-    """Try every promise, print a line for each, and end the process: with 0 where all are kept."""
-    # What the site would log is told by the promise that it breaks.
+    """Check every promise, print a line for each, and exit: with status 0 if all are kept."""
+    # A broken promise prints its own traceback.
     logging.disable()
     kept = True
     for promise in promises:
         try:
             promise()
-        except Exception:  # noqa: BLE001 - whatever broke it is told
+        except Exception:  # noqa: BLE001 - its traceback is printed
             kept = False
             traceback.print_exc()
             print(f"{promise.__name__}: broken", flush=True)

@@ -1,4 +1,4 @@
-"""``startproject`` as it comes: DEBUG, and SQLite with Django's own options.
+"""An unchanged ``startproject``: DEBUG, and SQLite with Django's default options.
 
 ``python -m tests.sites.startproject atomic`` puts a transaction around every view.
 """

@@ -1,4 +1,4 @@
-"""The admin's pages of tokens and identities."""
+"""The admin's pages for tokens and identities."""
 
 import re
 from html import unescape
@@ -25,13 +25,13 @@ def obtain_page(alias: str = "default") -> str:
 
 
 def ask_for(browser: Client, action: str, *chosen: AIRiskToken, **data: Any) -> Any:
-    """Choose an action for tokens in the list, and return the page that asks whether it is meant."""
+    """Choose an action for tokens in the list, and return the page that asks for confirmation."""
     data = {"action": action, "_selected_action": [token.pk for token in chosen], "index": 0, **data}
     return browser.post(token_page("changelist"), data)
 
 
 def confirm(browser: Client, response: Any) -> Any:
-    """Send the form of the page that asks, as it is."""
+    """Submit the form of the page that asks for confirmation."""
     fields = re.findall(r'<input type="hidden" name="(?!csrf)(\w+)" value="(\w*)">', response.content.decode())
     data: dict[str, list[str]] = {}
     for name, value in fields:

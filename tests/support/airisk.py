@@ -1,4 +1,4 @@
-"""A small AIRisk on a port of its own, from its documentation; shares no code with the package or its sandbox.
+"""A small AIRisk on a port of its own, written from the documentation, without code of the package or its sandbox.
 
 Source: https://docs.aicrisk.com/api-overview/airisk-api-oauth2-authentication
 """
@@ -12,12 +12,12 @@ from itertools import count
 from typing import NamedTuple
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
-#: No token is good enough for this call.
+#: Every token is refused for this call.
 FORBIDDEN = "/api/Forbidden"
 
 
 class Call(NamedTuple):
-    """A call of the API; ``userid``: its token's, "" for the application's, ``None`` without a valid one."""
+    """A call of the API; ``userid`` is the token's, "" for the application's, ``None`` without a valid token."""
 
     userid: str | None
     path: str
@@ -25,12 +25,13 @@ class Call(NamedTuple):
 
 
 class AIRisk(ThreadingHTTPServer):
-    """What AIRisk knows, and how it behaves.
+    """AIRisk's data and behaviour.
 
     :ivar latency: seconds before the token endpoint answers.
     :ivar refuses: whether the authorization endpoint redirects with an error.
-    :ivar granted: the userid of every token given, oldest first.
-    :ivar has_granted: set with every token given.
+    :ivar is_down: whether the authorization endpoint answers 503, with a ``Retry-After`` of 7 seconds.
+    :ivar granted: the userid of every issued token, oldest first.
+    :ivar has_granted: set when a token is issued.
     """
 
     daemon_threads = True
@@ -41,6 +42,7 @@ class AIRisk(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.latency = 0.0
         self.refuses = False
+        self.is_down = False
         self.granted: list[str] = []
         self.has_granted = threading.Event()
         self.calls: list[Call] = []
@@ -49,19 +51,19 @@ class AIRisk(ThreadingHTTPServer):
         self._numbers = count()
 
     def new_code(self, userid: str, redirect_uri: str) -> str:
-        """Return a code that is good for one token of this userid."""
+        """Return a code that can be exchanged for one token of this userid."""
         code = f"code-{next(self._numbers)}"
         self.codes[code] = userid, redirect_uri
         return code
 
     def new_token(self, userid: str) -> str:
-        """Return a token whose text says whose it is."""
+        """Return a token that contains its userid."""
         token = f"token-of-{userid}-{next(self._numbers)}"
         self.tokens[token] = userid
         return token
 
     def refuse_all_tokens(self) -> None:
-        """Answer 401 to every token given so far, although none has reached its expiration."""
+        """Answer 401 to every token issued so far, although none has expired."""
         self.tokens.clear()
 
 
@@ -93,6 +95,9 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer_json(200, {"access_token": self.server.new_token(userid), "expiration": expiration})
 
     def _authorize(self, query: dict[str, str]) -> None:
+        if self.server.is_down:
+            self._answer(503, b"", "text/html", **{"Retry-After": "7"})
+            return
         back = {"state": query["state"], "error": "access_denied"}
         if not self.server.refuses:
             back = {
@@ -121,7 +126,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def start() -> AIRisk:
-    """Serve an AIRisk from a thread for as long as the process lives."""
+    """Serve an AIRisk from a thread until the process ends."""
     server = AIRisk()
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return server

@@ -32,13 +32,13 @@ def authorize(url: str) -> str:
 
 
 def connect(browser: Client, alias: str = "default", **data: str) -> Any:
-    """Go the whole way, and return the site's answer to the callback."""
+    """Connect through AIRisk, and return the site's answer to the callback."""
     return browser.get(authorize(start(browser, alias, **data)))
 
 
 @contextmanager
 def at_each_request(path: str, work: Callable[[], object]) -> Iterator[None]:
-    """Do this, in the sandbox's thread, when a request for this path has reached it and nobody answers it yet."""
+    """Do some work in the sandbox's thread when it has received a request for this path, before it answers."""
 
     def begin(environ: dict[str, Any], **_kwargs: Any) -> None:
         if environ["PATH_INFO"] == f"/sandbox{path}":

@@ -4,6 +4,6 @@ from typing import Final
 
 from airisk_oauth.sandbox.chat import Chats
 
-#: Of user_42 to one of their conversations, whose ids are always the same.
-QUESTION: Final = {"conversationID": Chats("user_42", 0).listed(str)[0]["id"], "text": "Why?"}
+#: The body of a question by user_42, in one of their conversations, whose ids are always the same.
+QUESTION: Final = {"conversationID": Chats("user_42", 0).conversations(str)[0]["id"], "text": "Why?"}
 FIRST_LINE: Final = '{"UpdateKind": 21, "Text": "You asked: Why? "}'

@@ -9,6 +9,7 @@ from django.utils import timezone
 
 
 def wait_until(condition: Callable[[], object]) -> None:
+    """Wait up to a minute for a condition, such as one that another thread or process fulfils."""
     give_up = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < give_up
@@ -16,5 +17,5 @@ def wait_until(condition: Callable[[], object]) -> None:
 
 
 def set_clock(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
-    """Move Django's clock to so many seconds from the real now; AIRisk's stays."""
+    """Set Django's clock this many seconds ahead of the real time; AIRisk's clock is not changed."""
     monkeypatch.setattr(timezone, "now", lambda: datetime.now(UTC) + timedelta(seconds=seconds))

@@ -1,4 +1,4 @@
-"""The command ``refresh_airisk_tokens``, called as a shell would."""
+"""The command ``refresh_airisk_tokens``, run as from a shell."""
 
 import io
 import json

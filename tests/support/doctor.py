@@ -1,4 +1,4 @@
-"""``check_airisk`` as the tests run it, and whom it sends."""
+"""Running ``check_airisk``, and who it says can fix a fault."""
 
 import io
 from typing import Any
@@ -24,7 +24,7 @@ def set_default(settings: Any, **options: Any) -> None:
 
 
 def check(**options: Any) -> tuple[int, str]:
-    """Run the command on one deployment; it stores nothing and tells no secret, whatever it finds."""
+    """Run the command for one deployment, and check that it stores nothing and shows no secret."""
     before = list(AIRiskToken.objects.values())
     out = io.StringIO()
     status = 0
@@ -41,7 +41,7 @@ def check(**options: Any) -> tuple[int, str]:
 
 
 def fault(**options: Any) -> tuple[str, str]:
-    """Return the one fault that there is, with what precedes it being well, and its remedy."""
+    """Return the only fault and its remedy, after checking that the steps before it succeeded."""
     status, said = check(**options)
     assert status == 1
     lines = said.splitlines()

@@ -10,7 +10,7 @@ from airisk_oauth.tokens import sweep
 
 
 def trouble(airisk: World, settings: Any, what: str) -> None:
-    """Give AIRisk a bad day: one of its switches, or a client that it does not know."""
+    """Make AIRisk fail: by one of its switches, or by forgetting its clients."""
     if what == "unknown client":
         settings.AIRISK_OAUTH_SANDBOX_CLIENTS = {}
     else:
@@ -20,7 +20,7 @@ def trouble(airisk: World, settings: Any, what: str) -> None:
 
 @pytest.fixture
 def save_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Gather results for a moment only."""
+    """Make the sweep save results almost at once."""
     monkeypatch.setattr(sweep, "GATHER", 0.01)
 
 

@@ -1,7 +1,10 @@
-"""The documentation as the tests read it: pages, and the fenced snippets in them."""
+"""The documentation's pages and their code snippets."""
 
 import re
+import sys
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DOCS = [f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))]
@@ -14,17 +17,26 @@ def text_of(page: str) -> str:
 
 
 def snippets_of(page: str) -> list[tuple[str, str]]:
-    """Return language and text of every fenced snippet of a page."""
+    """Return the language and the text of every snippet of a page."""
     return re.findall(_FENCED, text_of(page), re.DOTALL | re.MULTILINE)
 
 
 def snippet(page: str, words: str) -> str:
-    """Return the one snippet of a page that holds these words."""
+    """Return the only snippet of a page that contains these words."""
     [found] = [text for _language, text in snippets_of(page) if words in text]
     return found
 
 
 def spans(pattern: str, text: str) -> set[str]:
-    """Return what is set as code within a text and is of this form as a whole."""
+    """Return the inline code in a text that matches a pattern as a whole."""
     prose = re.sub(_FENCED, "", text, flags=re.DOTALL | re.MULTILINE)
     return {span for span in re.findall(r"`([^`]+)`", prose) if re.fullmatch(pattern, span)}
+
+
+def module(name: str, *snippets: str) -> Any:
+    """Make a module of these snippets, as the reader of a page would."""
+    made = ModuleType(name)
+    sys.modules[name] = made
+    for text in snippets:
+        exec(compile(text, name, "exec"), vars(made))  # noqa: S102 - the page's own
+    return made

@@ -24,16 +24,16 @@ query_wait_timeout = 10
 
 
 def start(server: str, user: str, *, connections: int) -> str:
-    """Run a PgBouncer that pools transactions, and return the folder of its socket; it ends with this process.
+    """Run a PgBouncer in transaction mode until this process ends, and return the folder of its socket.
 
     :param server: the folder of PostgreSQL's socket.
-    :param connections: to PostgreSQL, at most.
+    :param connections: the largest number of connections to PostgreSQL.
     """
     folder = Path(tempfile.mkdtemp(prefix="pgbouncer-"))
     atexit.register(shutil.rmtree, folder)
     configuration = folder / "pgbouncer.ini"
     configuration.write_text(_CONFIGURATION.format(server=server, user=user, folder=folder, connections=connections))
-    # Neither it nor PostgreSQL runs as root.
+    # Like PostgreSQL, it refuses to run as root.
     somebody = next(Path(server).glob(".s.PGSQL.*[0-9]")).owner() if os.geteuid() == 0 else None
     if somebody is not None:
         shutil.chown(folder, somebody)
@@ -43,6 +43,6 @@ def start(server: str, user: str, *, connections: int) -> str:
     give_up = time.monotonic() + 10
     while not list(folder.glob(".s.PGSQL.*[0-9]")):
         if process.poll() is not None or time.monotonic() > give_up:
-            raise RuntimeError("PgBouncer does not run.")
+            raise RuntimeError("PgBouncer did not start.")
         time.sleep(0.02)
     return str(folder)

@@ -1,6 +1,8 @@
 """Processes of the site under test."""
 
 import os
+import subprocess
+import sys
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -8,11 +10,12 @@ import pytest
 from django.db import connection
 
 from airisk_oauth.sandbox.world import World
+from tests.support.pages import ROOT
 
 
 @pytest.fixture
 def environment(airisk: World, settings: Any) -> dict[str, str]:
-    """What makes a process one of the site under test: its settings, its database, its AIRisk."""
+    """Environment variables for another process of the site under test, with its settings, database and AIRisk."""
     database = str(connection.settings_dict["NAME"])
     server = urlsplit(os.environ.get("DATABASE_URL", ""))._replace(path=f"/{database}").geturl()
     return {
@@ -21,3 +24,21 @@ def environment(airisk: World, settings: Any) -> dict[str, str]:
         "DATABASE_URL": f"sqlite:///{database}" if connection.vendor == "sqlite" else server,
         "AIRISK_BASE_URL": settings.AIRISK_OAUTH["default"]["BASE_URL"],
     }
+
+
+def assert_promises_kept(site: str, promises: list[str], environment: dict[str, str]) -> None:
+    """Run a site that is set up by itself, see ``tests.sites``; it prints a line for each promise.
+
+    :param site: module, and the arguments that it is started with.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", *site.split()],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+    assert done.stdout.splitlines() == [f"{promise}: kept" for promise in promises], done.stderr
+    assert done.returncode == 0, done.stderr

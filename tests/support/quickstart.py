@@ -11,12 +11,12 @@ from django.conf import settings
 from tests.support import pages
 
 snippet = partial(pages.snippet, "README.md")
-#: Of the environment that the package is installed in.
+#: The Python of the environment that the package is installed in.
 PYTHON = os.environ.get("AIRISK_OAUTH_SITE_PYTHON", sys.executable)
 
 
 class Site:
-    """A site as ``startproject`` makes it, changed as the README says."""
+    """A site made by ``startproject`` and changed as the README says."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

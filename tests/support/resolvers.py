@@ -5,7 +5,7 @@ from typing import Any
 from django.contrib.auth.models import User
 from django.db import InterfaceError
 
-#: What the site's own resolver says, one answer a question.
+#: What ``next_answer`` returns, one answer for each call.
 answers: list[str | None] = []
 
 
@@ -14,7 +14,7 @@ def next_answer(user: Any, deployment: str) -> str | None:
 
 
 def by_name(user: User, deployment: str) -> str | None:
-    """A resolver of a site's own, without ``many``."""
+    """Return the username; a resolver without ``many``, which fails for some users."""
     if user.last_name == "Broken":
         raise InterfaceError("the directory is down")
     if user.last_name == "Faulty":

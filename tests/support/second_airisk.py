@@ -1,6 +1,6 @@
-"""A second AIRisk: written from what is known of AIRisk's wire, and without any code of the sandbox.
+"""A second AIRisk, written from what is known about AIRisk's protocol, without any code of the sandbox.
 
-What the sandbox and the package take for granted alike, this one may do otherwise.
+It can behave differently where the sandbox and the package make the same assumption.
 """
 
 import json
@@ -12,11 +12,16 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.parser import BytesParser
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
+import pytest
+
 Answer = tuple[int, dict[str, str], bytes]
-CALLBACK = "https://app.example.com/airisk/callback/"
+CALLBACK: Final = "https://app.example.com/airisk/callback/"
+AUTHORIZE: Final = ("GET", "/api/oauth2")
+TOKEN: Final = ("POST", "/api/oauth2/Token")
+AGENTS: Final = ("GET", "/api/Chat/ListAgents")
 
 
 def answer_json(content: object, status: int = 200, kind: str = "application/json") -> Answer:
@@ -43,11 +48,11 @@ def problem(status: int = 401, title: str = "Unauthorized") -> Answer:
 
 @dataclass
 class SecondAIRisk:
-    """What it knows, and how it behaves.
+    """Its data and behaviour.
 
-    :ivar refuses_by: what a refusal of the authorization endpoint looks like, made of the plain one.
-    :ivar answers: what an address answers in place of what it usually does: a function of the request's parameters.
-    :ivar tokens: whom each token given so far stands for: a userid, or ``None`` for the application.
+    :ivar refuses_by: turns the plain refusal of the authorization endpoint into another form.
+    :ivar answers: by method and path, functions of a request's parameters that replace the usual answer.
+    :ivar tokens: the owner of each token issued so far: a userid, or ``None`` for the application.
     :ivar requests: method, path and parameters of each request.
     """
 
@@ -170,7 +175,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *args: Any) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 class _Server(ThreadingHTTPServer):
@@ -182,12 +187,12 @@ class _Server(ThreadingHTTPServer):
         airisk.url = f"http://127.0.0.1:{self.server_port}"
 
     def handle_error(self, *args: Any) -> None:
-        """A client that gave up waiting is what some tests are about."""
+        """Ignore errors: in some tests the client gives up waiting."""
 
 
 @contextmanager
 def second_airisk(settings: Any, **behaviour: Any) -> Iterator[SecondAIRisk]:
-    """Let it answer for the default deployment."""
+    """Run it, and make it answer for the default deployment."""
     airisk = SecondAIRisk(**behaviour)
     with _Server(airisk) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
@@ -199,3 +204,10 @@ def second_airisk(settings: Any, **behaviour: Any) -> Iterator[SecondAIRisk]:
         finally:
             server.shutdown()
             thread.join()
+
+
+@pytest.fixture
+def other_airisk(settings: Any) -> Iterator[SecondAIRisk]:
+    """The second AIRisk, for the default deployment."""
+    with second_airisk(settings) as airisk:
+        yield airisk

@@ -1,6 +1,6 @@
 """The signals that were sent."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -8,41 +8,36 @@ from django.dispatch import Signal
 
 from airisk_oauth.signals import renewal_failed, token_obtained, token_renewed
 
+#: Signals and their arguments, in the order in which they were sent.
 Heard = list[tuple[Signal, dict[str, Any]]]
 
 
 @contextmanager
+def _receiving(signals: tuple[Signal, ...], note: Callable[[Signal, dict[str, Any]], object]) -> Iterator[None]:
+    def receiver(signal: Signal, **arguments: Any) -> None:
+        note(signal, arguments)
+
+    for signal in signals:
+        signal.connect(receiver)
+    try:
+        yield
+    finally:
+        for signal in signals:
+            signal.disconnect(receiver)
+
+
+@contextmanager
 def signals_sent(*signals: Signal) -> Iterator[Heard]:
-    """The signals that were sent, with all that they carried."""
-    heard: Heard = []
-
-    def listen(signal: Signal, **carried: Any) -> None:
-        heard.append((signal, carried))
-
-    for signal in signals:
-        signal.connect(listen)
-    yield heard
-    for signal in signals:
-        signal.disconnect(listen)
+    """Collect these signals, with their arguments."""
+    sent: Heard = []
+    with _receiving(signals, lambda signal, arguments: sent.append((signal, arguments))):
+        yield sent
 
 
 @contextmanager
 def renewals_sent() -> Iterator[list[tuple[str, dict[str, Any]]]]:
-    """Listen to the signals, and note their names and what they carry."""
-    told: list[tuple[str, dict[str, Any]]] = []
-    receivers = []
-    for name, signal in (
-        ("obtained", token_obtained),
-        ("renewed", token_renewed),
-        ("failed", renewal_failed),
-    ):
-
-        def note(name: str = name, **carried: Any) -> None:
-            carried.pop("signal")
-            told.append((name, carried))
-
-        signal.connect(note)
-        receivers.append((signal, note))
-    yield told
-    for signal, note in receivers:
-        assert signal.disconnect(note)
+    """Collect the signals about renewals: ``"obtained"``, ``"renewed"`` or ``"failed"``, with their arguments."""
+    names = {token_obtained: "obtained", token_renewed: "renewed", renewal_failed: "failed"}
+    sent: list[tuple[str, dict[str, Any]]] = []
+    with _receiving(tuple(names), lambda signal, arguments: sent.append((names[signal], arguments))):
+        yield sent

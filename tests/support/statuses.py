@@ -45,7 +45,7 @@ STATUSES: list[tuple[Status, str, dict[str, Any]]] = [
     (Status.RECONNECT, "identity on another deployment only", {"identity": "second"}),
     (Status.RECONNECT, "the application's, refused", {"user": None, "failure_kind": "refused", "failure_count": 1}),
     (Status.FAILING, "unavailable", {"failure_kind": "unavailable", "failure_count": 1, "ends_in": -60}),
-    (Status.FAILING, "unusable answer", {"failure_kind": "invalid", "failure_count": 9}),
+    (Status.FAILING, "unusable response", {"failure_kind": "invalid", "failure_count": 9}),
     (Status.FAILING, "never obtained", {"user": None, "sealed": "", "failure_kind": "invalid", "failure_count": 1}),
     (Status.UNREADABLE, "unknown key", {"key_id": "unknown"}),
     (Status.UNREADABLE, "unknown key and more", {"key_id": "unknown", "failure_kind": "refused", "failure_count": 1}),

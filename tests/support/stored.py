@@ -1,4 +1,4 @@
-"""What is stored."""
+"""What the database holds."""
 
 from typing import Any
 
@@ -8,10 +8,10 @@ from airisk_oauth.models import AIRiskToken, PendingAuthorization
 
 
 def rows_of_flows_and_tokens() -> list[dict[str, Any]]:
-    """What is stored of flows and tokens."""
+    """Return the columns of every pending authorization and every token."""
     return [*PendingAuthorization.objects.order_by("pk").values(), *AIRiskToken.objects.order_by("pk").values()]
 
 
 def everything_stored() -> str:
-    """Every column of every row, as it lies in the database."""
+    """Return every column of every row of every model, as the database holds it."""
     return repr([list(model._base_manager.values_list()) for model in apps.get_models()])

@@ -9,7 +9,7 @@ OURS = {"admin", "mia", "user_42", "user_1", "default", "second", "journal.json"
 
 
 class Shown(HTMLParser):
-    """Collects the texts that a page shows or reads out, line by line and sentence by sentence."""
+    """Collects the texts that a page shows or reads out, split into lines and sentences."""
 
     def __init__(self, page: str) -> None:
         super().__init__()

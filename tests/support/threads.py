@@ -1,4 +1,4 @@
-"""Several callers at the same moment, each with a connection of its own, as the threads of a server have."""
+"""Several callers at the same moment, each with a database connection of its own, like the threads of a server."""
 
 import threading
 from collections.abc import Callable
@@ -7,15 +7,29 @@ from typing import TypeVar
 
 from django.db import connections
 
-from airisk_oauth.exceptions import (
-    AIRiskError,
-)
+from airisk_oauth.exceptions import AIRiskError
 
 Result = TypeVar("Result")
 
 
+def result_or_error(work: Callable[[], Result]) -> Result | AIRiskError:
+    """Return the result of this work, or the error of ours that it raises."""
+    try:
+        return work()
+    except AIRiskError as error:
+        return error
+
+
+def attempt(work: Callable[[], Result]) -> Result | AIRiskError:
+    """Return the result or the error of this work, and close this thread's connections; for threads of a pool."""
+    try:
+        return result_or_error(work)
+    finally:
+        connections.close_all()
+
+
 def at_once(*work: Callable[[], Result]) -> list[Result]:
-    """Do all of this in threads that begin at the same moment, and return the results in order."""
+    """Do each of these in a thread, all starting at the same moment, and return the results in the same order."""
     barrier = threading.Barrier(len(work))
 
     def begin(each: Callable[[], Result]) -> Result:
@@ -29,29 +43,6 @@ def at_once(*work: Callable[[], Result]) -> list[Result]:
         return list(pool.map(begin, work))
 
 
-def attempt_here(work: Callable[[], Result]) -> Result | AIRiskError:
-    """Do this; an error of ours is a result too."""
-    try:
-        return work()
-    except AIRiskError as error:
-        return error
-
-
-def attempt(work: Callable[[], Result]) -> Result | AIRiskError:
-    """Do this as a thread of its own would."""
-    try:
-        return attempt_here(work)
-    finally:
-        connections.close_all()
-
-
 def in_threads(number: int, work: Callable[[], Result]) -> list[Result | AIRiskError]:
-    """Do this in so many threads that begin at the same moment."""
-    barrier = threading.Barrier(number)
-
-    def begin(_number: int) -> Result | AIRiskError:
-        barrier.wait()
-        return attempt(work)
-
-    with ThreadPoolExecutor(number) as pool:
-        return list(pool.map(begin, range(number)))
+    """Do the same work in this number of threads, all starting at the same moment, and return results and errors."""
+    return at_once(*[lambda: result_or_error(work)] * number)

@@ -8,6 +8,6 @@ _TESTS = Path(__file__).resolve().parent.parent
 
 
 def shown_variables(error: BaseException) -> str:
-    """What Django's debug page and crash mails show of an error's frames, those of the tests left out."""
+    """Return the variables that Django's debug page and crash mails show for an error, except those of the tests."""
     frames = ExceptionReporter(None, type(error), error, error.__traceback__).get_traceback_data()["frames"]
-    return "\n".join(str(frame["vars"]) for frame in frames if Path(frame["filename"]).parent != _TESTS)
+    return "\n".join(str(frame["vars"]) for frame in frames if _TESTS not in Path(frame["filename"]).parents)

@@ -17,7 +17,7 @@ class Command(BaseCommand):
         "Tests each AIRisk deployment step by step, and tells you how to fix each problem, and who can. "
         "Finds out which CODE_FROM a deployment needs. Stores no token. Exit status: 0 if healthy, 1 if not."
     )
-    # Wrong settings are what this command is for.
+    # This command is for finding wrong settings, so it has to run in spite of them.
     requires_system_checks = ()
 
     def add_arguments(self, parser: CommandParser) -> None:

@@ -1,4 +1,4 @@
-"""Say who many users are on AIRisk, from a CSV file: all of it, or where a row is wrong nothing."""
+"""Imports AIRisk identities from a CSV file: all of them, or none if any row is wrong."""
 
 import csv
 from collections.abc import Iterator
@@ -19,51 +19,56 @@ from airisk_oauth.management.users import find_user
 from airisk_oauth.models import AIRiskIdentity
 
 COLUMNS: Final = ("user", "userid", "deployment")
-#: What spreadsheets put between the fields, which depends on the language that they are set to.
+#: Spreadsheets separate fields by one of these, depending on their language.
 DELIMITERS: Final = ",;\t"
 BATCH: Final = 500
 
 
 class Row(NamedTuple):
-    """A row of the file, the line that it ends on, and what is wrong with it."""
+    """A row of the file.
+
+    :ivar line: the number of the line that it ends on.
+    :ivar name: the user's natural key.
+    :ivar problem: what is wrong with the row; empty if nothing is.
+    """
 
     line: int
     name: str = ""
     userid: str = ""
     deployment: str = ""
-    wrong: str = ""
+    problem: str = ""
 
 
 class Command(BaseCommand):
-    help = "Imports who is who on AIRisk from a CSV file with the columns user, userid and, if you like, deployment."
+    help = "Imports AIRisk identities from a CSV file with the columns user, userid and, optionally, deployment."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("file", type=Path, help="UTF-8, with a header; users by natural key")
-        parser.add_argument("--deployment", default=conf.DEFAULT_ALIAS, help="where the file names none")
-        parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
+        parser.add_argument("file", type=Path, help="a UTF-8 file with a header row; users are named by natural key")
+        parser.add_argument("--deployment", default=conf.DEFAULT_ALIAS, help="the deployment of rows that name none")
+        parser.add_argument("--dry-run", action="store_true", help="report what would change, without saving it")
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
             rows = list(_rows(options["file"], options["deployment"]))
             aliases = conf.aliases()
         except UnicodeDecodeError:
-            text = f"{options['file']} cannot be read: it is not in UTF-8. A spreadsheet can save it as CSV UTF-8."
+            text = f"{options['file']} cannot be read: it is not in UTF-8. In a spreadsheet, save it as CSV UTF-8."
             raise CommandError(text) from None
         except (OSError, csv.Error, ImproperlyConfigured) as error:
             raise CommandError(f"{options['file']} cannot be read: {error}") from None
         users = _users({row.name for row in rows})
-        rows = list(_judged(rows, users, aliases))
-        wrong = [row for row in rows if row.wrong]
+        rows = list(_checked(rows, users, aliases))
+        wrong = [row for row in rows if row.problem]
         for row in wrong:
-            self.stderr.write(f"Line {row.line}: {row.wrong}")
+            self.stderr.write(f"Line {row.line}: {row.problem}")
         if wrong:
             raise CommandError(f"{len(wrong)} of {len(rows)} rows are wrong. Nothing was imported.")
         try:
             added, changed = _import(rows, users, dry_run=options["dry_run"])
         except DatabaseError as error:
             raise CommandError(f"Nothing was imported: {error}") from None
-        said = f"{added} added, {changed} changed, {len(rows) - added - changed} as they were"
-        self.stdout.write(f"{said}{'; nothing was saved' if options['dry_run'] else ''}.")
+        summary = f"{added} added, {changed} changed, {len(rows) - added - changed} unchanged"
+        self.stdout.write(f"{summary}{'; nothing was saved' if options['dry_run'] else ''}.")
 
 
 def _rows(file: Path, default: str) -> Iterator[Row]:
@@ -72,7 +77,7 @@ def _rows(file: Path, default: str) -> Iterator[Row]:
         reader = csv.reader(chain([header], lines), delimiter=max(DELIMITERS, key=header.count), strict=True)
         columns = [name.strip().lower() for name in next(reader, [])]
         if not {"user", "userid"} <= set(columns) <= set(COLUMNS) or len(columns) > len(set(columns)):
-            raise csv.Error("its first line has to name the columns user, userid and, if you like, deployment")
+            raise csv.Error("its first line must name the columns user, userid and, optionally, deployment")
         last = reader.line_num
         try:
             for fields in reader:
@@ -80,23 +85,23 @@ def _rows(file: Path, default: str) -> Iterator[Row]:
                 if any(map(str.strip, fields)):
                     yield _row(last, columns, fields, default)
         except csv.Error as error:
-            # A quote that nothing closes is found at the end of the file only.
+            # An unclosed quote is only noticed at the end of the file.
             raise csv.Error(f"in the row after line {last}, {error}") from None
 
 
 def _row(line: int, columns: list[str], fields: list[str], default: str) -> Row:
     if len(fields) != len(columns):
-        return Row(line, wrong="it has not as many fields as the first line.")
+        return Row(line, problem="it has more or fewer fields than the first line.")
     values = dict(zip(columns, map(str.strip, fields), strict=True))
     return Row(line, values["user"], values["userid"], values.get("deployment") or default)
 
 
 def _users(names: set[str]) -> dict[str, Any]:
-    """Return users by natural key, those left out that there are not."""
+    """Return the users with these natural keys, by key; keys without a user are left out."""
     model: Any = get_user_model()
     manager = model._default_manager
     found: dict[str, Any] = {}
-    # No database has such a name, and PostgreSQL takes offence at it.
+    # No user can have such a name, and PostgreSQL raises an error for it.
     names = {name for name in names if "\0" not in name}
     keyed = getattr(type(manager), "get_by_natural_key", None)
     by_username = keyed in (None, BaseUserManager.get_by_natural_key)
@@ -108,44 +113,44 @@ def _users(names: set[str]) -> dict[str, Any]:
     return found
 
 
-def _judged(rows: list[Row], users: dict[str, Any], aliases: list[str]) -> Iterator[Row]:
-    """Yield the rows, each with what is wrong with it."""
+def _checked(rows: list[Row], users: dict[str, Any], aliases: list[str]) -> Iterator[Row]:
+    """Yield the rows, each with its problem, if any."""
     first: dict[tuple[Any, str], int] = {}
     for row in rows:
-        wrong = row.wrong or _wrong(row, users, aliases)
-        if not wrong and (line := first.setdefault((users[row.name].pk, row.deployment), row.line)) != row.line:
-            wrong = f"line {line} names this user already."
-        yield row._replace(wrong=wrong)
+        problem = row.problem or _problem(row, users, aliases)
+        if not problem and (line := first.setdefault((users[row.name].pk, row.deployment), row.line)) != row.line:
+            problem = f"line {line} is already about this user."
+        yield row._replace(problem=problem)
 
 
-def _wrong(row: Row, users: dict[str, Any], aliases: list[str]) -> str:
+def _problem(row: Row, users: dict[str, Any], aliases: list[str]) -> str:
     if row.name not in users:
         return f"there is no user {row.name!r}."
     if not conf.is_userid(row.userid):
-        return f"{row.userid!r} cannot be a userid."
+        return f"{row.userid!r} is not a valid userid."
     if row.deployment not in aliases:
         return f"there is no deployment {row.deployment!r}."
     return ""
 
 
 def _import(rows: list[Row], users: dict[str, Any], *, dry_run: bool) -> tuple[int, int]:
-    """Save all rows, and return how many identities were added, and how many changed."""
+    """Save all rows, and return how many identities were added and how many were changed."""
     identities = AIRiskIdentity.objects.primary()
     added, changed = [], []
-    # Two imports at once lock what both of them change in one order, or they might wait for each other for ever.
+    # Two imports at the same time lock rows in the same order; otherwise they could deadlock.
     rows = sorted(rows, key=lambda row: (users[row.name].pk, row.deployment))
     with transaction.atomic(using=identities.db):
         if not connections[identities.db].features.has_select_for_update:
-            # A transaction of SQLite's that began with reading may not go on to write.
+            # A transaction on SQLite that starts by reading may not be able to write later.
             identities.filter(pk=0).update(userid="")
         for start in range(0, len(rows), BATCH):
             batch = rows[start : start + BATCH]
             known = identities.filter(user__in=[users[row.name].pk for row in batch])
             known = known.select_for_update().order_by("user_id", "deployment")
-            there = {(identity.user_id, identity.deployment): identity for identity in known}
+            existing = {(identity.user_id, identity.deployment): identity for identity in known}
             for row in batch:
                 user = users[row.name]
-                identity = there.get((user.pk, row.deployment))
+                identity = existing.get((user.pk, row.deployment))
                 if identity is None:
                     added.append(AIRiskIdentity(user=user, deployment=row.deployment, userid=row.userid))
                 elif identity.userid != row.userid:

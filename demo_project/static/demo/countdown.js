@@ -1,11 +1,11 @@
-// Lets the countdown tick. Without this script, the text and the bar are as the server wrote them.
+// Updates the countdown every second. Without this script, the text and the bar stay as the server sent them.
 (() => {
   const text = document.getElementById("life");
   const bar = document.querySelector("progress[aria-labelledby=life]");
   const left = bar.value;
   const shown = text.querySelector("b");
   const two = (number) => String(number).padStart(2, "0");
-  // Measured from the page's arrival, so that the clock of this computer does not matter.
+  // Measured from when the page arrived, so that the clock of this computer does not matter.
   const arrived = performance.now();
 
   const tick = () => {

@@ -1,6 +1,6 @@
-"""Tenants by schema (django-tenants): each host has a schema of its own, and this app is both shared and per tenant.
+"""Tenants by schema (django-tenants): each host has a schema of its own; this app is in the shared and tenant apps.
 
-The same primary keys are other people's in the other schema.
+The same primary keys belong to different people in the two schemas.
 """
 
 from django.core.management import call_command

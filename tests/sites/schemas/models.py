@@ -1,4 +1,4 @@
-"""The tenants and their hosts, as django-tenants wants them."""
+"""The tenants and their hosts, as django-tenants requires them."""
 
 from django.db import models
 from django_tenants.models import DomainMixin, TenantMixin

@@ -1,6 +1,6 @@
-"""A user model of the site's own: a UUID as the key, and none of what only ``auth.User`` has.
+"""A custom user model with a UUID as its key, and without anything that only ``auth.User`` has.
 
-Members sign up with an id that another system gave them, as 32 hexadecimal digits.
+Members sign up with an id from another system, written as 32 hexadecimal digits.
 """
 
 import tempfile

@@ -1,4 +1,4 @@
-"""People with a UUID, an address and a password: ``AbstractBaseUser`` alone, without staff, permissions or groups."""
+"""A user with a UUID, an e-mail address and a password: ``AbstractBaseUser`` without staff, permissions or groups."""
 
 import uuid
 

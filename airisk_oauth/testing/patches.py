@@ -1,7 +1,8 @@
-"""Where requests leave the process, led to the fake: one door for ``requests``, and one for ``httpx2``.
+"""Patches ``requests`` and ``httpx2`` where requests leave the process, so that the fake answers them.
 
-Others may stand at the same place, before us or after us, and leave in any order. So a door that is closed stays a
-harmless passage where it cannot be taken out, and never uncovers the network under somebody else.
+Other test tools patch the same functions, before us or after us, and are undone in any order. If our patch cannot be
+removed, because another one is on top of it, it stays and passes everything on; it never exposes the network to a test
+that believes it is covered.
 """
 
 import threading
@@ -25,49 +26,49 @@ except ImportError:
 if TYPE_CHECKING:
     import httpx2
 
-_only_one = threading.Lock()
+_active = threading.Lock()
 
 
-def doors(airisk: AIRiskServer) -> ExitStack:
-    """Open both doors until this is closed.
+def patched(airisk: AIRiskServer) -> ExitStack:
+    """Patch both libraries until the returned stack is closed.
 
-    :raises RuntimeError: a fake is active already, in this thread or another.
+    :raises RuntimeError: a fake is already active, in this thread or another.
     """
-    if not _only_one.acquire(blocking=False):
-        raise RuntimeError("A FakeAIRisk is active already. There can be one at a time, whatever the thread.")
+    if not _active.acquire(blocking=False):
+        raise RuntimeError("A FakeAIRisk is already active. There can only be one at a time, in all threads together.")
     with ExitStack() as stack:
-        stack.callback(_only_one.release)
-        stack.enter_context(_Answers())
-        stack.enter_context(_Passage(HTTPAdapter, "send", lambda _beneath: responses.mock.unbound_on_send()))
-        stack.enter_context(_Passage(HTTPAdapter, "get_connection_with_tls_context", _guarded))
+        stack.callback(_active.release)
+        stack.enter_context(_Registrations())
+        stack.enter_context(_Patch(HTTPAdapter, "send", lambda _original: responses.mock.unbound_on_send()))
+        stack.enter_context(_Patch(HTTPAdapter, "get_connection_with_tls_context", _guarded))
         answer = _Answer(airisk)
-        stack.enter_context(_Passage(FirstMatchRegistry, "find", answer.after_others))
-        stack.enter_context(_Passage(OrderedRegistry, "find", answer.out_of_order))
-        stack.enter_context(async_door(airisk))
+        stack.enter_context(_Patch(FirstMatchRegistry, "find", answer.patched_find))
+        stack.enter_context(_Patch(OrderedRegistry, "find", answer.patched_ordered_find))
+        stack.enter_context(patched_httpx2(airisk))
         return stack.pop_all()
 
 
-def async_door(airisk: AIRiskServer) -> AbstractContextManager[object]:
-    """Answer for AIRisk what ``httpx2`` sends; what goes elsewhere goes on to whoever stands there."""
+def patched_httpx2(airisk: AIRiskServer) -> AbstractContextManager[object]:
+    """Answer what ``httpx2`` sends to AIRisk, and pass other requests on to the function that was there before."""
     if find_spec("httpx2") is None:
         return nullcontext()
     import httpcore2
     import httpx2
 
-    def guarded(beneath: Any) -> Any:
+    def guarded(original: Any) -> Any:
         async def connect(pool: Any, request: Any) -> Any:
             _refuse(bytes(request.url).decode())
-            return await beneath(pool, request)
+            return await original(pool, request)
 
         return connect
 
-    def replacing(beneath: Any) -> Any:
+    def replacing(original: Any) -> Any:
         async def handle(transport: "httpx2.AsyncHTTPTransport", request: "httpx2.Request") -> "httpx2.Response":
             url = str(request.url)
             if not deployments_at(url):
-                passed_on: httpx2.Response = await beneath(transport, request)
+                passed_on: httpx2.Response = await original(transport, request)
                 return passed_on
-            # A test's own answers may ask the database.
+            # In a thread, because a test's own answers may query the database.
             receive = sync_to_async(airisk.receive)
             status, headers, body = await receive(request.method, url, request.headers, await request.aread())
             return httpx2.Response(status, headers=headers, stream=httpx2.ByteStream(body))
@@ -75,55 +76,55 @@ def async_door(airisk: AIRiskServer) -> AbstractContextManager[object]:
         return handle
 
     with ExitStack() as stack:
-        stack.enter_context(_Passage(httpx2.AsyncHTTPTransport, "handle_async_request", replacing))
-        stack.enter_context(_Passage(httpcore2.AsyncConnectionPool, "handle_async_request", guarded))
+        stack.enter_context(_Patch(httpx2.AsyncHTTPTransport, "handle_async_request", replacing))
+        stack.enter_context(_Patch(httpcore2.AsyncConnectionPool, "handle_async_request", guarded))
         return stack.pop_all()
 
 
-def _guarded(beneath: Any) -> Any:
+def _guarded(original: Any) -> Any:
     def connect(adapter: HTTPAdapter, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> Any:
         _refuse(str(request.url))
-        return beneath(adapter, request, *args, **kwargs)
+        return original(adapter, request, *args, **kwargs)
 
     return connect
 
 
 def _refuse(url: str) -> None:
-    """Let nothing go to the real AIRisk, though somebody has put aside what should have answered."""
+    """Send nothing to the real AIRisk, even if another tool has removed the patch that should have answered."""
     if deployments_at(url):
         raise RuntimeError(
-            "A request to AIRisk passes FakeAIRisk by. What was started before it, a block of responses say, must not "
-            "end before it."
+            "A request to AIRisk bypasses FakeAIRisk. Whatever was started before it, such as a block of responses, "
+            "must not end before it does."
         )
 
 
-class _Passage(AbstractContextManager[None]):
-    """Puts a function in the place of a class's own while it is open.
+class _Patch(AbstractContextManager[None]):
+    """Replaces a method of a class.
 
-    :param replacing: makes it of what stands there.
+    :param replacement: makes the new function from the one that is there.
     """
 
-    def __init__(self, owner: type, name: str, replacing: Callable[[Any], Any]) -> None:
+    def __init__(self, owner: type, name: str, replacement: Callable[[Any], Any]) -> None:
         self._owner, self._name = owner, name
-        self._beneath = getattr(owner, name)
-        self._function = replacing(self._beneath)
+        self._original = getattr(owner, name)
+        self._function = replacement(self._original)
 
     def __enter__(self) -> None:
-        def enter(*args: Any, **kwargs: Any) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
             return self._function(*args, **kwargs)
 
-        self._entrance = enter
-        setattr(self._owner, self._name, enter)
+        self._installed = call
+        setattr(self._owner, self._name, call)
 
     def __exit__(self, *exc: object) -> None:
-        self._function = self._beneath
-        # Whoever stands there now will put back what they found, which is this.
-        if getattr(self._owner, self._name) is self._entrance:
-            setattr(self._owner, self._name, self._beneath)
+        self._function = self._original
+        # If another patch is on top of this one, it will restore what it found: this one, which now does nothing.
+        if getattr(self._owner, self._name) is self._installed:
+            setattr(self._owner, self._name, self._original)
 
 
-class _Answers(AbstractContextManager[None]):
-    """Takes away afterwards what a test has registered with ``responses``, and leaves what was there before."""
+class _Registrations(AbstractContextManager[None]):
+    """Afterwards removes what a test has registered with ``responses``, and keeps what was there before."""
 
     def __enter__(self) -> None:
         self._registered = [*responses.registered()]
@@ -139,21 +140,21 @@ class _Answers(AbstractContextManager[None]):
 
 
 class _Answer(responses.CallbackResponse):
-    """What ``responses`` finds for a request to an origin of AIRisk's, where nothing else was registered for it."""
+    """What ``responses`` finds for a request to one of AIRisk's origins if the test has registered nothing for it."""
 
     def __init__(self, airisk: AIRiskServer) -> None:
         super().__init__("ANY", "AIRISK_OAUTH", self._open)
         self._airisk = airisk
 
-    def after_others(self, find: Any) -> Any:
+    def patched_find(self, find: Any) -> Any:
         def find_or_answer(registry: FirstMatchRegistry, request: requests.PreparedRequest) -> Any:
             match, reasons = find(registry, request)
             return (self, []) if match is None and deployments_at(str(request.url)) else (match, reasons)
 
         return find_or_answer
 
-    def out_of_order(self, find: Any) -> Any:
-        """A registry that keeps an order forgets it when asked for a request that is not the next one."""
+    def patched_ordered_find(self, find: Any) -> Any:
+        """The same for ``OrderedRegistry``, which loses its order if it is asked for any request but the next one."""
 
         def find_or_answer(registry: OrderedRegistry, request: requests.PreparedRequest) -> Any:
             is_next = any(each.matches(request)[0] for each in registry.registered[:1])

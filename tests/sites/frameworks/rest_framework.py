@@ -1,0 +1,61 @@
+"""An API of Django REST framework, whose clients sign in by a token."""
+
+from typing import Any
+
+from django.urls import include, path
+
+from tests.sites import frameworks, running
+from tests.sites.frameworks import AIRISK, snippet
+from tests.support.pages import module
+
+frameworks.configure("rest_framework", "rest_framework.authtoken", snippet=snippet("EXCEPTION_HANDLER"))
+
+from rest_framework.authtoken.models import Token  # noqa: E402 - after the set-up
+
+from tests.sites import mission as people  # noqa: E402
+
+views = module("mysite.views", snippet("class Conversations(APIView)"), snippet("@api_view()"))
+urlpatterns = [
+    path("airisk/", include("airisk_oauth.urls")),
+    path("conversations/", views.Conversations.as_view()),
+    path("agents/", views.agents),
+]
+PAGES = ["/conversations/", "/agents/"]
+
+
+def get(page: str, person: people.Person | None = None) -> Any:
+    token = f"Token {Token.objects.get_or_create(user=person.user)[0].key}" if person else ""
+    return people.new_browser(authorization=token, accept="*/*").get(page, secure=True)
+
+
+def connected_user_is_answered() -> None:
+    mia = people.new_connected_person(AIRISK, "mia", "user_42")
+    for page in PAGES:
+        assert get(page, mia).json() == [{"id": "1", "userID": "user_42"}]
+
+
+def other_user_is_told_where_to_connect() -> None:
+    max_ = people.new_person("max", "user_43")
+    for page in PAGES:
+        response = get(page, max_)
+        assert response.status_code == 403
+        assert response.json()["connect_url"] == "/airisk/connect/"
+
+
+def unknown_client_has_to_sign_in() -> None:
+    assert [get(page).status_code for page in PAGES] == [401, 401]
+
+
+def outage_is_a_503() -> None:
+    ada = people.new_connected_person(AIRISK, "ada", "ada", expires_in=-60)
+    AIRISK.is_down = True
+    response = get("/conversations/", ada)
+    assert (response.status_code, response["Retry-After"]) == (503, "7"), people.why(response)
+
+
+running.keep(
+    connected_user_is_answered,
+    other_user_is_told_where_to_connect,
+    unknown_client_has_to_sign_in,
+    outage_is_a_503,
+)
