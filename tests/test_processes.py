@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -206,7 +207,8 @@ def test_database_crash_and_outage_cost_no_token(airisk: World, start: Start) ->
 
 def crash_server() -> None:
     """Kill the server, which is started again and recovers from its log, as after a power cut."""
-    os.kill(int(ask_server("find the process")), signal.SIGKILL)
+    found = ask_server("find the process")
+    os.kill(int(Path(found).read_text() if connection.vendor == "mysql" else found), signal.SIGKILL)
     connection.close()
 
 

@@ -45,7 +45,7 @@ class Server:
         given = ["--no-defaults", f"--user={getpass.getuser()}", f"--datadir={folder}/data"]
         install = [_find("mariadb-install-db"), *given, "--auth-root-authentication-method=normal", "--skip-test-db"]
         subprocess.run(install, check=True, capture_output=True)
-        self._command = [_find("mariadbd"), *given, *OPTIONS, f"--socket={self.socket}"]
+        self._command = [_find("mariadbd"), *given, *OPTIONS, f"--socket={self.socket}", f"--pid-file={folder}/pid"]
         self._stops = False
         self._process = self._start()
         self._thread = threading.Thread(target=self._start_again)

@@ -25,7 +25,7 @@ _SERVER: Final = {
         "count connections": "SELECT count(*) FROM information_schema.processlist WHERE db = database()",
         "who waits": "SELECT 1 FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'",
         "wait for 5 s": "SET innodb_lock_wait_timeout = 5",
-        "find the process": "SELECT load_file(@@pid_file)",
+        "find the process": "SELECT @@pid_file",
     },
 }
 
