@@ -29,7 +29,7 @@ from tests.support.admin import identity_page, token_page
 from tests.support.airisk import AIRisk
 from tests.support.browsing import connect
 from tests.support.commands import refresh_json
-from tests.support.database import committing
+from tests.support.database import committing, quoted
 from tests.support.options import set_option
 from tests.support.stored import rows_of_flows_and_tokens
 from tests.support.upgrade import rows
@@ -291,7 +291,7 @@ def test_1_0_0_can_use_the_upgraded_database(settings: Any, airisk: AIRisk) -> N
     """What it sends there is carried out, and what it stores there is used by this version."""
     site = upgraded(settings, airisk, rows.USED_AFTER + timedelta(minutes=1))
     use = rows.use_of_1_0_0()
-    connecting = [sql for sql, _params in use.statements["connect"]]
+    connecting = [quoted(sql) for sql, _params in use.statements["connect"]]
     assert [sql.partition(" (")[0] for sql in connecting if "INSERT" in sql and "origin" not in sql] == [
         'INSERT INTO "airisk_oauth_pendingauthorization"',
         'INSERT INTO "airisk_oauth_airisktoken"',
