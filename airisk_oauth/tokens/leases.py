@@ -5,7 +5,6 @@ A holder that dies blocks the token only until the lease expires.
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
-from functools import partial
 from typing import Any, Final, cast
 from uuid import UUID
 
@@ -47,29 +46,33 @@ def claim(
     rows = tokens.primary().filter(Q(lease_until=None) | Q(lease_until__lt=now) | too_long | Q(lease=lease))
     taken = {"lease": lease, "lease_until": now + timedelta(seconds=seconds)}
     database = connections[rows.db]
-    locks = database.features.has_select_for_update_skip_locked
-    if locks and (limit is None or database.vendor != "mysql"):
-        return retrying(rows.db, lambda: _claim_unlocked(rows[:limit], taken))
+    claim_these = _claim_unlocked if database.features.has_select_for_update_skip_locked else _claim_unleased
+    if claim_these is _claim_unlocked and (limit is None or database.vendor != "mysql"):
+        return _claim_unlocked(rows[:limit], taken)
     passed: list[Any] = []
     while pks := list(rows.exclude(pk__in=passed).values_list("pk", flat=True)[:limit]):
-        chosen = rows.filter(pk__in=pks)
-        if locks:
-            claimed = retrying(rows.db, partial(_claim_unlocked, chosen, taken))
-        else:
-            chosen.write(**taken)
-            held = tokens.primary().filter(lease=lease).in_bulk(pks)
-            claimed = [held[pk] for pk in pks if pk in held]
-        if claimed:
+        if claimed := claim_these(rows.filter(pk__in=pks), taken):
             return claimed
         passed += pks
     return []
 
 
 def _claim_unlocked(rows: AIRiskTokenQuerySet, taken: dict[str, Any]) -> list[AIRiskToken]:
+    """Claim those of these rows that no other transaction has locked."""
+    return retrying(rows.db, lambda: _lock_and_claim(rows, taken))
+
+
+def _lock_and_claim(rows: AIRiskTokenQuerySet, taken: dict[str, Any]) -> list[AIRiskToken]:
     with transaction.atomic(using=rows.db):
         claimed = list(rows.select_for_update(skip_locked=True))
         AIRiskToken.objects.primary().filter(pk__in=[token.pk for token in claimed]).update(**taken)
     return claimed
+
+
+def _claim_unleased(rows: AIRiskTokenQuerySet, taken: dict[str, Any]) -> list[AIRiskToken]:
+    """Claim these rows by one ``UPDATE``, which leaves out those that have been leased meanwhile."""
+    rows.write(**taken)
+    return list(rows.filter(lease=taken["lease"]))
 
 
 def save_and_release(tokens: list[AIRiskToken], lease: UUID, fields: Iterable[str] = ()) -> list[AIRiskToken]:

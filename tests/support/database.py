@@ -23,7 +23,8 @@ _SERVER: Final = {
     "mysql": {
         "end this connection": "KILL CONNECTION_ID()",
         "count connections": "SELECT count(*) FROM information_schema.processlist WHERE db = database()",
-        "who waits": "SELECT 1 FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'",
+        "who waits": "SELECT variable_value + 0 FROM information_schema.global_status"
+        " WHERE variable_name = 'Innodb_row_lock_current_waits'",
         "wait for 5 s": "SET innodb_lock_wait_timeout = 5",
         "find the process": "SELECT @@pid_file",
     },
