@@ -23,7 +23,7 @@ from tests.support.threads import at_once
 pytestmark = pytest.mark.django_db(transaction=True)
 
 ROUNDS = 2
-STRICT = {
+STRICT: dict[str, dict[str, Any]] = {
     "postgresql": {"isolation_level": IsolationLevel.REPEATABLE_READ},
     # A snapshot that others have overtaken breaks a transaction off: the default from MariaDB 11.8 on.
     "mysql": {"isolation_level": "repeatable read", "init_command": "SET innodb_snapshot_isolation = ON"},
