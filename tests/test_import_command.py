@@ -102,7 +102,7 @@ def test_import_locks_in_the_order_of_users(run: Import, mia: User) -> None:
     with ThreadPoolExecutor(1) as pool, transaction.atomic():
         AIRiskIdentity.objects.filter(user=eva).update(userid="held")
         done = pool.submit(attempt, lambda: run("user,userid", "ben,user_1", "eva,user_2"))
-        wait_until(lambda: ask_server("who waits"))
+        wait_until(lambda: int(ask_server("count waits")) > 0)
         ask_server("wait for 5 s")
         AIRiskIdentity.objects.filter(user=ben).update(userid="held, too")
     assert done.result() == (0, "0 added, 2 changed, 0 unchanged.\n")

@@ -15,7 +15,7 @@ _SERVER: Final = {
     "postgresql": {
         "end this connection": "SELECT pg_terminate_backend(pg_backend_pid())",
         "count connections": "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()",
-        "who waits": "SELECT 1 FROM pg_locks WHERE NOT granted",
+        "count waits": "SELECT count(*) FROM pg_locks WHERE NOT granted",
         "wait for 5 s": "SET lock_timeout = '5s'",
         # The server stops all its other processes when one is killed.
         "find the process": "SELECT pg_backend_pid()",
@@ -23,8 +23,7 @@ _SERVER: Final = {
     "mysql": {
         "end this connection": "KILL CONNECTION_ID()",
         "count connections": "SELECT count(*) FROM information_schema.processlist WHERE db = database()",
-        "who waits": "SELECT variable_value + 0 FROM information_schema.global_status"
-        " WHERE variable_name = 'Innodb_row_lock_current_waits'",
+        "count waits": "SHOW GLOBAL STATUS LIKE 'Innodb_row_lock_current_waits'",
         "wait for 5 s": "SET innodb_lock_wait_timeout = 5",
         "find the process": "SELECT @@pid_file",
     },
@@ -32,11 +31,11 @@ _SERVER: Final = {
 
 
 def ask_server(what: str) -> Any:
-    """Send the server what it has a statement of its own for, and return the first value of the answer, if any."""
+    """Send the server what it has a statement of its own for, and return the last value of the answer, if any."""
     with connection.cursor() as cursor:
         cursor.execute(_SERVER[connection.vendor][what])
         row = cursor.fetchone() if cursor.description else None
-    return row and row[0]
+    return row and row[-1]
 
 
 def quoted(sql: str) -> str:
