@@ -44,7 +44,7 @@ class Server:
         self.socket, self.log = Path(folder, "socket"), Path(folder, "log")
         given = ["--no-defaults", f"--user={getpass.getuser()}", f"--datadir={folder}/data"]
         install = [_find("mariadb-install-db"), *given, "--auth-root-authentication-method=normal", "--skip-test-db"]
-        subprocess.run(install, check=True, capture_output=True)
+        subprocess.run(install, check=True, stdout=subprocess.DEVNULL)
         self._command = [_find("mariadbd"), *given, *OPTIONS, f"--socket={self.socket}", f"--pid-file={folder}/pid"]
         self._stops = False
         self._process = self._start()
