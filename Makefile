@@ -3,7 +3,7 @@ PYTHON ?= python3
 PORT ?= 8000
 BIN := .venv/bin
 
-.PHONY: demo test test-mariadb sites coverage matrix dist bench bench-docs messages mutants screenshots
+.PHONY: demo test test-all test-mariadb sites coverage matrix dist bench bench-docs messages mutants screenshots
 .PHONY: lint format clean
 
 demo: .venv/demo
@@ -13,16 +13,19 @@ demo: .venv/demo
 
 # The tests spend half of their time waiting, so those that start browsers, servers or processes run beside the others.
 PYTEST := pytest
-browsers := $(patsubst %,tests/test_%.py,browser demo readme scheduling spa)
+browsers := $(patsubst %,tests/test_%.py,browser chat_guide demo demo_chat letters readme scheduling spa)
 # Each name also stands for the files that begin with it: renewal, for example, for test_renewal_failures.py.
-servers := $(wildcard $(patsubst %,tests/test_%*.py,canaries client_check machine processes renewal selection sweep \
-	testing transport wire))
+servers := $(wildcard $(patsubst %,tests/test_%*.py,answer_response canaries chat_servers client_check machine processes \
+	renewal selection sweep testing transport wire))
 others := $(filter-out $(browsers) $(servers) tests/test_sites.py,$(wildcard tests/test_*.py))
 
 # Otherwise every process would compile the sources again.
 unexport PYTHONDONTWRITEBYTECODE
 
 test: .venv/test
+	$(MAKE) --jobs=3 --output-sync=target sqlite-browsers sqlite-servers sqlite-others
+
+test-all: .venv/test
 	$(MAKE) --jobs=6 --output-sync=target \
 		postgresql-servers postgresql-others sqlite-browsers sqlite-servers sqlite-others sites
 
@@ -36,7 +39,7 @@ sites: .venv/test
 
 coverage: .venv/test
 	$(BIN)/coverage erase
-	$(MAKE) test PYTEST='coverage run -m pytest'
+	$(MAKE) test-all PYTEST='coverage run -m pytest'
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 

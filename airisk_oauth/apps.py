@@ -1,7 +1,12 @@
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.apps import AppConfig
 from django.core.checks import CheckMessage, Tags, register
+
+from .signals import connection_lost
+
+if TYPE_CHECKING:
+    from .exceptions import AIRiskError
 
 
 class AIRiskOAuthConfig(AppConfig):
@@ -12,9 +17,11 @@ class AIRiskOAuthConfig(AppConfig):
     def ready(self) -> None:
         register(check_site, "airisk_oauth")
         register(check_deployment, Tags.security, deploy=True)
+        connection_lost.connect(notify, dispatch_uid="airisk_oauth.notify")
 
 
-# Every process starts with this module, and most of them run no checks: those are imported when they run.
+# Every process starts with this module. Most of them run no checks and lose no connection: what these need is imported
+# then.
 
 
 def check_site(**kwargs: Any) -> list[CheckMessage]:
@@ -27,3 +34,9 @@ def check_deployment(**kwargs: Any) -> list[CheckMessage]:
     from . import checks
 
     return checks.check_deployment()
+
+
+def notify(*, user_id: Any, deployment: str, error: "AIRiskError", connect_url: str | None, **_carried: Any) -> None:
+    from .notices.gathering import note
+
+    note(user_id, deployment, error, connect_url)

@@ -1,9 +1,9 @@
 """System checks: each has an id and a hint that says what to do."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning  # noqa: A004 - Django's own name
@@ -12,12 +12,13 @@ from django.db import DEFAULT_DB_ALIAS, connections, router
 
 from . import conf, sealing
 from .connecting import impersonation
+from .connecting.checks import MIDDLEWARE, check_login, check_pages, check_policies
 from .models import AIRiskToken
-from .oauth.deployment import origin_of
+from .notices.checks import check_notices
+from .rules import is_quoted
 
 #: With these, connections that write to SQLite wait for each other, and readers wait for nobody.
 SQLITE_OPTIONS = {"transaction_mode": "IMMEDIATE", "timeout": 20, "init_command": "PRAGMA journal_mode=WAL"}
-_MIDDLEWARE = "airisk_oauth.middleware.AIRiskMiddleware"
 _AUTHENTICATION_MIDDLEWARE = "django.contrib.auth.middleware.AuthenticationMiddleware"
 
 
@@ -29,8 +30,11 @@ def check_site() -> list[CheckMessage]:
     return [
         *_site_errors(),
         *_redirect_uri_warnings(),
+        *_quote_warnings(),
         *_middleware_warnings(),
         *_session_warnings(),
+        *check_login(_usable_aliases()),
+        *check_notices(),
         *_sqlite_warnings(atomic_requests=True),
     ]
 
@@ -41,10 +45,10 @@ def check_deployment() -> list[CheckMessage]:
         *_key_warnings(),
         *_cookie_warnings(),
         *_transport_warnings(),
-        *_policy_warnings(),
+        *check_policies(_usable_aliases()),
         *_code_warnings(),
         *_sqlite_warnings(atomic_requests=False),
-        *_page_warnings(),
+        *check_pages(),
     ]
 
 
@@ -83,12 +87,25 @@ def _redirect_uri_warnings() -> Iterator[CheckMessage]:
             )
 
 
+def _quote_warnings() -> Iterator[CheckMessage]:
+    for alias in _usable_aliases():
+        deployment = conf.deployment(alias)
+        for key in ("client_id", "client_secret"):
+            if is_quoted(getattr(deployment, key)):
+                yield Warning(
+                    f"AIRISK_OAUTH[{alias!r}]: there are quotation marks around {key.upper()}.",
+                    hint="Remove them, or ignore this if they belong to it. Not every program that reads a file of "
+                    "variables removes them.",
+                    id="airisk_oauth.W014",
+                )
+
+
 def _middleware_warnings() -> Iterator[CheckMessage]:
     middleware = list(settings.MIDDLEWARE)
-    if _MIDDLEWARE in middleware and _AUTHENTICATION_MIDDLEWARE not in middleware[: middleware.index(_MIDDLEWARE)]:
+    if MIDDLEWARE in middleware and _AUTHENTICATION_MIDDLEWARE not in middleware[: middleware.index(MIDDLEWARE)]:
         yield Warning(
             "AIRiskMiddleware is not below AuthenticationMiddleware.",
-            hint=f"Put {_MIDDLEWARE} below {_AUTHENTICATION_MIDDLEWARE} in MIDDLEWARE.",
+            hint=f"Put {MIDDLEWARE} below {_AUTHENTICATION_MIDDLEWARE} in MIDDLEWARE.",
             id="airisk_oauth.W002",
         )
 
@@ -171,19 +188,6 @@ def _transport_warnings() -> Iterator[CheckMessage]:
                 )
 
 
-def _policy_warnings() -> Iterator[CheckMessage]:
-    """Warn if a policy blocks Connect: Chromium applies ``form-action`` to a form's redirects, too, here to AIRisk."""
-    policies = list(_form_actions())
-    for alias in _usable_aliases():
-        deployment = conf.deployment(alias)
-        if not all(any(_allows(source, deployment.origin) for source in allowed) for allowed in policies):
-            yield Warning(
-                f"The content security policy does not allow forms to lead to AIRISK_OAUTH[{alias!r}]: Connect fails.",
-                hint=f"Add {urljoin(deployment.base_url, '/').rstrip('/')} to its form-action.",
-                id="airisk_oauth.W008",
-            )
-
-
 def _code_warnings() -> Iterator[CheckMessage]:
     for alias in _usable_aliases():
         if not conf.is_set(alias, "CODE_FROM"):
@@ -194,47 +198,6 @@ def _code_warnings() -> Iterator[CheckMessage]:
                 "that or to 'browser'.",
                 id="airisk_oauth.W010",
             )
-
-
-def _form_actions() -> Iterator[Iterable[object]]:
-    """Yield the ``form-action`` sources of each policy that is enforced, Django's own and django-csp's.
-
-    Since version 4, django-csp has one setting for the whole policy; before, it had one for each directive.
-    """
-    policies = [getattr(settings, "SECURE_CSP", None), getattr(settings, "CONTENT_SECURITY_POLICY", None)]
-    if policies[1] is not None:
-        policies[1] = policies[1].get("DIRECTIVES")
-    elif not getattr(settings, "CSP_REPORT_ONLY", False):
-        policies[1] = {"form-action": getattr(settings, "CSP_FORM_ACTION", None)}
-    for policy in policies:
-        sources = (policy or {}).get("form-action")
-        if isinstance(sources, str):
-            yield [sources]
-        elif sources not in (None, False):
-            yield [] if sources is True else sources
-
-
-def _allows(source: object, origin: tuple[str, str, int]) -> bool:
-    """Tell whether a source expression matches an origin (CSP 3, section 6.7.2); its path is ignored."""
-    scheme, host, port = origin
-    text = str(source)
-    if text in ("*", f"{scheme}:"):
-        return True
-    has_scheme = "://" in text
-    of_source = origin_of(text if has_scheme else f"{scheme}://{text}")
-    if of_source is None or of_source[0] != scheme or of_source[2] != port:
-        return False
-    name = of_source[1]
-    return host.endswith(name[1:]) if name.startswith("*.") else host == name
-
-
-def _page_warnings() -> Iterator[CheckMessage]:
-    if _MIDDLEWARE in settings.MIDDLEWARE and conf.page_url("connect") is None:
-        yield Warning(
-            "AIRiskMiddleware is in use, but the site has no page on which users can connect.",
-            hint='Add path("airisk/", include("airisk_oauth.urls")) to urlpatterns, or ignore this if nobody connects.',
-            id="airisk_oauth.W011",
-        )
 
 
 def _usable_aliases() -> Iterator[str]:

@@ -1,22 +1,20 @@
 """The setting ``AIRISK_OAUTH``, read on every use and turned into frozen :class:`Deployment` objects.
 
-One table at the end holds the rule for each option. Whatever breaks a rule is a :class:`Problem`: a system check
-reports all of them, and using a deployment that has one raises ``ImproperlyConfigured``.
+A table in :mod:`airisk_oauth.rules` holds the rule for each option. Whatever breaks a rule is a :class:`Problem`: a
+system check reports all of them, and using a deployment that has one raises ``ImproperlyConfigured``.
 
 Every process imports this module when it starts, so what only a deployment in use needs is imported then.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
-from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any, Final, cast
-from urllib.parse import urlsplit
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
-from django.utils.module_loading import import_string
 
 from . import addresses
+from .rules import REQUIRED, RULES
 
 if TYPE_CHECKING:
     from django.http import HttpRequest
@@ -26,13 +24,6 @@ if TYPE_CHECKING:
 DEFAULT_ALIAS: Final = "default"
 MAX_ALIAS: Final = 64
 MAX_USERID: Final = 255
-#: In seconds. A lease lasts longer than a flow may take, so this also limits how long a crashed worker blocks a token.
-MAX_TIMEOUT: Final = 300
-
-_HOST: Final = r"[a-z0-9]([-a-z0-9._]*[a-z0-9])?\.?|[0-9a-f:.]+"
-# The parameters that we set ourselves, which a site's extra ones must not replace.
-_AUTHORIZE_PARAMETERS: Final = frozenset({"client_id", "redirect_uri", "state", "userid"})
-_TOKEN_PARAMETERS: Final = frozenset({"code", "client_id", "client_secret", "redirect_uri", "userid"})
 
 
 class Problem:
@@ -120,7 +111,7 @@ def problems() -> Iterator[Problem]:
     try:
         configured = _configured()
     except ImproperlyConfigured as error:
-        yield Problem(1, str(error), "See the quickstart in the README of django-airisk-oauth.")
+        yield Problem(1, str(error), "See the README of django-airisk-oauth.")
         return
     for alias, options in configured.items():
         yield from _problems_of(alias, options)
@@ -130,7 +121,18 @@ def _configured() -> Mapping[str, Any]:
     configured = getattr(settings, "AIRISK_OAUTH", None)
     if not isinstance(configured, Mapping) or not configured:
         raise ImproperlyConfigured("AIRISK_OAUTH must be a dictionary that maps aliases to deployments.")
+    if _is_flat(configured):
+        raise ImproperlyConfigured(
+            'AIRISK_OAUTH has the options of a deployment where aliases belong: put {"default": {...}} around them.'
+        )
     return configured
+
+
+def _is_flat(configured: Mapping[Any, Any]) -> bool:
+    """Tell whether options are where aliases belong, and no deployment is beside them."""
+    deployments = [key for key, value in configured.items() if isinstance(value, Mapping) and key not in RULES]
+    options = [key for key, value in configured.items() if key in REQUIRED and not isinstance(value, Mapping)]
+    return bool(options) and not deployments
 
 
 def _problems_of(alias: object, options: object) -> Iterator[Problem]:
@@ -140,92 +142,14 @@ def _problems_of(alias: object, options: object) -> Iterator[Problem]:
         yield Problem(2, f"{where}: this alias cannot be part of a URL.", hint)
         return
     if not isinstance(options, Mapping):
-        yield Problem(1, f"{where} must be a dictionary.", f"Set at least {', '.join(_REQUIRED)} in it.")
+        yield Problem(1, f"{where} must be a dictionary.", f"Set at least {', '.join(REQUIRED)} in it.")
         return
     for key in options:
-        if key not in _RULES:
-            yield Problem(3, f"{where} has an unknown key {key!r}.", f"Remove it, or use one of {', '.join(_RULES)}.")
-    for key, (is_right, expected) in _RULES.items():
+        if key not in RULES:
+            yield Problem(3, f"{where} has an unknown key {key!r}.", f"Remove it, or use one of {', '.join(RULES)}.")
+    for key, (fault_in, expected) in RULES.items():
         if key not in options:
-            if key in _REQUIRED:
+            if key in REQUIRED:
                 yield Problem(4, f"{where} has no {key}.", f"Set it to {expected}.")
-        elif not is_right(options[key]):
-            yield Problem(5, f"{where} has an invalid {key}.", f"Set it to {expected}.")
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str) and bool(value) and value.isprintable() and value == value.strip()
-
-
-def _is_url(value: object) -> bool:
-    """Accept https:// for any host, and http:// for this machine or under DEBUG; with an origin and a path only."""
-    from .oauth.deployment import origin_of
-
-    if not isinstance(value, str) or not value.isascii() or not _is_text(value) or set(value) & set("?#@\\ "):
-        return False
-    origin = origin_of(value)
-    if origin is None or not re.fullmatch(_HOST, origin[1]):
-        return False
-    return origin[0] == "https" or _is_loopback(origin[1]) or bool(settings.DEBUG)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
-
-
-def _is_path(value: object) -> bool:
-    return _is_text(value) and str(value).startswith("/") and urlsplit(str(value)).path == value
-
-
-def _is_dotted_path(value: object) -> bool:
-    try:
-        return callable(import_string(cast("str", value)))
-    except (ImportError, AttributeError, TypeError, ValueError):
-        return False
-
-
-def _is_whole_number(largest: int) -> Callable[[object], bool]:
-    return lambda value: type(value) is int and 0 <= value <= largest
-
-
-def _are_timeouts(value: object) -> bool:
-    return (
-        isinstance(value, tuple)
-        and len(value) == 2
-        and all(type(seconds) in (int, float) and 0 < seconds <= MAX_TIMEOUT for seconds in value)
-    )
-
-
-def _are_parameters(reserved: frozenset[str]) -> Callable[[object], bool]:
-    def check(value: object) -> bool:
-        return isinstance(value, Mapping) and all(
-            isinstance(key, str) and isinstance(text, str) and key not in reserved for key, text in value.items()
-        )
-
-    return check
-
-
-_EXTRAS = "a dictionary of strings that does not set any of the protocol's own parameters"
-_URL = "an https:// URL without a user name, query or fragment (http:// is for loopback addresses, and for DEBUG)"
-_TIMEOUTS = f"a tuple of two numbers, the seconds to connect and to read, each at most {MAX_TIMEOUT}"
-_REQUIRED = ("BASE_URL", "CLIENT_ID", "CLIENT_SECRET", "REDIRECT_URI")
-_RULES: dict[str, tuple[Callable[[object], bool], str]] = {
-    "BASE_URL": (_is_url, _URL),
-    "CLIENT_ID": (_is_text, "the client_id of the APIUser on AIRisk"),
-    "CLIENT_SECRET": (_is_text, "the client_secret of the APIUser on AIRisk"),
-    "REDIRECT_URI": (_is_url, _URL + ", exactly as registered with AIRisk"),
-    "AUTHORIZE_PATH": (_is_path, "a path that starts with /"),
-    "TOKEN_PATH": (_is_path, "a path that starts with /"),
-    "USERID": (_is_dotted_path, "the dotted path of a function (user, deployment alias) -> str | None"),
-    "SILENT_RENEWAL": (lambda value: isinstance(value, bool), "True or False"),
-    "CODE_FROM": (lambda value: value in ("browser", "server"), '"browser" or "server"'),
-    "RENEW_BEFORE": (_is_whole_number(86_400), "a whole number of seconds, at most 86400 (a day)"),
-    "RENEW_UNUSED_FOR": (_is_whole_number(36_500), "a whole number of days, at most 36500"),
-    "TIMEOUT": (_are_timeouts, _TIMEOUTS),
-    "API_TIMEOUT": (_are_timeouts, _TIMEOUTS),
-    "EXTRA_AUTHORIZE_PARAMS": (_are_parameters(_AUTHORIZE_PARAMETERS), _EXTRAS),
-    "EXTRA_TOKEN_PARAMS": (_are_parameters(_TOKEN_PARAMETERS), _EXTRAS),
-}
+        elif (fault := fault_in(options[key])) is not None:
+            yield Problem(5, f"{where} has an invalid {key}{fault and f': {fault}'}.", f"Set it to {expected}.")

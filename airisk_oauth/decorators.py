@@ -9,7 +9,7 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
 from . import conf
-from .connecting.guard import answer_unconnected
+from .connecting.guard import answer_unconnected, middleware_required
 
 View = TypeVar("View", bound=Callable[..., Any])
 
@@ -32,13 +32,15 @@ def airisk_required(view: Any = None, *, deployment: str = conf.DEFAULT_ALIAS) -
         @wraps(view)
         async def async_wrapper(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
             answer = await sync_to_async(answer_unconnected)(request, deployment)
-            return answer or await view(request, *args, **kwargs)
+            with middleware_required(request):
+                return answer or await view(request, *args, **kwargs)
 
         return async_wrapper
 
     @wraps(view)
     def wrapper(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         answer: HttpResponseBase | None = answer_unconnected(request, deployment)
-        return answer or view(request, *args, **kwargs)
+        with middleware_required(request):
+            return answer or view(request, *args, **kwargs)
 
     return wrapper

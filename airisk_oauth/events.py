@@ -8,9 +8,14 @@ identifies a person on AIRisk; anyone who is allowed to know it can look it up b
 import logging
 from typing import Any, Literal, Protocol
 
+_renewal_logger = logging.getLogger("airisk_oauth.renewal")
+
 Event = Literal[
     "callback.rejected",
     "connection.failed",
+    "connection.lost",
+    "connection.restored",
+    "notice.failed",
     "oauth.called",
     "sweep.client_refused",
     "sweep.database_wait",
@@ -65,3 +70,15 @@ def log(
         # Not as `extra`, which raises if the site's own record factory has set a field of the same name.
         vars(record).update(plain, event=event)
         logger.handle(record)
+
+
+def log_not_written(token: _Token, error: Exception) -> None:
+    """Log that the database failed to write a change of a token."""
+    message = "A change of AIRisk token %(token_id)s could not be written: %(why)s"
+    log(_renewal_logger, logging.WARNING, "token.not_written", message, token=token, why=error)
+
+
+def log_unreadable(token: _Token, error: Exception) -> None:
+    """Log that no key of this process decrypts a token."""
+    message = "AIRisk token %(token_id)s cannot be decrypted: %(why)s"
+    log(_renewal_logger, logging.WARNING, "token.unreadable", message, token=token, why=error)

@@ -21,7 +21,7 @@ class AIRiskError(Exception):
 
 
 class AIRiskUnavailable(AIRiskError):
-    """AIRisk could not be reached, or an OAuth endpoint answered 5xx or 429.
+    """AIRisk could not be reached, an answer broke off, or an OAuth endpoint or a chat call answered 5xx or 429.
 
     :ivar retry_after: how many seconds AIRisk asked to wait (``Retry-After``), or ``None``.
     """

@@ -7,7 +7,7 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
 from . import conf
-from .connecting.guard import answer_unconnected
+from .connecting.guard import answer_unconnected, middleware_required
 
 
 class AIRiskRequiredMixin:
@@ -27,12 +27,15 @@ class AIRiskRequiredMixin:
             from .contrib.rest_framework import IsConnected
 
             view.permission_classes = [*view.permission_classes, IsConnected]
-            return super().dispatch(request, *args, **kwargs)  # type: ignore[misc]
+            with middleware_required(request):
+                return super().dispatch(request, *args, **kwargs)  # type: ignore[misc]
         if view.view_is_async:
             return self._dispatch_async(request, *args, **kwargs)
         answer = answer_unconnected(request, self.airisk_deployment)
-        return answer or super().dispatch(request, *args, **kwargs)  # type: ignore[misc]
+        with middleware_required(request):
+            return answer or super().dispatch(request, *args, **kwargs)  # type: ignore[misc]
 
     async def _dispatch_async(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         answer = await sync_to_async(answer_unconnected)(request, self.airisk_deployment)
-        return answer or await super().dispatch(request, *args, **kwargs)  # type: ignore[misc]
+        with middleware_required(request):
+            return answer or await super().dispatch(request, *args, **kwargs)  # type: ignore[misc]

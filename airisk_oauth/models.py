@@ -3,7 +3,7 @@
 from contextlib import nullcontext
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, Final, Self, cast
+from typing import TYPE_CHECKING, Any, Final, Self, cast
 
 from django.conf import settings
 from django.contrib.auth import get_user_model
@@ -18,10 +18,12 @@ from .database.constraints import PartialUniqueConstraint
 from .database.expiry import ExpiringModel
 from .database.failures import NO_FAILURE, FailureModel
 from .database.fields import ExactCharField, UnsearchableTextField
-from .database.querysets import PrimaryQuerySet
+from .database.querysets import PrimaryManager, PrimaryQuerySet
 from .database.transactions import retrying
-from .oauth.deployment import Deployment
-from .oauth.messages import Secret, TokenGrant, is_access_token
+
+if TYPE_CHECKING:
+    from .oauth.deployment import Deployment
+    from .oauth.messages import Secret, TokenGrant
 
 #: How many authorizations a user can have started and not completed at a time.
 MAX_PENDING: Final = 10
@@ -55,7 +57,7 @@ class AIRiskIdentity(models.Model):
         help_text=_("The id of this person's ApplicationUser on AIRisk."),
     )
 
-    objects = PrimaryQuerySet.as_manager()
+    objects = PrimaryManager()
 
     class Meta:
         verbose_name = _("AIRisk identity")
@@ -95,6 +97,8 @@ class AIRiskToken(ExpiringModel, FailureModel):
     last_used_at = models.DateTimeField(_("last used"), default=timezone.now)
     lease = models.UUIDField(null=True, blank=True, editable=False)
     lease_until = models.DateTimeField(null=True, blank=True, editable=False)
+    # When it was announced that the connection is lost; cleared by the announcement that it works again.
+    lost_at = models.DateTimeField(null=True, blank=True, editable=False)
     objects = AIRiskTokenQuerySet.as_manager()
 
     class Meta:
@@ -136,7 +140,7 @@ class AIRiskToken(ExpiringModel, FailureModel):
         return self.deployment, str(user_key), self.userid
 
     @property
-    def access_token(self) -> Secret:
+    def access_token(self) -> "Secret":
         """The token itself, which is decrypted when it is read and encrypted when it is set.
 
         :raises airisk_oauth.sealing.Unreadable: it was encrypted with a key that is gone, or for another owner.
@@ -149,16 +153,18 @@ class AIRiskToken(ExpiringModel, FailureModel):
 
         :raises ValueError: it cannot be sent as a bearer token (RFC 6750, section 2.1).
         """
+        from .oauth.messages import is_access_token
+
         if not is_access_token(token):
             raise ValueError("This is not an access token: RFC 6750 allows letters, digits and -._~+/, then = signs.")
         self.sealed, self.key_id = sealing.seal(token, self.owner)
         self.origin = conf.deployment_origin(self.deployment)
 
-    def is_from(self, deployment: Deployment) -> bool:
+    def is_from(self, deployment: "Deployment") -> bool:
         """Tell whether this token was issued at the deployment's present origin; assumed if its origin is unknown."""
         return self.origin in ("", deployment.origin_text)
 
-    def apply(self, grant: TokenGrant, now: datetime) -> dict[str, Any]:
+    def apply(self, grant: "TokenGrant", now: datetime) -> dict[str, Any]:
         """Replace the token by a new one, without saving, and return the changed columns with their values."""
         sealed, key_id = sealing.seal(grant.access_token, self.owner)
         issued = {"sealed": sealed, "key_id": key_id, "origin": grant.origin, "expires_at": grant.expires_at}
@@ -173,7 +179,7 @@ class SealingPolicy(models.Model):
 
     derived_dropped_at = models.DateTimeField(default=timezone.now)
 
-    objects = PrimaryQuerySet.as_manager()
+    objects = PrimaryManager()
 
     class Meta:
         default_permissions = ()
@@ -190,7 +196,7 @@ class SealingPolicy(models.Model):
         cls.objects.primary().get_or_create(pk=1)
 
 
-class PendingAuthorizationQuerySet(PrimaryQuerySet):
+class PendingAuthorizationManager(PrimaryManager["PendingAuthorization"]):
     def begin(self, **values: Any) -> "PendingAuthorization":
         """Save a started authorization; delete this user's pending ones except the ten newest, and all old ones."""
         now = timezone.now()
@@ -228,7 +234,7 @@ class PendingAuthorization(models.Model):
     spent_at = models.DateTimeField(null=True)
     outcome = models.CharField(max_length=12, choices=Outcome, blank=True, default="")
 
-    objects = PendingAuthorizationQuerySet.as_manager()
+    objects = PendingAuthorizationManager()
 
     class Meta:
         verbose_name = _("pending authorization")

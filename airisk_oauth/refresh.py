@@ -14,9 +14,10 @@ from typing import Any, Final
 
 from django.core.exceptions import ImproperlyConfigured
 
-from . import conf
+from . import conf, sealing
 from .events import log
 from .models import AIRiskTokenQuerySet
+from .notices.gathering import together
 from .tokens.report import BY_HAND, Report
 from .tokens.selection import Selection
 from .tokens.sweep import sweep
@@ -43,21 +44,22 @@ def refresh_tokens(
     :param limit: at most this many tokens.
     :param workers: number of HTTP requests at a time.
     :returns: what the command prints with ``--json``: how many tokens were ``renewed``, ``refused``, ``unavailable`` or
-        ``skipped``; the ``seconds`` it took; the counts of each deployment in ``deployments``; in ``needs_person`` the
-        tokens that this run has found to need a person; in ``client_refused`` the deployments that do not accept the
-        site.
+        ``skipped``, and how many that are due are ``paused`` after a failure; the ``seconds`` it took; the counts of
+        each deployment in ``deployments``; in ``needs_person`` the tokens that this run has found to need a person; in
+        ``client_refused`` the deployments that do not accept the site.
     :raises WrongOption: an option has a value that makes no sense.
     :raises django.core.exceptions.ImproperlyConfigured: a setting is wrong.
     :raises django.db.Error: the database failed. What was renewed is saved if that is possible.
     """
     began = time.monotonic()
-    selections = selections_of(parse_duration(within), deployment)
-    workers, limit = parse_count(workers), None if limit is None else parse_count(limit)
+    selections = selections_of(parse_duration("within", within), deployment)
+    workers, limit = parse_count("workers", workers), None if limit is None else parse_count("limit", limit)
     with stopped_by_signals(repeat=True) as stop:
         reports = run(selections, workers=workers, limit=limit, stop=stop)
     return summary(reports, began)
 
 
+@together()
 def renew_chosen(tokens: AIRiskTokenQuerySet) -> Report:
     """Renew these tokens now, whatever their expiry, and report on all of them together.
 
@@ -85,9 +87,12 @@ def selections_of(within: timedelta | None, alias: str | None, **options: Any) -
     :param options: what else a :class:`~airisk_oauth.tokens.selection.Selection` takes.
     """
     aliases = conf.aliases() if alias is None else [alias]
+    # Wrong keys are found out before AIRisk is asked for a token that could not be encrypted.
+    sealing.key_ids()
     return [Selection(conf.deployment(each), within=within, **options) for each in aliases]
 
 
+@together()
 def run(
     selections: list[Selection],
     *,
@@ -113,10 +118,10 @@ def run(
 def _log(alias: str, report: Report, duration: float) -> None:
     message = (
         "A sweep of deployment %(deployment)s took %(duration).1f s: %(renewed)s renewed, %(refused)s refused, "
-        "%(unavailable)s unavailable, %(skipped)s skipped"
+        "%(unavailable)s unavailable, %(skipped)s skipped, %(paused)s paused"
     )
     level = logging.INFO if report.is_clean else logging.WARNING
-    fields: dict[str, Any] = {"deployment": alias, "duration": duration, **report.by_outcome()}
+    fields: dict[str, Any] = {"deployment": alias, "duration": duration, **report.as_numbers()}
     log(logger, level, "sweep.finished", message, **fields)
 
 
@@ -129,26 +134,26 @@ def summary(reports: dict[str, Report], began: float) -> dict[str, Any]:
     for report in reports.values():
         total.add(report)
     return {
-        **total.by_outcome(),
+        **total.as_numbers(),
         "seconds": round(time.monotonic() - began, 1),
-        "deployments": {alias: report.by_outcome() for alias, report in reports.items()},
+        "deployments": {alias: report.as_numbers() for alias, report in reports.items()},
         "needs_person": [trouble.as_json() for trouble in total.needs_person],
         "client_refused": [alias for alias, report in reports.items() if report.client_refused],
     }
 
 
-def parse_duration(text: str | timedelta) -> timedelta:
+def parse_duration(option: str, text: str | timedelta) -> timedelta:
     if isinstance(text, timedelta):
         return text
     match = re.fullmatch(r"(\d{1,6})([smhd])", text, re.ASCII)
     if match is None:
-        raise WrongOption(f"{text!r} is not a duration such as 90s, 10m or 2h.")
+        raise WrongOption(f"{option}: {text!r} is not a duration such as 90s, 10m or 2h.")
     return timedelta(**{_UNITS[match[2]]: int(match[1])})
 
 
-def parse_count(value: str | int) -> int:
+def parse_count(option: str, value: str | int) -> int:
     if not re.fullmatch(r"[1-9]\d{0,8}", str(value), re.ASCII):
-        raise WrongOption(f"{value!r} is not a whole number from 1 on.")
+        raise WrongOption(f"{option}: {value!r} is not a whole number from 1 on.")
     return int(value)
 
 

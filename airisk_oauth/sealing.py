@@ -10,16 +10,18 @@ import hashlib
 import json
 from collections.abc import Callable
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.encoding import force_bytes
 
-from .oauth.messages import Secret
+from .rules import fault_in_text
 
 if TYPE_CHECKING:
     from cryptography.fernet import MultiFernet
+
+    from .oauth.messages import Secret
 
 #: Deployment, user id (``None``: the application) and userid.
 Owner = tuple[str, str | None, str]
@@ -32,7 +34,7 @@ class Unreadable(Exception):
     """The sealed text cannot be opened: none of our keys sealed it, or it was sealed for another row."""
 
 
-class Format(NamedTuple):
+class Format:
     """A way to encrypt tokens.
 
     :ivar name: a part of every id, so that one key has another id in another format.
@@ -40,9 +42,10 @@ class Format(NamedTuple):
     :ivar decrypt: takes keys and such a text, and returns the message, or nothing if none of the keys encrypted it.
     """
 
-    name: bytes
-    encrypt: Callable[[str, bytes], str]
-    decrypt: Callable[[tuple[str, ...], str], bytes]
+    def __init__(
+        self, name: bytes, encrypt: Callable[[str, bytes], str], decrypt: Callable[[tuple[str, ...], str], bytes]
+    ) -> None:
+        self.name, self.encrypt, self.decrypt = name, encrypt, decrypt
 
 
 def _encrypt(key: str, message: bytes) -> str:
@@ -70,7 +73,7 @@ def seal(token: str, owner: Owner) -> tuple[str, str]:
     return FORMATS[0].encrypt(key, message), key_id(FORMATS[0], key)
 
 
-def unseal(sealed: str, owner: Owner, *, derived_keys_accepted: Callable[[], bool] = lambda: True) -> Secret:
+def unseal(sealed: str, owner: Owner, *, derived_keys_accepted: Callable[[], bool] = lambda: True) -> "Secret":
     """Return the token.
 
     :param derived_keys_accepted: whether derived keys may open it, too, although the site has keys of its own; called
@@ -87,6 +90,8 @@ def unseal(sealed: str, owner: Owner, *, derived_keys_accepted: Callable[[], boo
         raise Unreadable("This stored token cannot be opened with the keys at hand.") from None
     if sealed_for != list(owner):
         raise Unreadable("This stored token was sealed for another owner.")
+    from .oauth.messages import Secret
+
     return Secret(token)
 
 
@@ -118,15 +123,20 @@ def problem() -> str | None:
     if keys is None:
         return None
     if not isinstance(keys, list | tuple) or not keys:
-        return "AIRISK_OAUTH_ENCRYPTION_KEYS must be a list of Fernet keys, newest first."
-    if not all(_is_fernet_key(key) for key in keys):
-        return "AIRISK_OAUTH_ENCRYPTION_KEYS contains something that is not a Fernet key."
+        found = type(keys).__name__ if keys else "empty"
+        return f"AIRISK_OAUTH_ENCRYPTION_KEYS must be a list of Fernet keys, newest first. It is {found}."
+    for number, key in enumerate(keys):
+        if not _is_fernet_key(key):
+            fault = fault_in_text(key) or "it is not 32 bytes in Base64"
+            return f"AIRISK_OAUTH_ENCRYPTION_KEYS[{number}] is not a Fernet key: {fault}."
     return None
 
 
 def _own_keys() -> tuple[str, ...]:
     if wrong := problem():
         raise ImproperlyConfigured(wrong)
+    from .oauth.messages import Secret
+
     return tuple(Secret(key) for key in getattr(settings, "AIRISK_OAUTH_ENCRYPTION_KEYS", None) or ())
 
 
@@ -135,11 +145,13 @@ def _derived_keys() -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=16)
-def _derived(secret: str | bytes) -> Secret:
+def _derived(secret: str | bytes) -> "Secret":
     from cryptography.hazmat.primitives.hashes import SHA256
     from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
     key = HKDF(SHA256(), length=32, salt=None, info=_DERIVED_FOR).derive(force_bytes(secret))
+    from .oauth.messages import Secret
+
     return Secret(base64.urlsafe_b64encode(key).decode())
 
 

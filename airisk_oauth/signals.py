@@ -1,8 +1,12 @@
 """Signals for metrics and audit trails.
 
 Each is sent with ``sender=AIRiskToken``, ``user_id`` (``None`` for the application's token) and ``deployment``
-(the alias); ``renewal_failed`` also with ``error`` (an ``AIRiskError``). None carries a token. An exception in a
-receiver is logged, and does not undo the event that the signal is about.
+(the alias); ``renewal_failed`` and ``connection_lost`` also with ``error`` (an ``AIRiskError``). None carries a token.
+An exception in a receiver is logged, and does not undo the event that the signal is about.
+
+``connection_lost``: only a person can get the connection working again. It is sent once, however often renewing fails
+after that, with ``connect_url``: the path of the page to connect on, or ``None`` where no end user can help.
+``connection_restored``: a connection that was lost has a new token.
 """
 
 from django.dispatch import Signal
@@ -11,3 +15,5 @@ token_obtained = Signal()
 token_renewed = Signal()
 renewal_failed = Signal()
 token_disconnected = Signal()
+connection_lost = Signal()
+connection_restored = Signal()

@@ -14,6 +14,7 @@ from django.contrib.auth.decorators import login_not_required
 from django.http import Http404, HttpRequest, HttpResponse, QueryDict
 from django.middleware.csrf import get_token
 from django.shortcuts import redirect, render
+from django.urls import get_script_prefix
 from django.utils.formats import date_format
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.utils.timezone import localtime
@@ -51,10 +52,13 @@ _NEXT: Final = r"(?i)/(?!/)(?![^?#]*//)(?![^?#]*/\.{1,2}(?:[/?#]|$))(?![^?#]*%(?
 @for_browsers_and_scripts
 @require_safe
 def connection(request: HttpRequest) -> HttpResponse:
-    connections = [connection_status(request.user, alias, request=request) for alias in conf.aliases()]
+    next_url = _safe_next(request.GET.get("next"))
+    statuses = [connection_status(request.user, alias, request=request, next_url=next_url) for alias in conf.aliases()]
     if is_script(request):
-        return _status_response(request, {"connections": [status.as_json() for status in connections]})
-    return _page(request, "connection", {"connections": connections})
+        return _status_response(request, {"connections": [status.as_json() for status in statuses]})
+    # Others may be another customer's: their names are nothing for this user to see.
+    connections = [status for status in statuses if status.userid or status.token] or statuses[:1]
+    return _page(request, "connection", {"connections": connections, "next": next_url})
 
 
 # On SQLite, as Django sets it up, a transaction that begins by reading may fail when it goes on to write.
@@ -83,10 +87,18 @@ def callback(request: HttpRequest, alias: str = conf.DEFAULT_ALIAS) -> HttpRespo
     _blank_query(request)
     if "prefetch" in request.headers.get("Sec-Purpose", request.headers.get("Purpose", "")):
         return HttpResponse(status=HTTPStatus.TOO_EARLY)
+    next_url = ""
     try:
-        response = _complete(request, deployment_or_404(alias), query)
+        deployment = deployment_or_404(alias)
+        begun = _begun(request, deployment, query)
+        next_url = _safe_next(begun.pending.next)
+        connected = flow.complete(deployment, request.user, begun)
     except (Http404, ConnectionFailed, AIRiskError) as error:
-        response = _answer_problem(request, alias, error)
+        response = _answer_problem(request, alias, error, next_url)
+    else:
+        if connected.first:
+            messages.success(request, _("You are connected to AIRisk."), fail_silently=True)
+        response = redirect(_safe_next(connected.pending.next) or home_url(request))
     # A page at the callback's address must not pass on the code and state that stand in it. With no referrer at all,
     # browsers would send "Origin: null" with the forms of that page, and Django would refuse them.
     response.headers["Referrer-Policy"] = "strict-origin"
@@ -114,40 +126,35 @@ def _disconnected_message(token: AIRiskToken) -> str:
     if token.is_expired:
         return _("You are disconnected from AIRisk.")
     if token.expires_at is None:
-        return _(
-            "You are disconnected: this site has deleted the token. AIRisk cannot revoke it, and gave no expiry date "
-            "for it."
-        )
+        return _("You are disconnected from AIRisk. AIRisk itself did not say when it forgets the connection.")
     end = localtime(token.expires_at)
     until = f"{date_format(end, 'DATETIME_FORMAT')} {end:%Z}"
-    return _(
-        "You are disconnected: this site has deleted the token. AIRisk cannot revoke it; it expires there at %(until)s."
-    ) % {"until": until}
+    return _("You are disconnected from AIRisk. AIRisk itself forgets the connection at %(until)s.") % {"until": until}
 
 
-def _complete(request: HttpRequest, deployment: Deployment, query: Secret) -> HttpResponse:
+def _begun(request: HttpRequest, deployment: Deployment, query: Secret) -> flow.Begun:
     is_signed_in = request.user.is_authenticated and getattr(request.user, "is_active", True)
     if not is_signed_in or is_impersonated(request):
         raise ConnectionFailed(Reason.SIGNED_OUT)
     value = browsers.cookie_value(request)
     browser = None if value is None else browsers.binding(request, value)
-    connected = flow.complete(deployment, request.user, browser=browser, query=query)
-    if connected.first:
-        messages.success(request, _("You are connected to AIRisk."), fail_silently=True)
-    return redirect(_safe_next(connected.pending.next) or home_url(request))
+    return flow.begun(deployment, request.user, browser=browser, query=query)
 
 
-def _answer_problem(request: HttpRequest, alias: str, problem: Problem) -> HttpResponse:
-    """Log why a callback connected nobody, and tell the person."""
+def _answer_problem(request: HttpRequest, alias: str, problem: Problem, next_url: str) -> HttpResponse:
+    """Log why a callback connected nobody, and tell the person.
+
+    :param next_url: path to go to after another try.
+    """
     who = request.user.pk
     if reason_of(problem).rejects_callback:
         message = "A callback of user %(user_id)s to deployment %(deployment)s was rejected: %(error)s"
         log(logger, logging.WARNING, "callback.rejected", message, why=problem, user_id=who, deployment=alias)
         # Never the site's own page for a 404: it may load foreign assets, and the address still holds code and state.
-        return problem_page(request, problem)
+        return problem_page(request, problem, next_url)
     message = "User %(user_id)s could not be connected to deployment %(deployment)s: %(why)s"
     log(logger, logging.WARNING, "connection.failed", message, why=problem, user_id=who, deployment=alias)
-    return problem_on_connection_page(request, problem)
+    return problem_on_connection_page(request, problem, next_url)
 
 
 def _status_response(request: HttpRequest, body: Mapping[str, object]) -> HttpResponse:
@@ -158,7 +165,7 @@ def _status_response(request: HttpRequest, body: Mapping[str, object]) -> HttpRe
 
 def _page(request: HttpRequest, name: str, context: dict[str, Any]) -> HttpResponse:
     """Show a page with a Connect button, and give the browser the cookie that its flow will be bound to."""
-    response = render(request, f"airisk_oauth/{name}.html", context)
+    response = render(request, f"airisk_oauth/{name}.html", {**context, "site_url": get_script_prefix()})
     browsers.set_cookie(response, browsers.cookie_value_or_new(request))
     return response
 

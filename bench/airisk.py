@@ -1,7 +1,7 @@
 """A fake AIRisk in its own process, with as little overhead as possible.
 
 For the other libraries it also renews by refresh token. Its OAuth endpoints answer after a delay and its API at once,
-and it counts the renewals of each owner.
+and it counts the renewals of each owner. An agent's answer is as the question says.
 """
 
 import asyncio
@@ -10,6 +10,7 @@ import secrets
 import socket
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from urllib.request import urlopen
 
 LIFETIME = timedelta(hours=1)
 API_BODY = b"[]"
+ASK = "/api/Chat/AskAgent"
 
 
 class State:
@@ -49,7 +51,26 @@ class Connection(asyncio.Protocol):
         if len(body) < length:
             return
         self.unread = body[length:]
-        self.answer(head.split(b" ", 2)[1].decode(), dict(parse_qsl(body[:length].decode())))
+        target, content = head.split(b" ", 2)[1].decode(), body[:length].decode()
+        if target == ASK:
+            self.stream(**json.loads(json.loads(content)["text"]))
+        else:
+            self.answer(target, dict(parse_qsl(content)))
+
+    def stream(self, pieces: int, interval: float, length: int) -> None:
+        """Answer a question with so many pieces of text, each of which begins with the time at which it is sent."""
+        lines = ["HTTP/1.1 200 OK", "Content-Type: text/event-stream", "Transfer-Encoding: chunked"]
+        self.transport.write("\r\n".join([*lines, "", ""]).encode())
+        self.send_piece(pieces, interval, "x" * length)
+
+    def send_piece(self, left: int, interval: float, text: str) -> None:
+        if not left:
+            end = b'{"UpdateKind": 6}\n[DONE]\n'
+            self.transport.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(end), end))
+        elif not self.transport.is_closing():
+            line = _json({"UpdateKind": 21, "Text": f"{time.monotonic():.6f} {text}"}) + b"\n"
+            self.transport.write(b"%x\r\n%b\r\n" % (len(line), line))
+            asyncio.get_running_loop().call_later(interval, self.send_piece, left - 1, interval, text)
 
     def answer(self, target: str, form: dict[str, str]) -> None:
         url = urlsplit(target)
@@ -97,7 +118,7 @@ def _token() -> str:
 
 
 async def serve() -> None:
-    server = await asyncio.get_running_loop().create_server(Connection, "127.0.0.1", 0, backlog=256)
+    server = await asyncio.get_running_loop().create_server(Connection, "127.0.0.1", 0, backlog=512)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 

@@ -11,6 +11,7 @@ from .contenders import POSTGRESQL, SQLITE, Contender, Site
 from .rounds import Rounds, interleave, medians, pick, ratios
 
 OURS, REQUESTS, ESI = "ours", "requests", "django-esi"
+BY_HAND = "by hand"
 FEW = 1_000
 
 
@@ -192,10 +193,40 @@ def admin(site: Site) -> Figure:
     return figure
 
 
+def answers(site: Site) -> Figure:
+    number, few, crowd = 3, 20, 200
+    figure = Figure(
+        "An agent's answer, relayed to browsers",
+        "By one worker process: uvicorn in an asynchronous view, gunicorn with 32 threads in a synchronous one; a view "
+        f"that copies the bytes by hand = 1, lower is better. {number} rounds. Delay: from the moment AIRisk sends the "
+        "first piece until it arrives, one answer at a time. Processor time: per piece, "
+        f"{few} answers of 100 pieces at once. {crowd} at once: 100 pieces of 1 kB each within 10 s; the delay of all "
+        "pieces, and how much the worker's memory grew from the second third of that time to the last.",
+    )
+    for server in ("uvicorn", "gunicorn"):
+        with site.contender("answers", server, "cost", str(few)) as contender:
+            contender.wait_until_ready()
+            rounds = [contender.measure() for _ in range(number)]
+        figure.add(f"Delay of the first piece in ms, {server}", _in_ms(pick(rounds, "delay")), "{:.1f}")
+        figure.add(f"Processor time, {server}", ratios(pick(rounds, "cpu"), BY_HAND))
+    with site.contender("answers", "uvicorn", "crowd", str(crowd)) as contender:
+        contender.wait_until_ready()
+        rounds = [contender.measure() for _ in range(number)]
+    figure.add(f"Complete answers of {crowd} at once, uvicorn", medians(pick(rounds, "complete")), "{:.0f}")
+    figure.add("Delay in ms", _in_ms(pick(rounds, "delay")), "{:.1f}")
+    figure.add("Memory growth in MiB", medians(pick(rounds, "growth")), "{:.1f}")
+    return figure
+
+
+def _in_ms(rounds: list[dict[str, float]]) -> dict[str, float]:
+    return {name: 1000 * seconds for name, seconds in medians(rounds).items()}
+
+
 def take(site: Site, many: int) -> Iterable[Figure]:
     yield calls(site)
     yield startup(site)
     yield herd(site)
     yield renewal(site)
     yield admin(site)
+    yield answers(site)
     yield size(site, many)

@@ -6,6 +6,7 @@ An empty variable counts as not set. ``.env.example`` lists them all.
 from pathlib import Path
 from urllib.parse import quote
 
+import django
 import environ
 from django.core.exceptions import ImproperlyConfigured
 
@@ -77,6 +78,15 @@ LANGUAGES = [
     ("ja", "日本語"),
     ("zh-hans", "简体中文"),
 ]
+
+# A lost connection is told by e-mail, too. In development it appears where the server runs.
+AIRISK_OAUTH_NOTIFY = {"users": DEBUG}
+if DEBUG:
+    _console = "django.core.mail.backends.console.EmailBackend"
+    if django.VERSION >= (6, 1):
+        MAILERS = {"default": {"BACKEND": _console}}
+    else:
+        EMAIL_BACKEND = _console
 
 _database_url = env.str("DATABASE_URL", default="") or f"sqlite:///{quote(str(BASE_DIR / 'demo.sqlite3'))}"
 DATABASES = {"default": env.db_url_config(_database_url)}

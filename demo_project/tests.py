@@ -65,12 +65,14 @@ def test_failed_renewal_shows_reason_and_remedy(airisk: FakeAIRisk, client: Clie
     home = client.get("/").text
     assert "Please reconnect" in home
     assert "Token not renewed: AIRisk requires a sign-in" in home
+    assert "Your connection to AIRisk was lost." in home
+    assert "was lost" not in client.get("/airisk/").text
 
 
 def test_refusal_shows_its_reason_to_staff_only(airisk: FakeAIRisk, client: Client, demo: User) -> None:
     airisk.refuse()
     page = client.get(airisk.connect_through(client)["Location"]).text
-    assert "AIRisk refused the connection" in page
+    assert "You did not allow the connection" in page
     assert "access_denied" not in page
     User.objects.update(is_staff=True)
     assert "access_denied" in client.get(airisk.connect_through(client)["Location"]).text

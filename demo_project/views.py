@@ -1,4 +1,4 @@
-"""The demo's two pages: a user's connection to AIRisk, and their conversations there."""
+"""The demo's first pages: a user's connection to AIRisk, and their conversations there."""
 
 from datetime import timedelta
 from typing import Any, Final
@@ -12,10 +12,10 @@ from django.utils.translation import ngettext
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
-from airisk_oauth import AIRiskSession
 from airisk_oauth.connecting.pages import connection_status
 from airisk_oauth.decorators import airisk_required
 from airisk_oauth.exceptions import AIRiskError, AIRiskUnavailable, ConnectionRequired
+from airisk_oauth.http import AIRiskRequest
 from airisk_oauth.oauth.deployment import Deployment
 
 from .conversations import read_conversations
@@ -27,12 +27,6 @@ EVENTS: Final = 6
 CONVERSATIONS: Final = 100
 #: How many characters of an unrecognized answer are shown.
 RAW: Final = 4000
-
-
-class Request(HttpRequest):
-    """A request with the attribute that the package's middleware adds."""
-
-    airisk: AIRiskSession
 
 
 @never_cache
@@ -74,24 +68,24 @@ def _duration(seconds: float) -> str:
 @never_cache
 @require_safe
 @airisk_required
-def conversations(request: Request) -> HttpResponse:
+def conversations(request: AIRiskRequest) -> HttpResponse:
     try:
         response = request.airisk.get("/api/GetConversations")
     except ConnectionRequired:
         raise  # The middleware sends the user to connect.
     except AIRiskUnavailable:
-        return _unavailable(request)
+        return unavailable(request)
     except AIRiskError as error:
-        return _trouble(request, _("AIRisk refused this site's request"), error=error)
+        return trouble(request, _("AIRisk refused this site's request"), error=error)
     if response.status_code == 429 or response.status_code >= 500:
-        return _unavailable(request)
+        return unavailable(request)
     if response.status_code != 200:
         title = _("AIRisk answered with status %(status)s") % {"status": response.status_code}
-        return _trouble(request, title)
+        return trouble(request, title)
     try:
         answer = response.json()
     except (ValueError, RecursionError):
-        return _trouble(request, _("AIRisk's answer cannot be read"))
+        return trouble(request, _("AIRisk's answer cannot be read"))
     Event.objects.record(request.user.pk, Event.Kind.FETCHED)
     found = read_conversations(answer)
     context = {
@@ -102,10 +96,14 @@ def conversations(request: Request) -> HttpResponse:
     return render(request, "demo/conversations.html", context)
 
 
-def _unavailable(request: HttpRequest) -> HttpResponse:
-    context = {"title": _("AIRisk is not available at the moment"), "is_temporary": True}
+def unavailable(request: HttpRequest, *, retry: str = "conversations") -> HttpResponse:
+    """Say that AIRisk is not available. ``retry`` names the page to try again."""
+    context = {"title": _("AIRisk is not available at the moment"), "is_temporary": True, "retry": retry}
     return render(request, "demo/trouble.html", context, status=503)
 
 
-def _trouble(request: HttpRequest, title: str, error: AIRiskError | None = None) -> HttpResponse:
-    return render(request, "demo/trouble.html", {"title": title, "error": error}, status=502)
+def trouble(
+    request: HttpRequest, title: str, error: AIRiskError | None = None, *, retry: str = "conversations"
+) -> HttpResponse:
+    """Say what is wrong between this site and AIRisk."""
+    return render(request, "demo/trouble.html", {"title": title, "error": error, "retry": retry}, status=502)

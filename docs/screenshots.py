@@ -109,7 +109,7 @@ def signed_in(
         page.get_by_label("Username").fill(name)
         page.get_by_label("Password").fill(name)
         page.locator("main").get_by_role("button", name="Sign in").click()
-        page.get_by_role("link", name="Conversations").wait_for()
+        page.get_by_role("link", name="Conversations", exact=True).wait_for()
         page.close()
         yield context
 
@@ -128,6 +128,14 @@ def take_user_screenshots(browser: Browser, site: str, folder: Path) -> None:
         move_the_users_times_back()
         page.goto("/")
         page.screenshot(path=folder / "demo.png")
+        page.goto("/chat/")
+        page.get_by_label("Contract reader").check()
+        page.get_by_label("Your question").fill("Does section 9 limit our liability?")
+        page.get_by_role("button", name="Start a conversation").click()
+        page.get_by_role("button", name="Ask", exact=True).click()
+        page.get_by_text("No other finding.").wait_for()
+        page.goto(page.url.partition("#")[0])
+        page.screenshot(path=folder / "chat.png")
 
 
 def move_the_users_times_back() -> None:

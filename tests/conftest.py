@@ -17,7 +17,9 @@ from airisk_oauth.models import AIRiskIdentity
 from airisk_oauth.sandbox.world import World, world
 from tests.support.admin import desk, staff
 from tests.support.api_clients import api_client, other_server, session
+from tests.support.chats import chat, chat_at, side_kind
 from tests.support.chromium import chromium, page, site
+from tests.support.demo import demo, demo_site, demo_visit, visitor
 from tests.support.oauth_clients import make_client
 from tests.support.options import save_soon
 from tests.support.processes import environment
@@ -30,7 +32,12 @@ from tests.support.wire import certificate, nothing_in_the_environment, serve
 __all__ = [
     "api_client",
     "certificate",
+    "chat",
+    "chat_at",
     "chromium",
+    "demo",
+    "demo_site",
+    "demo_visit",
     "desk",
     "environment",
     "make_client",
@@ -43,9 +50,11 @@ __all__ = [
     "second_by_hand",
     "serve",
     "session",
+    "side_kind",
     "site",
     "staff",
     "two_clients",
+    "visitor",
 ]
 
 

@@ -52,14 +52,19 @@ def po_file(language: str, root: Path = PACKAGE) -> Path:
     return root / "locale" / language / "LC_MESSAGES" / "django.po"
 
 
+def templates(root: Path) -> list[Path]:
+    """Return the templates of pages and of e-mails."""
+    return sorted([*root.rglob("*.html"), *root.rglob("*.txt")])
+
+
 @cache
 def extracted(root: Path = PACKAGE) -> Catalogue:
     """Return what the sources mark for translation, without what Django itself or the package already translates."""
     found = Catalogue()
     elsewhere = {message.id for message in extracted()} if root == DEMO else set()
-    for source in (*sorted(root.rglob("*.py")), *sorted(root.rglob("*.html"))):
+    for source in (*sorted(root.rglob("*.py")), *templates(root)):
         text = source.read_text(encoding="utf-8")
-        if source.suffix == ".html":
+        if source.suffix != ".py":
             # Each line by itself: what stands before a tag is no indentation of Python's.
             text = "\n".join(line.strip() for line in templatize(text).splitlines())
         for _line, words, comments, context in extract("python", BytesIO(text.encode()), _KEYWORDS, ["Translators:"]):

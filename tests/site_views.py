@@ -8,6 +8,7 @@ from django.urls import path
 from django.views import View
 
 from airisk_oauth import AIRiskSession
+from airisk_oauth.chat import answer_response
 from airisk_oauth.decorators import airisk_required
 from airisk_oauth.mixins import AIRiskRequiredMixin
 
@@ -38,6 +39,19 @@ def streamed(request: HttpRequest) -> StreamingHttpResponse:
     return StreamingHttpResponse(lines())
 
 
+def ask(request: HttpRequest) -> StreamingHttpResponse:
+    return answer_response(request, "c-1", request.GET["text"], **_options(request))
+
+
+async def ask_async(request: HttpRequest) -> StreamingHttpResponse:
+    return answer_response(request, "c-1", request.GET["text"], **_options(request))
+
+
+def _options(request: HttpRequest) -> dict[str, Any]:
+    numbers = {name: float(request.GET[name]) for name in ("first_text_timeout", "keep_alive") if name in request.GET}
+    return {**numbers, **{name: request.GET[name] for name in ("deployment",) if name in request.GET}}
+
+
 @airisk_required
 def needs_connection(request: HttpRequest) -> HttpResponse:
     return HttpResponse("connected")
@@ -64,6 +78,8 @@ urlpatterns = [
     path("conversations-async/", conversations_async, name="conversations-async"),
     path("application/", application, name="application"),
     path("streamed/", streamed, name="streamed"),
+    path("ask/", ask, name="ask"),
+    path("ask-async/", ask_async, name="ask-async"),
     path("needs/", needs_connection, name="needs"),
     path("needs-second/", needs_second, name="needs-second"),
     path("needs-class/", NeedsConnection.as_view(), name="needs-class"),

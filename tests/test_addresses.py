@@ -116,6 +116,7 @@ def test_connection_required_names_the_page(browser: Client, mia: User) -> None:
 
 @pytest.mark.usefixtures("included")
 def test_check_finds_callback_in_any_namespace(settings: "Settings") -> None:
+    settings.LOGIN_URL = "https://login.example.com/"
     assert run_checks(tags=["airisk_oauth"]) == []
     wrong = {**settings.AIRISK_OAUTH["default"], "REDIRECT_URI": "https://app.example.com/callback/"}
     settings.AIRISK_OAUTH = {"default": wrong}
@@ -185,7 +186,7 @@ def test_tag_has_no_buttons_without_our_urls(browser: Client, mia: User, setting
     give_token(mia)
     include_ours(settings)
     page = browser.get("/tag/").content.decode()
-    assert "You are user_42 on AIRisk." in page
+    assert ", as user_42." in page
     assert "<form" not in page
 
 

@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from airisk_oauth.models import AIRiskIdentity, AIRiskToken
 from airisk_oauth.sandbox.world import World
-from tests.support.chromium import assert_no_barrier, assert_said, click, needs_chromium, sign_in
+from tests.support.chromium import assert_no_barrier, assert_said, click, disconnect, needs_chromium, sign_in
 from tests.support.people import give_token, token_requests
 
 REFUSED: dict[str, Any] = {
@@ -33,10 +33,10 @@ def test_one_click_connects_and_one_disconnects(page: Page, site: str, mia: User
     click(page, "Connect")
     expect(page).to_have_url(f"{site}/airisk/")
     assert_said(page, "You are connected to AIRisk.")
-    assert_said(page, "You are user_42 on AIRisk.")
+    assert_said(page, ", as user_42.")
     assert AIRiskToken.objects.get().user == mia
-    click(page, "Disconnect")
-    assert_said(page, "this site has deleted the token. AIRisk cannot revoke it")
+    disconnect(page)
+    assert_said(page, "You are disconnected from AIRisk. AIRisk itself forgets the connection at")
     assert not AIRiskToken.objects.exists()
 
 
@@ -58,7 +58,7 @@ def test_connecting_works_by_keyboard(page: Page, site: str) -> None:
 
 @pytest.mark.parametrize(
     ("switch", "words"),
-    [("refuse", "AIRisk refused the connection."), ("malformed", "AIRisk's answer could not be used.")],
+    [("refuse", "You did not allow the connection."), ("malformed", "AIRisk's answer could not be used.")],
 )
 def test_failure_is_shown_and_can_be_retried(page: Page, airisk: World, switch: str, words: str) -> None:
     setattr(airisk.switches, switch, True)
@@ -157,7 +157,7 @@ def test_two_tabs_can_be_finished_in_reverse(page: Page, airisk: World) -> None:
         click(tab, "Connect")
     for tab in (second, page):
         tab.get_by_role("button").click()
-        assert_said(tab, "You are user_42 on AIRisk.")
+        assert_said(tab, ", as user_42.")
     assert len(token_requests(airisk)) == 2
 
 
@@ -168,7 +168,7 @@ def test_back_and_forward_do_no_harm(page: Page, site: str, airisk: World) -> No
     page.go_back()
     page.go_forward()
     page.goto("/airisk/")
-    assert_said(page, "You are user_42 on AIRisk.")
+    assert_said(page, ", as user_42.")
     assert len(token_requests(airisk)) == 1
 
 
@@ -176,7 +176,7 @@ def test_double_click_connects_once(page: Page, site: str, airisk: World) -> Non
     airisk.switches.latency = 0.2
     page.goto("/airisk/")
     page.get_by_role("button", name="Connect", exact=True).dblclick()
-    assert_said(page, "You are user_42 on AIRisk.")
+    assert_said(page, ", as user_42.")
     assert AIRiskToken.objects.count() == 1
 
 
@@ -207,10 +207,14 @@ def test_pages_have_no_barriers_in_any_window(page: Page, width: int, scheme: An
     for address in ("/airisk/connect/", "/airisk/callback/?state=unknown&code=x", "/airisk/"):
         page.goto(address)
         assert_no_barrier(page)
-    for button in ("Connect", "Disconnect"):
-        page.get_by_role("button", name=button, exact=True).first.click()
-        expect(page.get_by_role("alert")).to_be_visible()
-        assert_no_barrier(page)
+    click(page, "Connect")
+    expect(page.get_by_role("alert")).to_be_visible()
+    assert_no_barrier(page)
+    page.get_by_text("Disconnect …").first.click()
+    assert_no_barrier(page)
+    page.get_by_role("button", name="Disconnect", exact=True).first.click()
+    expect(page.get_by_role("alert")).to_be_visible()
+    assert_no_barrier(page)
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (360, "dark")])

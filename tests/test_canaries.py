@@ -33,16 +33,19 @@ from django.core import mail
 from django.core.management import CommandError, call_command
 from django.core.signals import got_request_exception
 from django.db import connection
+from django.dispatch import Signal
 from django.test import Client
 from django.urls import reverse
 from django.views.debug import ExceptionReporter
 
+from airisk_oauth import signals
 from airisk_oauth.models import AIRiskToken
 from airisk_oauth.sandbox.world import World
 from tests.support.browsing import at_each_request, start, state_of
 from tests.support.database import committing, quoted
 from tests.support.options import set_option
 from tests.support.people import give_token
+from tests.support.signals import signals_sent
 from tests.support.stored import everything_stored
 from tests.support.wire import BASE_URL
 
@@ -396,11 +399,15 @@ def everything_revealed_by(
 
 @contextmanager
 def collecting_traces(settings: Any, caplog: pytest.LogCaptureFixture) -> Iterator[list[str]]:
-    """Collect mails, logs, and everything that is stored: as it is stored, dumped, as a ``repr`` and pickled."""
+    """Collect mails, logs, signals, and everything that is stored: as it is, dumped, as a ``repr`` and pickled."""
     settings.ADMINS = ["ops@example.com" if django.VERSION >= (6,) else ("Ops", "ops@example.com")]
+    settings.MANAGERS = settings.ADMINS
+    settings.AIRISK_OAUTH_NOTIFY = {"users": True, "managers": True}
     traces: list[str] = []
-    with caplog.at_level(logging.DEBUG):
+    ours = [each for each in vars(signals).values() if isinstance(each, Signal)]
+    with caplog.at_level(logging.DEBUG), signals_sent(*ours) as sent:
         yield traces
+    traces += [f"{carried}{vars(carried['error']) if 'error' in carried else ''}" for _signal, carried in sent]
     # These loggers belong to the server and the HTTP client of the test itself.
     records = [record for record in caplog.records if not record.name.startswith(("urllib3", "django.server"))]
     # As JSON, too: a secret hides only in a repr, and log services get JSON.

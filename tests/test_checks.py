@@ -129,6 +129,22 @@ def test_site_without_root_urlconf_is_accepted(settings: "Settings") -> None:
     assert check_messages() == {}
 
 
+@pytest.mark.parametrize("key", ["CLIENT_ID", "CLIENT_SECRET"])
+@pytest.mark.parametrize("value", ['"canary"', "'canary'"])
+def test_quotes_around_a_credential_warn(settings: "Settings", key: str, value: str) -> None:
+    settings.AIRISK_OAUTH = {"default": {**GOOD, key: value}}
+    [(found, message)] = check_messages().items()
+    assert (found, isinstance(message, Warning)) == ("airisk_oauth.W014", True)
+    assert key in message.msg
+    assert "canary" not in f"{message.msg} {message.hint}"
+
+
+@pytest.mark.parametrize("value", ['"', "'canary", 'canary"', "'canary\"", 'ca"na"ry'])
+def test_quotes_within_a_credential_are_accepted(settings: "Settings", value: str) -> None:
+    settings.AIRISK_OAUTH = {"default": {**GOOD, "CLIENT_SECRET": value}}
+    assert check_messages() == {}
+
+
 @pytest.mark.parametrize("middleware", [[OURS], [OURS, AUTHENTICATION]], ids=len)
 def test_middleware_above_authentication_warns(settings: "Settings", middleware: list[str]) -> None:
     settings.MIDDLEWARE = middleware

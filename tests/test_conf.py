@@ -15,6 +15,7 @@ from airisk_oauth.client import async_client, sessions
 from airisk_oauth.conf import aliases, deployment, is_userid, problems
 from airisk_oauth.models import AIRiskIdentity
 from airisk_oauth.oauth.deployment import Deployment
+from airisk_oauth.rules import RULES
 from airisk_oauth.userids import from_identity, userid_of
 
 if TYPE_CHECKING:
@@ -289,14 +290,65 @@ BAD_VALUES: dict[str, list[Any]] = {
 
 
 def test_bad_values_cover_every_option() -> None:
-    assert list(BAD_VALUES) == list(conf._RULES)
+    assert list(BAD_VALUES) == list(RULES)
 
 
 @pytest.mark.parametrize(
     ("key", "value"), [(key, value) for key, values in BAD_VALUES.items() for value in values], ids=shown
 )
 def test_bad_value_is_a_problem(settings: "Settings", key: str, value: object) -> None:
-    assert_refused(settings, {"default": {**REQUIRED, key: value}}, 5, f"an invalid {key}.", "Set it to ")
+    assert_refused(settings, {"default": {**REQUIRED, key: value}}, 5, f" has an invalid {key}", "Set it to ")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "fault"),
+    [
+        ("CLIENT_SECRET", None, "it is None"),
+        ("CLIENT_SECRET", b"canary", "it is of type bytes, not str"),
+        ("CLIENT_SECRET", "", "it is empty"),
+        ("CLIENT_SECRET", "canary\n", "it ends with a line break, as the text in a file does"),
+        ("CLIENT_SECRET", "canary\r\n", "it ends with a line break, as the text in a file does"),
+        ("CLIENT_SECRET", "\n", "it is empty"),
+        ("CLIENT_SECRET", " canary", "there is space around it"),
+        ("CLIENT_SECRET", "canary \n", "there is space around it"),
+        ("CLIENT_SECRET", "cana\nry", "it contains a line break or a control character"),
+        ("BASE_URL", "", "it is empty"),
+        ("BASE_URL", "https://canary.example\n", "it ends with a line break, as the text in a file does"),
+        ("BASE_URL", '"https://canary.example"', "it is in quotation marks"),
+        ("BASE_URL", "canary.example", "it does not begin with https://"),
+        ("BASE_URL", "ftp://canary.example", "it does not begin with https://"),
+        ("BASE_URL", "https://cänary.example", "it contains characters other than ASCII"),
+        ("BASE_URL", "https://me:canary@airisk.example", "it contains a user name"),
+        ("BASE_URL", "https://canary.example?x", "it contains a query"),
+        ("BASE_URL", "https://canary.example#x", "it contains a fragment"),
+        ("BASE_URL", "https://canary.example/a b", "it contains a space"),
+        ("BASE_URL", "https:\\\\canary.example", "it does not begin with https://"),
+        ("BASE_URL", "https://canary.example\\a", "it contains a backslash"),
+        ("BASE_URL", "https://canary.example:port", "its host or its port is not valid"),
+        ("BASE_URL", "https:///canary", "its host or its port is not valid"),
+        ("BASE_URL", "http://canary.example", "it is plain http://, and DEBUG is off"),
+        ("TOKEN_PATH", "canary", "it does not begin with /"),
+        ("TOKEN_PATH", "/canary?x", "it is not only a path"),
+        ("TOKEN_PATH", "/canary\n", "it ends with a line break, as the text in a file does"),
+    ],
+)
+def test_message_says_what_is_wrong_with_a_value(settings: "Settings", key: str, value: object, fault: str) -> None:
+    assert_refused(settings, {"default": {**REQUIRED, key: value}}, 5, f" has an invalid {key}: {fault}. Set it to ")
+
+
+def test_other_values_are_only_told_what_is_right(settings: "Settings") -> None:
+    assert_refused(settings, {"default": {**REQUIRED, "TIMEOUT": [5, 10]}}, 5, " has an invalid TIMEOUT. Set it to ")
+
+
+@pytest.mark.parametrize("more", [{}, {"EXTRA_TOKEN_PARAMS": {}}, {"TYPO": 1}])
+def test_options_in_place_of_aliases_are_a_problem(settings: "Settings", more: dict[str, Any]) -> None:
+    assert_refused(settings, {**REQUIRED, **more}, 1, 'put {"default": {...}} around them')
+
+
+def test_option_beside_a_deployment_spares_it(settings: "Settings") -> None:
+    settings.AIRISK_OAUTH = {"default": REQUIRED, "BASE_URL": "https://canary.example"}
+    assert deployment().alias == "default"
+    assert [problem.message for problem in problems()] == ["AIRISK_OAUTH['BASE_URL'] must be a dictionary."]
 
 
 @pytest.mark.parametrize("key", ["BASE_URL", "REDIRECT_URI"])
@@ -366,7 +418,7 @@ def test_package_exports_its_clients_only() -> None:
     ("code", "unwanted"),
     [
         ("import airisk_oauth.oauth.token, airisk_oauth.oauth.authorization", ["django", "requests"]),
-        ("import django; django.setup()", ["airisk_oauth.checks", "airisk_oauth.views", "airisk_oauth.client"]),
+        ("import django; django.setup()", [f"airisk_oauth.{name}" for name in ("checks", "client", "oauth", "tokens")]),
         ("import django; django.setup(); import airisk_oauth.urls", ["requests", "httpx2", "cryptography", "tqdm"]),
     ],
 )

@@ -604,6 +604,21 @@ def test_repeated_callback_gets_the_first_result(browser: Client, airisk: World)
     assert browser.get(CONNECTION).content.decode().count(SUCCESS) == 1
 
 
+def complete(user: User, browser: str, query: Secret) -> flow.Connected:
+    """Complete a flow as the callback does."""
+    return flow.complete(conf.deployment(), user, flow.begun(conf.deployment(), user, browser=browser, query=query))
+
+
+def test_failed_try_keeps_where_to_go_next(browser: Client, airisk: World) -> None:
+    back = authorize(start(browser, next="/needs/?a=1"))
+    response = browser.get(back.replace("code=", "code=x"))
+    assert response["Location"] == "/airisk/?next=%2Fneeds%2F%3Fa%3D1"
+    page = browser.get(response["Location"]).text
+    assert '<input type="hidden" name="next" value="/needs/?a=1">' in page
+    # It was tried already: this page has a link to the page with the button.
+    assert 'href="/airisk/?next=%2Fneeds%2F%3Fa%3D1"' in browser.get(back).text
+
+
 def test_repeated_callbacks_get_their_own_results(browser: Client, mia: User, airisk: World) -> None:
     failed, connected = (authorize(start(browser, next=path)) for path in ("/one/", "/two/"))
     browser.get(failed.replace("code=", "code=x"))
@@ -612,7 +627,7 @@ def test_repeated_callbacks_get_their_own_results(browser: Client, mia: User, ai
         assert_refused(browser.get(failed), 410)
         assert_connected(browser.get(connected), "/two/")
     query = Secret(urlsplit(connected).query)
-    again = flow.complete(conf.deployment(), mia, browser=binding_of(browser), query=query)
+    again = complete(mia, binding_of(browser), query)
     assert again == (PendingAuthorization.objects.get(next="/two/"), False)
     assert len(token_requests(airisk)) == 2
 
@@ -775,7 +790,7 @@ def test_forged_callbacks_cost_no_call_and_no_row(browser: Client, mia: User, ai
     for query in ("state=another&code=code", "state=another"):
         for _time in range(500):
             with pytest.raises(ConnectionFailed):
-                flow.complete(conf.deployment(), mia, browser=value, query=Secret(query))
+                complete(mia, value, Secret(query))
     assert (len(token_requests(airisk)), rows_of_flows_and_tokens()) == (0, before)
     assert_connected(browser.get(back))
 
@@ -859,10 +874,11 @@ def _malformed(airisk: World, settings: "Settings", back: str) -> str:
 
 
 REFUSED = "AIRisk refused the connection"
+DENIED = "You did not allow the connection"
 TROUBLES = pytest.mark.parametrize(
     ("trouble", "words", "details", "status"),
     [
-        (_refuse, REFUSED, r"by redirect: access_denied", 403),
+        (_refuse, DENIED, r"by redirect: access_denied", 403),
         (_unknown_client, REFUSED, r"status 401: Unauthorized \(traceId 00-\w+-\w+-00\)", 403),
         (_wrong_code, REFUSED, r"status 400: Invalid Code", 403),
         (_outage, "AIRisk could not be reached", r"status 503", 502),
@@ -992,7 +1008,7 @@ def test_disconnecting_deletes_only_own_token(
     page = page_after(browser.post(reverse("airisk_oauth:disconnect", args=[alias])), browser)
     assert set(AIRiskToken.objects.all()) == set(others)
     assert own.expires_at is not None
-    assert "AIRisk cannot revoke it" in page
+    assert "AIRisk itself forgets the connection at" in page
     assert f"at {date_format(own.expires_at, 'DATETIME_FORMAT')}" in page
     assert airisk.journal == []
 
@@ -1000,7 +1016,7 @@ def test_disconnecting_deletes_only_own_token(
 def test_disconnecting_says_a_token_has_no_expiry(browser: Client, mia: User) -> None:
     give_token(mia, ends_in=None)
     page = page_after(browser.post(reverse("airisk_oauth:disconnect")), browser)
-    assert "AIRisk cannot revoke it, and gave no expiry date for it." in page
+    assert "AIRisk itself did not say when it forgets the connection." in page
 
 
 def test_disconnecting_leads_back_to_next(browser: Client) -> None:

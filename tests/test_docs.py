@@ -25,9 +25,10 @@ from airisk_oauth.connecting import flow
 from airisk_oauth.database.expiry import SKEW
 from airisk_oauth.database.failures import COOL_DOWN, MAX_COOL_DOWN
 from airisk_oauth.models import AIRiskIdentity, AIRiskToken
+from airisk_oauth.notices import sending
 from airisk_oauth.oauth.deployment import Deployment
 from airisk_oauth.sandbox.world import Caller, World
-from airisk_oauth.tokens import leases, sweep, tally
+from airisk_oauth.tokens import leases, losses, sweep, tally
 from airisk_oauth.tokens import stored as stored_tokens
 from tests.support import pages
 from tests.support.commands import refresh_json
@@ -127,7 +128,7 @@ OURS = [name for name, app in get_commands().items() if app == "airisk_oauth"]
 @of_each_page
 def test_every_command_takes_its_options(page: str) -> None:
     for line in code_of(page):
-        called = re.search(rf"(?:manage\.py +|^)((?:{'|'.join(get_commands())})\b[^|>&;#\"]*)", line)
+        called = re.search(rf"(?:manage\.py +|^)((?:{'|'.join(get_commands())})\b(?: \"[^\"]*\"|[^|>&;#\"])*)", line)
         if called and ("manage.py" in line or called[1].startswith(tuple(OURS))):
             name, *arguments = shlex.split(called[1])
             if arguments:
@@ -174,6 +175,8 @@ def test_pages_name_the_numbers_of_the_code() -> None:
             f"or after {stored_tokens.RECHECK_AFTER_WHILE_DUE.total_seconds():.0f} s while a renewal is due",
         ],
         "docs/operating.md": [
+            f"If {losses.IN_A_ROW} users of a deployment lose their connection",
+            f"for `EMAIL_TIMEOUT`, or {sending.TIMEOUT:.0f} s if the site does not set it",
             f"after {sweep.PATIENCE:.0f} s the sweep gives up and exits with 1",
             f"up to the second number of `TIMEOUT` ({deployment.timeout[1]} s)",
         ],
@@ -271,14 +274,17 @@ def test_changing_the_key_locks_out_no_host(settings: Any) -> None:
 
 
 @pytest.mark.django_db
-def test_renamed_deployment_keeps_its_tokens(mia: User) -> None:
+def test_renamed_deployment_keeps_its_tokens(mia: User, staff: User, capsys: pytest.CaptureFixture[str]) -> None:
     AIRiskIdentity.objects.update(deployment="old")
     give_token(mia, deployment="old")
     give_token(None, deployment="old", access_token="of-the-application")
+    AIRiskToken.objects.create(user=staff, deployment="old", userid="user_1", sealed="of-another-key", key_id="gone")
     exec(pages.snippet("docs/operating.md", 'token.deployment = "new"'), {})  # noqa: S102 - the page's own
     tokens = AIRiskToken.objects.filter(deployment="new").order_by("userid")
     assert [token.access_token for token in tokens] == ["of-the-application", "stored-token"]
     assert AIRiskIdentity.objects.get().deployment == "new"
+    assert AIRiskToken.objects.get(deployment="old").sealed == "of-another-key"
+    assert f"user {staff.pk} has to connect again" in capsys.readouterr().out
 
 
 @pytest.mark.django_db
@@ -286,3 +292,4 @@ def test_tokens_can_be_deleted_from_a_copy(mia: User) -> None:
     give_token(mia)
     exec(pages.snippet("docs/operating.md", "all().delete()"), {})  # noqa: S102 - the page's own
     assert not AIRiskToken.objects.exists()
+    assert not AIRiskIdentity.objects.exists()

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
@@ -20,9 +21,11 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.handlers.asgi import ASGIHandler
 from django.db import connection
 from django.db.models import F
+from django.db.models.functions import Now
 from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.test import AsyncClient, AsyncRequestFactory, Client, RequestFactory
 from django.urls import include, path
+from django.utils import timezone
 
 from airisk_oauth import AIRiskSession
 from airisk_oauth.decorators import airisk_required
@@ -604,8 +607,8 @@ def _lose_the_key(settings: "Settings") -> None:
 Spoil = Callable[["Settings"], object]
 SPOILT: dict[str, Spoil] = {
     "never connected": lambda _settings: AIRiskToken.objects.all().delete(),
-    "refused": _end_token(failure_kind="refused"),
-    "sign-in required": _end_token(failure_kind="person"),
+    "just refused": _end_token(failure_kind="refused", failed_at=Now()),
+    "sign-in just required": _end_token(failure_kind="person", failed_at=Now()),
     "no silent renewal": _end_without_renewal,
     "identity changed": lambda _settings: AIRiskIdentity.objects.update(userid="user_1"),
     "identity removed": lambda _settings: AIRiskIdentity.objects.all().delete(),
@@ -622,6 +625,14 @@ def test_user_without_usable_token_has_to_connect(
     give_token(mia)
     spoil(settings)
     assert_sent_to_connect(visit, "/needs/")
+    assert airisk.journal == []
+
+
+@pytest.mark.parametrize("kind", ["refused", "person"])
+def test_old_refusal_keeps_nobody_from_a_view(visit: Browser, mia: User, airisk: World, kind: str) -> None:
+    paused = {"retry_at": timezone.now() + timedelta(days=1), "failed_at": timezone.now() - timedelta(seconds=6)}
+    give_token(mia, ends_in=-60, failure_kind=kind, failure_count=9, **paused)
+    assert visit("/needs/").status_code == 200
     assert airisk.journal == []
 
 

@@ -11,11 +11,11 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 FAILURES = {
     "callback of nobody": [403, "This connection was not started here"],
-    "half a callback": [400, "This link does not come from AIRisk"],
-    "no deployment": [404, "This link does not come from AIRisk"],
+    "half a callback": [400, "This link does not work"],
+    "no deployment": [404, "This link does not work"],
     "signed out": [403, "You are not signed in here"],
     "no identity": [403, "You have no AIRisk identity yet"],
-    "refused": [403, "AIRisk refused the connection"],
+    "refused": [403, "You did not allow the connection"],
     "down": [502, "AIRisk could not be reached"],
     "no permission": [403, "You no longer have permission to do this"],
 }
@@ -48,9 +48,15 @@ def test_user_key_may_be_in_another_form(seen: dict[str, Any]) -> None:
     assert seen["key in another form"] == [302, "/call/"]
 
 
+def test_losses_ask_nothing_of_a_user_model(seen: dict[str, Any]) -> None:
+    """Such a user has no address to write to."""
+    assert seen["told"] == [["boss@example.com"]]
+
+
 def test_commands_work_with_a_minimal_user(seen: dict[str, Any]) -> None:
     assert seen["swept"]
-    assert seen["nobody's sweep"] == seen["nobody's doctor"] == "There is no user 'nobody'."
+    assert seen["nobody's sweep"] == "--user: there is no user 'nobody'."
+    assert seen["nobody's doctor"] == "There is no user 'nobody'."
     assert "a code for user_42 is refused with a made-up userid" in seen["doctor"]
     assert seen["import"] == "1 added, 0 changed, 1 unchanged."
     assert seen["reseal"] == "0 resealed, 0 cannot be opened."

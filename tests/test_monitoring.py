@@ -51,6 +51,18 @@ pytestmark = pytest.mark.django_db
 # The log
 
 
+def test_sweep_without_the_keys_says_so_once(
+    mia: User, airisk: World, settings: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings.AIRISK_OAUTH_ENCRYPTION_KEYS = [Fernet.generate_key().decode()]
+    token = give_token(mia, ends_in=60)
+    settings.AIRISK_OAUTH_ENCRYPTION_KEYS = [Fernet.generate_key().decode()]
+    for _run in range(2):
+        refresh(deployment="default")
+    found = [record for record in caplog.records if getattr(record, "event", "") == "token.unreadable"]
+    assert [record.token_id for record in found] == [token.pk]  # type: ignore[attr-defined]
+
+
 def connect_and_disconnect(browser: Client, mia: User, airisk: World, settings: Any) -> None:
     connect(browser)
     browser.post(reverse("airisk_oauth:disconnect"))
@@ -102,7 +114,26 @@ def write_in_vain(browser: Client, mia: User, airisk: World, settings: Any) -> N
         credential(mia)
 
 
-FLOWS = (connect_and_disconnect, come_back_in_vain, renew, renew_in_vain, lose_the_key, write_in_vain, sweep)
+def lose_and_recover(browser: Client, mia: User, airisk: World, settings: Any) -> None:
+    settings.AIRISK_OAUTH_NOTIFY = {"users": True}
+    User.objects.update(email="mia@example.com\nBcc: everybody@example.com")
+    give_token(mia, ends_in=-60)
+    trouble(airisk, settings, "refuse")
+    attempt(partial(credential, mia))
+    airisk.reset()
+    browser.get(authorize(start(browser)))
+
+
+FLOWS = (
+    connect_and_disconnect,
+    come_back_in_vain,
+    renew,
+    renew_in_vain,
+    lose_the_key,
+    write_in_vain,
+    sweep,
+    lose_and_recover,
+)
 
 
 @committing
@@ -231,7 +262,8 @@ def test_documented_counter_counts_token_events(mia: User, airisk: World, settin
         for sample in metric.samples
         if sample.name == "airisk_token_events_total"
     }
-    assert counted == {("renewed", ""): 1, ("renewal_failed", "AIRiskRefused"): 1}
+    refused = "AIRiskRefused"
+    assert counted == {("renewed", ""): 1, ("renewal_failed", refused): 1, ("lost", refused): 1}
     assert {*given["NAMES"]} == {each for each in vars(signals).values() if isinstance(each, Signal)}
 
 

@@ -97,7 +97,7 @@ def assert_shown(browser: Client, status: str, words: str, offered: list[str]) -
         text = read(response)
         assert f"AIRisk {status} " in text
         assert words in text
-        assert ("You are user_42 on AIRisk." in text) is (status == "Connected")
+        assert (", as user_42." in text) is (status == "Connected")
         assert buttons(response) == offered
 
 
@@ -109,14 +109,14 @@ def test_user_without_identity_reads_whom_to_ask(browser: Client) -> None:
 
 @pytest.mark.usefixtures("only")
 def test_user_who_never_connected_can_connect(browser: Client) -> None:
-    assert_shown(browser, "Not connected", "in your name, as user_42.", ["Connect"])
+    assert_shown(browser, "Not connected", "On AIRisk you are user_42.", ["Connect"])
 
 
 def test_connected_user_sees_the_expiry_date(browser: Client, mia: User, only: "Settings") -> None:
     token = give_token(mia)
     assert_shown(browser, "Connected", f"until {until(token)} and is renewed automatically.", DISCONNECT)
     set_option(only, SILENT_RENEWAL=False)
-    assert_shown(browser, "Connected", f"valid until {until(token)}.", DISCONNECT)
+    assert_shown(browser, "Connected", f"until {until(token)}. Then connect again.", DISCONNECT)
 
 
 @pytest.mark.usefixtures("only")
@@ -124,9 +124,11 @@ def test_connected_user_sees_the_expiry_date(browser: Client, mia: User, only: "
     ("token", "words"),
     [
         pytest.param({"ends_in": None}, "gave no expiry date", id="no expiry"),
-        pytest.param({"ends_in": -60}, "the next call renews it", id="expired"),
+        pytest.param({"ends_in": -60}, "renewed when this site next needs it", id="expired"),
         pytest.param(
-            {"ends_in": -60, **REFUSED, "failure_kind": "unavailable"}, "the next call renews it", id="outage"
+            {"ends_in": -60, **REFUSED, "failure_kind": "unavailable"},
+            "renewed when this site next needs it",
+            id="outage",
         ),
     ],
 )
@@ -159,7 +161,7 @@ def test_changed_identity_asks_for_reconnecting(browser: Client, mia: User) -> N
 def test_removed_identity_still_can_disconnect(browser: Client, mia: User) -> None:
     give_token(mia)
     AIRiskIdentity.objects.all().delete()
-    assert_shown(browser, "Please reconnect", "You have no AIRisk identity yet", ["Disconnect"])
+    assert_shown(browser, "Not connected", "You have no AIRisk identity yet", ["Disconnect"])
 
 
 def test_unreadable_token_asks_for_reconnecting(browser: Client, mia: User, settings: "Settings") -> None:
@@ -180,9 +182,23 @@ def test_each_deployment_has_its_own_section(browser: Client, mia: User, django_
     give_token(None)
     response = browser.get(reverse("airisk_oauth:connection"))
     text = read(response)
-    assert "AIRisk Not connected Connect to let this site call AIRisk in your name, as user_42." in text
-    assert "AIRisk “second” Connected You are user_7 on AIRisk." in text
+    assert "AIRisk Not connected Once you are connected, this site can use AIRisk in your name" in text
+    assert "AIRisk “second” Connected Connected since" in text
+    assert ", as user_7." in text
     assert buttons(response) == ["Connect", *DISCONNECT]
+
+
+def test_other_deployments_are_not_named(browser: Client, mia: User) -> None:
+    assert "second" not in read(browser.get(reverse("airisk_oauth:connection")))
+    AIRiskIdentity.objects.all().delete()
+    assert "AIRisk Not connected You have no AIRisk identity yet." in read(
+        browser.get(reverse("airisk_oauth:connection"))
+    )
+
+
+def test_pages_lead_back_to_the_site(browser: Client) -> None:
+    for query, back in (("", "/"), ("?next=/a/", "/a/"), ("?next=//evil.example/", "/")):
+        assert f'<a href="{back}">Back to the site</a>' in browser.get(f"/airisk/{query}").text
 
 
 def test_times_are_shown_in_the_sites_time_zone(browser: Client, mia: User, settings: "Settings") -> None:
@@ -209,7 +225,7 @@ def test_userid_is_escaped_on_the_page(browser: Client, mia: User) -> None:
 
 def test_problem_page_links_to_the_connection(browser: Client) -> None:
     response = browser.get(reverse("airisk_oauth:callback"))
-    assert "This link does not come from AIRisk" in read(response, 400)
+    assert "This link does not work" in read(response, 400)
     assert f'href="{reverse("airisk_oauth:connection")}"' in response.content.decode()
 
 
@@ -228,7 +244,7 @@ def test_page_declares_its_language(language: str, start: str, browser: Client, 
     [
         ("connection", "Your AIRisk connection", 200),
         ("connect", "Connect to AIRisk", 200),
-        ("callback", "This link does not come from AIRisk", 400),
+        ("callback", "This link does not work", 400),
     ],
 )
 def test_pages_take_on_the_look_of_the_site(
@@ -269,13 +285,13 @@ urlpatterns = [path("own/", own_page), path("profile/", profile), path("", inclu
 def test_tag_shows_the_connection_and_leads_back(browser: Client, airisk: World) -> None:
     page = browser.get("/own/?a=b").content.decode()
     assert Soundness(page).wrong == []
-    assert "Connect to let this site call AIRisk in your name, as user_42." in page
+    assert "On AIRisk you are user_42." in page
     assert "AIRisk “second”" in page
     assert 'name="csrfmiddlewaretoken"' in page
     [back] = re.findall(r'name="next" value="([^"]*)"', page)
     assert connect(browser, next=unescape(back))["Location"] == "/own/?a=b"
     page = browser.get("/own/?a=b").content.decode()
-    assert "You are user_42 on AIRisk." in page
+    assert ", as user_42." in page
     assert re.findall(r'name="next" value="([^"]*)"', page) == [back, back]
 
 

@@ -27,6 +27,7 @@ CODES = {
     "state_spent": 410,
     "identity_changed": 403,
     "not_permitted": 403,
+    "access_denied": 403,
     "airisk_refused": 403,
     "airisk_unavailable": 502,
     "airisk_invalid_response": 502,

@@ -1,22 +1,103 @@
 """The README, followed to the letter."""
 
 import re
+import shlex
+import socket
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser, expect
 
 from airisk_oauth.sandbox.world import World
 from tests.support import pages, quickstart
+from tests.support.chromium import click, needs_chromium
 from tests.support.quickstart import PYTHON, Site
+from tests.support.servers import wait_for
 
 snippet = partial(pages.snippet, "README.md")
+PASSWORD = "a password that is long enough"
+
+
+# A chat, with the sandbox
+
+
+@contextmanager
+def served(site: Site) -> Iterator[None]:
+    """Serve a site as the README says."""
+    [_python, *serve] = commands("runserver")[-1]
+    server = subprocess.Popen(
+        [PYTHON, *serve, site.address, "--noreload"],
+        cwd=site.folder,
+        env=site.environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        wait_for(int(site.address.partition(":")[2]), server)
+        yield
+    finally:
+        server.terminate()
+        server.wait(10)
+
+
+def commands(words: str) -> list[list[str]]:
+    """Return the commands of a snippet, split into words."""
+    return [shlex.split(line) for line in snippet(words).splitlines()]
+
+
+@needs_chromium
+def test_new_project_ends_in_a_streaming_chat(tmp_path: Path, chromium: Browser) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        site = Site(tmp_path, f"127.0.0.1:{free.getsockname()[1]}")
+    [migrate, create_user, identify, _serve] = commands("createsuperuser")
+    site.run(PYTHON, *migrate[1:])
+    answers = ("--noinput", "--email=mia@example.com")
+    site.run(PYTHON, *create_user[1:], *answers, DJANGO_SUPERUSER_PASSWORD=PASSWORD)
+    site.run(PYTHON, *identify[1:])
+    with served(site), chromium.new_context() as context:
+        page = context.new_page()
+        page.goto(f"http://{site.address}/")
+        page.get_by_label("Username").fill("mia")
+        page.get_by_label("Password").fill(PASSWORD)
+        click(page, "Log in")
+        click(page, "Connect")
+        expect(page).to_have_url(f"http://{site.address}/")
+        page.get_by_role("combobox").select_option("Risk classes under the EU AI Act")
+        page.evaluate(WATCH)
+        for question in ("Is it a high risk?", "And why?"):
+            page.get_by_role("textbox").fill(question)
+            click(page, "Ask")
+            expect(page.get_by_role("status")).to_contain_text(f"You asked: {question}")
+            expect(page.get_by_role("status")).to_contain_text("No other finding.")
+        assert page.evaluate("seen.size") > 2, "The answers came in pieces."
+
+
+WATCH = """() => {
+  window.seen = new Set();
+  const output = document.querySelector("output");
+  new MutationObserver(() => seen.add(output.value)).observe(output, { childList: true });
+}"""
+
+
+def test_chat_takes_no_more_than_forty_lines() -> None:
+    files = [snippet(words) for words in ("def chat_page", "INSTALLED_APPS +=", "views.chat_page", "csrf_token")]
+    lines = [line for text in files for line in text.splitlines() if line.strip()]
+    assert len(lines) == 40
+    assert f"takes {len(lines)} lines" in pages.text_of("README.md")
+
+
+# With an AIRisk
 
 
 @pytest.fixture
 def site(tmp_path: Path, airisk: World) -> Site:
-    return Site(tmp_path)
+    site = Site(tmp_path)
+    site.use_airisk()
+    return site
 
 
 VISIT = """
@@ -42,13 +123,14 @@ print(mine, agents)
 
 
 def test_quickstart_ends_in_a_call_to_airisk(site: Site) -> None:
-    for line in [*snippet("manage.py migrate").splitlines(), snippet("check_airisk")]:
-        site.run(PYTHON, *line.split()[1:])
-    output = site.manage("shell", "-c", VISIT.format(identity=snippet("objects.create"), outside=snippet("for_user")))
+    site.manage("migrate")
+    for command in [*commands("manage.py check\n"), *commands("check_airisk")]:
+        site.run(PYTHON, *command[1:])
+    output = site.manage("shell", "-c", VISIT.format(identity=snippet("update_or_create"), outside=snippet("for_user")))
     assert output.count("lastUpdated") > 1
     assert "botSuggestion" in output
-    cron = snippet("refresh_airisk_tokens").split()
-    assert "0 refused" in site.manage(*cron[cron.index("manage.py") + 1 :])
+    cron, _to_nowhere = snippet("refresh_airisk_tokens").split(">")
+    assert "0 refused" in site.manage(*cron.partition("manage.py")[2].split())
 
 
 def test_database_note_satisfies_the_check(site: Site) -> None:
@@ -65,7 +147,7 @@ def test_database_note_satisfies_the_check(site: Site) -> None:
 
 def test_install_line_finds_nothing_left_to_do() -> None:
     """It is run in an environment that has everything that the README names, and installs nothing."""
-    command = snippet("pip install").split()
+    [command, _startproject] = commands("pip install")
     subprocess.run([PYTHON, "-m", *command, "--quiet", "--no-index"], check=True, timeout=60)
 
 
@@ -78,5 +160,6 @@ def test_make_commands_of_the_readme_exist() -> None:
 
 def test_every_readme_snippet_is_used_in_a_test() -> None:
     source = "".join(Path(str(file)).read_text(encoding="utf-8") for file in (__file__, quickstart.__file__))
-    used = {snippet(words) for words in re.findall(r'snippet\("([^"]*)"\)', source)}
+    words = re.findall(r'(?:snippet|commands)\("([^"]*)"\)', source)
+    used = {snippet(each.replace("\\n", "\n")) for each in words}
     assert used == {text for _language, text in pages.snippets_of("README.md")}

@@ -1,14 +1,18 @@
 """``refresh_airisk_tokens``: what it renews, what it prints, and its exit status."""
 
 import io
+import logging
 import os
+import re
 import signal
 import socket
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -31,6 +35,7 @@ from tests.support.options import (
     set_option,
     trouble,
 )
+from tests.support.pages import ROOT
 from tests.support.people import connected_users, give_token, renewed_of, token_requests
 from tests.support.threads import attempt
 
@@ -88,14 +93,13 @@ def test_options_choose_which_tokens_are_renewed(
     as_arguments: bool,
 ) -> None:
     arguments = [f"--{name}" if value is True else f"--{name}={value}" for name, value in options.items()]
-    status, _out = refresh(*arguments) if as_arguments else refresh(**options)
-    assert status == 0
+    refresh(*arguments) if as_arguments else refresh(**options)
     assert {name for name, token in tokens.items() if renewed_of([token]) == [True]} == expected
 
 
 def test_options_can_be_numbers_and_durations(airisk: World, tokens: dict[str, AIRiskToken]) -> None:
     status, answer = refresh_json(within=timedelta(hours=1), limit=5, workers=2)
-    assert (status, answer["renewed"]) == (0, 5)
+    assert (status, answer["renewed"], answer["paused"]) == (1, 5, 1)
 
 
 @pytest.mark.parametrize(
@@ -150,14 +154,14 @@ def test_missing_setting_exits_2(settings: Any) -> None:
 
 def test_json_has_all_counts_and_each_deployments(airisk: World, tokens: dict[str, AIRiskToken]) -> None:
     status, answer = refresh_json()
-    assert status == 0
+    assert status == 1
     assert list(answer) == [*COUNTED, "seconds", "deployments", "needs_person", "client_refused"]
     assert answer["needs_person"] == answer["client_refused"] == []
     assert answer["seconds"] >= 0
-    assert [answer[name] for name in COUNTED] == [4, 0, 0, 0]
+    assert [answer[name] for name in COUNTED] == [4, 0, 0, 0, 1]
     assert answer["deployments"] == {
-        "default": dict(zip(COUNTED, [3, 0, 0, 0], strict=True)),
-        "second": dict(zip(COUNTED, [1, 0, 0, 0], strict=True)),
+        "default": dict(zip(COUNTED, [3, 0, 0, 0, 1], strict=True)),
+        "second": dict(zip(COUNTED, [1, 0, 0, 0, 0], strict=True)),
     }
 
 
@@ -185,6 +189,21 @@ def test_exit_status_is_1_if_some_were_refused(airisk: World, settings: Any, mia
     settings.AIRISK_OAUTH_SANDBOX_USERS = {token.userid: "known" for token in connected_users(2)}
     status, answer = refresh_json()
     assert (status, answer["renewed"], answer["refused"]) == (1, 2, 1)
+
+
+def test_exit_status_is_1_all_through_an_outage(airisk: World, mia: User) -> None:
+    # Refused before, reported then, and no reason to fail every later run.
+    connected_users(1, failure_kind="refused", retry_at=timezone.now() + timedelta(hours=1))
+    give_token(mia, ends_in=60)
+    airisk.switches.outage = True
+    assert refresh_json()[0] == 1
+    status, answer = refresh_json()
+    assert (status, answer["unavailable"], answer["paused"]) == (1, 0, 1)
+    assert answer["deployments"]["default"]["paused"] == 1
+    airisk.switches.outage = False
+    status, answer = refresh_json(all=True, user="mia")
+    assert (status, answer["renewed"], answer["paused"]) == (0, 1, 0)
+    assert refresh_json()[0] == 0
 
 
 def test_exit_status_is_0_if_leased_elsewhere(airisk: World, mia: User) -> None:
@@ -218,8 +237,9 @@ def test_output_has_counts_and_reasons_for_people(airisk: World, tokens: dict[st
     assert status == 1
     *lines, last = out.splitlines()
     assert lines == [
-        "default: 3 renewed, 0 refused, 0 unavailable, 0 skipped.",
-        "second: 0 renewed, 0 refused, 0 unavailable, 1 skipped.",
+        "default: 3 renewed, 0 refused, 0 unavailable, 0 skipped, 1 paused.",
+        "  1 paused: renewing failed before, and is retried later; --all tries now.",
+        "second: 0 renewed, 0 refused, 0 unavailable, 1 skipped, 0 paused.",
         "  1 skipped: the user's AIRisk identity has changed or was removed.",
         f"  Needs a person: token {tokens['second'].pk} of user {tokens['second'].user_id} on second "
         "(the user's AIRisk identity has changed or was removed).",
@@ -339,6 +359,33 @@ def test_progress_is_a_bar_on_a_terminal(airisk: World, monkeypatch: pytest.Monk
     assert "tokens done" not in out
 
 
+def test_progress_stands_still_after_giving_up(airisk: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", stderr := Terminal())
+    connected_users(40)
+    airisk.switches.outage = True
+    assert refresh(workers=1)[0] == 1
+    assert "40/40" not in stderr.getvalue()
+    assert "100%" not in stderr.getvalue()
+
+
+@pytest.mark.parametrize("has_handler", [True, False])
+def test_log_lines_do_not_break_into_the_bar(
+    airisk: World, mia: User, monkeypatch: pytest.MonkeyPatch, has_handler: bool
+) -> None:
+    monkeypatch.setattr(sys, "stderr", stderr := Terminal())
+    root, ours = logging.getLogger(), logging.getLogger("airisk_oauth")
+    # pytest's own handlers would make Python believe that there is one.
+    monkeypatch.setattr(root, "handlers", [])
+    monkeypatch.setattr(ours, "handlers", [logging.StreamHandler(stderr)] if has_handler else [])
+    give_token(mia, ends_in=60)
+    airisk.switches.refuse = True
+    refresh()
+    lines = re.split("[\r\n]", stderr.getvalue())
+    logged = [line.removesuffix("\x1b[A") for line in lines if "was not renewed" in line]
+    assert len(logged) == 1
+    assert logged[0].startswith("AIRisk token ")
+
+
 @pytest.mark.usefixtures("often")
 def test_progress_is_lines_without_a_terminal(airisk: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", stderr := io.StringIO())
@@ -406,9 +453,9 @@ def test_process_exits_1_if_a_token_was_refused(airisk: World, mia: User, capsys
 @pytest.mark.parametrize(
     ("argument", "words"),
     [
-        ("--within=soon", "'soon' is not a duration"),
-        ("--limit=none", "'none' is not a whole number"),
-        ("--user=nobody", "There is no user 'nobody'."),
+        ("--within=soon", "--within: 'soon' is not a duration"),
+        ("--limit=none", "--limit: 'none' is not a whole number"),
+        ("--user=nobody", "--user: there is no user 'nobody'."),
         ("--deployment=third", "Nothing could be tried"),
         ("--every", "unrecognized arguments"),
     ],
@@ -421,6 +468,31 @@ def test_process_exits_2_if_nothing_was_tried(
     assert (status, out) == (2, "")
     assert words in errors
     assert not airisk.journal
+
+
+@committing
+@pytest.mark.parametrize(
+    ("command", "setting"),
+    [
+        ("refresh_airisk_tokens", "AIRISK_OAUTH = {'default': {'BASE_URL': 'demo'}}"),
+        ("refresh_airisk_tokens", "AIRISK_OAUTH_ENCRYPTION_KEYS = ['x']"),
+        ("reseal_airisk_tokens", "AIRISK_OAUTH_ENCRYPTION_KEYS = ['x']"),
+    ],
+)
+def test_manage_py_exits_2_for_a_wrong_setting(
+    mia: User, environment: dict[str, str], tmp_path: Path, command: str, setting: str
+) -> None:
+    give_token(mia, ends_in=60)
+    (tmp_path / "wrong_settings.py").write_text(f"from tests.settings import *\n{setting}\n", encoding="utf-8")
+    variables = {
+        "DJANGO_SETTINGS_MODULE": "wrong_settings",
+        "PYTHONPATH": f"{tmp_path}:{ROOT}",
+        **{name: environment[name] for name in ("DATABASE_URL", "AIRISK_BASE_URL")},
+    }
+    line = [sys.executable, str(ROOT / "manage.py"), command]
+    done = subprocess.run(line, env=variables, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (2, ""), done.stderr
+    assert "Traceback" not in done.stderr
 
 
 class HandlerOfTheSite(Exception):

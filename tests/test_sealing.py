@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -238,8 +239,10 @@ def test_an_old_seal_opens_whenever_it_was_made(settings: "Settings") -> None:
 # Key lists
 
 
-NO_LIST = "AIRISK_OAUTH_ENCRYPTION_KEYS must be a list of Fernet keys, newest first."
-NO_KEY = "AIRISK_OAUTH_ENCRYPTION_KEYS contains something that is not a Fernet key."
+NO_LIST = "AIRISK_OAUTH_ENCRYPTION_KEYS must be a list of Fernet keys, newest first. It is "
+NO_KEY = "AIRISK_OAUTH_ENCRYPTION_KEYS[0] is not a Fernet key: "
+NO_SECOND_KEY = NO_KEY.replace("0", "1")
+WRONG_LENGTH = NO_KEY + "it is not 32 bytes in Base64."
 
 
 @pytest.mark.parametrize(
@@ -248,25 +251,26 @@ NO_KEY = "AIRISK_OAUTH_ENCRYPTION_KEYS contains something that is not a Fernet k
         (None, None),
         ([NEW], None),
         ((NEW, OLD), None),
-        ([], NO_LIST),
-        ((), NO_LIST),
-        (NEW, NO_LIST),
-        ({NEW: 1}, NO_LIST),
-        ({NEW}, NO_LIST),
-        (0, NO_LIST),
-        ([""], NO_KEY),
-        (["a key"], NO_KEY),
-        ([NEW, ""], NO_KEY),
-        ([NEW, None], NO_KEY),
-        ([NEW.encode()], NO_KEY),
-        ([NEW + "\n"], NO_KEY),
-        ([" " + NEW], NO_KEY),
-        ([NEW[:-1]], NO_KEY),
-        ([NEW[:-4]], NO_KEY),
-        ([NEW * 2], NO_KEY),
-        (["ü" * 44], NO_KEY),
-        ([base64.urlsafe_b64encode(b"x" * 31).decode()], NO_KEY),
-        ([[NEW]], NO_KEY),
+        ([], NO_LIST + "empty."),
+        ((), NO_LIST + "empty."),
+        ("", NO_LIST + "empty."),
+        (NEW, NO_LIST + "str."),
+        ({NEW: 1}, NO_LIST + "dict."),
+        ({NEW}, NO_LIST + "set."),
+        (1, NO_LIST + "int."),
+        ([""], NO_KEY + "it is empty."),
+        (["a key"], WRONG_LENGTH),
+        ([NEW, ""], NO_SECOND_KEY + "it is empty."),
+        ([NEW, None], NO_SECOND_KEY + "it is None."),
+        ([NEW.encode()], NO_KEY + "it is of type bytes, not str."),
+        ([NEW + "\n"], NO_KEY + "it ends with a line break, as the text in a file does."),
+        ([" " + NEW], NO_KEY + "there is space around it."),
+        ([NEW[:-1]], WRONG_LENGTH),
+        ([NEW[:-4]], WRONG_LENGTH),
+        ([NEW * 2], WRONG_LENGTH),
+        (["ü" * 44], WRONG_LENGTH),
+        ([base64.urlsafe_b64encode(b"x" * 31).decode()], WRONG_LENGTH),
+        ([[NEW]], NO_KEY + "it is of type list, not str."),
     ],
     ids=str,
 )
@@ -279,7 +283,7 @@ def test_invalid_key_list_is_a_problem(settings: "Settings", keys: Any, wrong: s
     found = problem()
     assert found == wrong
     for use in (lambda: seal(TOKEN, OWNER), lambda: unseal("", OWNER), key_ids):
-        with pytest.raises(ImproperlyConfigured, match=wrong):
+        with pytest.raises(ImproperlyConfigured, match=f"^{re.escape(wrong)}$"):
             use()
 
 

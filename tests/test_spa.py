@@ -16,7 +16,7 @@ from playwright.sync_api import Page, expect
 from airisk_oauth.models import AIRiskIdentity, AIRiskToken
 from airisk_oauth.sandbox.world import World
 from tests.support import assets
-from tests.support.chromium import assert_said, click, needs_chromium
+from tests.support.chromium import assert_said, click, disconnect, needs_chromium
 from tests.support.pages import snippet
 from tests.support.people import give_token
 
@@ -159,9 +159,9 @@ def test_tag_connects_and_disconnects(page: Page, site: str, library: str) -> No
     page.goto(f"/{library}/tag/")
     with page.expect_navigation(url="**/tag/"):
         click(page, "Connect")
-    assert_said(page, "You are user_42 on AIRisk.")
+    assert_said(page, ", as user_42.")
     with page.expect_navigation(url="**/tag/"):
-        click(page, "Disconnect")
+        disconnect(page)
     assert_said(page, "Not connected")
 
 
@@ -173,14 +173,14 @@ def test_link_leads_to_the_page_and_back(page: Page, site: str, library: str, mi
     page.get_by_role("link", name="Connection").click()
     expect(page).to_have_url(f"{site}/airisk/")
     expect(page.get_by_role("heading", level=1)).to_have_text("Your AIRisk connection")
-    page.get_by_role("link", name="Site").click()
+    page.get_by_role("link", name="Site", exact=True).click()
     expect(page).to_have_url(f"{site}/{library}/tag/")
     expect(page.get_by_role("link", name="Needs")).to_be_visible()
     page.go_back()
     expect(page).to_have_url(f"{site}/airisk/")
     expect(page.get_by_role("heading", level=1)).to_have_text("Your AIRisk connection")
     with page.expect_navigation(url="**/airisk/"):
-        page.get_by_role("button", name="Disconnect", exact=True).click()
+        disconnect(page)
     assert not AIRiskToken.objects.exists()
 
 

@@ -303,7 +303,7 @@ def test_browser_sees_refusals_and_outages(airisk: FakeAIRisk, browser: Client) 
         airisk.connect_through(browser)
     airisk.recover()
     airisk.refuse()
-    assert "AIRisk refused the connection" in browser.get(airisk.connect_through(browser)["Location"]).text
+    assert "You did not allow the connection" in browser.get(airisk.connect_through(browser)["Location"]).text
     airisk.recover()
     airisk.show_page()
     assert "You are connected" in browser.get(airisk.connect_through(browser)["Location"]).text
@@ -478,6 +478,31 @@ def test_plugin_does_no_harm_without_django(pytester: pytest.Pytester, monkeypat
     result.assert_outcomes(passed=1)
 
 
+# Chat
+
+
+def test_question_gets_the_answer_of_the_test(airisk: FakeAIRisk, session: AIRiskSession, browser: Client) -> None:
+    airisk.answer_question("Grüße ", "from 東京", status="incomplete")
+    with session.chat.ask("c-1", "Why?") as answer:
+        assert list(answer) == ["Grüße ", "from 東京"]
+    assert answer.status == "incomplete"
+    sent = b"".join(browser.get("/ask/", {"text": "Why?"}).streaming_content)  # type: ignore[attr-defined]
+    assert sent.endswith(b'event: done\ndata: {"status": "incomplete"}\n\n')
+    assert [call.json for call in airisk.calls] == [{"conversationID": "c-1", "text": "Why?"}] * 2
+
+
+def test_question_is_answered_asynchronously_too(airisk: FakeAIRisk, mia: User) -> None:
+    airisk.connect(mia)
+    airisk.answer_question("Yes.")
+
+    @async_to_sync
+    async def ask() -> list[str]:
+        async with AsyncAIRiskClient.for_user(mia) as client, client.chat.ask("c-1", "Why?") as answer:
+            return [piece async for piece in answer]
+
+    assert ask() == ["Yes."]
+
+
 # The guide
 
 
@@ -490,9 +515,10 @@ def guide() -> dict[str, str]:
 
 def test_tests_in_the_guide_pass(guide: dict[str, str], tmp_path: Path) -> None:
     site = Site(tmp_path)
+    site.use_airisk()
     site.append("tests.py", guide.pop("python"))
     said = site.run(sys.executable, "-m", "pytest", "-W", "error", "--ds=mysite.settings", "mysite/tests.py")
-    assert re.search(r"\b6 passed", said)
+    assert re.search(r"\b7 passed", said)
     site.manage("test", "mysite")
     site.run(sys.executable, "-m", *shlex.split(guide.pop("console")), "--quiet", "--no-index")
     assert guide == {}

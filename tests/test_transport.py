@@ -3,6 +3,7 @@
 Slow servers, proxies and certificates, addresses and connections have files of their own.
 """
 
+import asyncio
 import gzip
 import json
 import tracemalloc
@@ -16,7 +17,7 @@ from airisk_oauth import conf
 from airisk_oauth.diagnosis.look import look
 from airisk_oauth.exceptions import AIRiskInvalidResponse, AIRiskRefused, AIRiskUnavailable
 from airisk_oauth.oauth.authorization import PageShown
-from airisk_oauth.oauth.calls import USER_AGENT
+from airisk_oauth.oauth.calls import USER_AGENT, run
 from tests.support.oauth_clients import (
     CHUNKED,
     CODE,
@@ -301,3 +302,20 @@ def test_refusal_repeats_no_code_and_no_secret(serve: Serve, make_client: MakeCl
 def test_unusable_token_shows_in_no_traceback(serve: Serve, make_client: MakeClient, members: Any) -> None:
     server = serve(saying(http(json.dumps(members).encode())))
     assert isinstance(error_of(exchange, make_client(server.url)), AIRiskInvalidResponse)
+
+
+# Without an event loop
+
+
+def test_run_refuses_what_waits_for_event_loop() -> None:
+    left: list[str] = []
+
+    async def wait() -> None:
+        try:
+            await asyncio.sleep(0)
+        finally:
+            left.append("cleaned up")
+
+    with pytest.raises(RuntimeError, match="event loop"):
+        run(wait())
+    assert left == ["cleaned up"]

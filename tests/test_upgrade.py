@@ -31,6 +31,7 @@ from tests.support.airisk import AIRisk
 from tests.support.browsing import connect
 from tests.support.commands import refresh_json
 from tests.support.database import committing, quoted
+from tests.support.losses import told
 from tests.support.options import set_option
 from tests.support.stored import rows_of_flows_and_tokens
 from tests.support.upgrade import rows
@@ -201,6 +202,22 @@ def test_migrating_again_corrects_the_base_url(settings: Any, airisk: AIRisk) ->
     call_command("migrate", *rows.LAST, verbosity=0)
     call_command("migrate", verbosity=0)
     assert call("valid_new_key") == 200
+
+
+def test_losses_from_before_are_no_news(site: Site, airisk: AIRisk) -> None:
+    """What needed a person under version 1.0.0 is announced when it works again, and only what is lost now as lost."""
+    before = {token_of(username).user_id for username in ("refused", "needs_person")}
+    airisk.refuses = True
+    with told() as announced:
+        refresh_json(all=True)
+    users = set(AIRiskToken.objects.exclude(user=None).values_list("user_id", flat=True))
+    assert {user_id for _what, user_id in announced} == (users | {None}) - before
+    assert {what for what, _user_id in announced} == {"lost"}
+    airisk.refuses = False
+    with told() as announced:
+        refresh_json(all=True)
+    assert {user_id for _what, user_id in announced} == users | {None}
+    assert {what for what, _user_id in announced} == {"restored"}
 
 
 # The admin

@@ -143,3 +143,14 @@ def test_time_limit_is_raised_on_a_loop(scripted: ScriptedAIRisk, mia: User, str
     async_to_sync(client.get)("/api/x")
     with pytest.raises(Limit):
         asyncio.run(client.post("/api/x", content=parts()))
+
+
+def test_handler_without_python_code_is_ignored(scripted: ScriptedAIRisk, mia: User) -> None:
+    give_token(mia)
+    scripted.scripts["/api/x"] = socket.socket.close
+    # Python's own handler for Ctrl+C is written in C.
+    before = signal.signal(signal.SIGUSR1, signal.default_int_handler)
+    try:
+        unavailable(lambda: ask_blocking(mia, "GET", "/api/x"))
+    finally:
+        signal.signal(signal.SIGUSR1, before)

@@ -157,7 +157,7 @@ def translated_by_django(language: str) -> set[str]:
 # Pages
 
 
-TEMPLATES = [path for root in ROOTS for path in sorted(root.rglob("*.html"))]
+TEMPLATES = [path for root in ROOTS for path in messages.templates(root)]
 
 
 @pytest.mark.parametrize("path", TEMPLATES, ids=[str(path.relative_to(messages.ROOT)) for path in TEMPLATES])

@@ -1,4 +1,5 @@
 from django.contrib import admin
+from django.contrib.auth.views import LoginView
 from django.urls import include, path
 
 from tests import site_views
@@ -11,4 +12,5 @@ urlpatterns = [
     path("sandbox/", include("airisk_oauth.sandbox.urls")),
     path("second-sandbox/", include("airisk_oauth.sandbox.urls", namespace="second_sandbox")),
     path("admin/", admin.site.urls),
+    path("accounts/login/", LoginView.as_view()),
 ]

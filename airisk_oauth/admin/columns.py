@@ -13,7 +13,6 @@ from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from ..models import AIRiskToken
-from ..tokens.status import explanation, status_of
 
 if TYPE_CHECKING:
     _TokenAdmin = admin.ModelAdmin[AIRiskToken]
@@ -35,6 +34,8 @@ class TokenColumns(_TokenAdmin):
 
     @admin.display(description=_("status"))
     def colored_status(self, token: AIRiskToken) -> str:
+        from ..tokens.status import status_of
+
         status = status_of(token)
         return format_html('<span class="airisk-state airisk-{}">{}</span>', status.value, status.label)
 
@@ -58,6 +59,8 @@ class TokenColumns(_TokenAdmin):
 
     @admin.display(description=_("reason"))
     def reason(self, token: AIRiskToken) -> str | None:
+        from ..tokens.status import explanation
+
         parts = (
             explanation(token),
             token.get_failure_kind_display(),

@@ -8,7 +8,6 @@ from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
 from .. import conf
-from ..tokens.status import Status
 
 if TYPE_CHECKING:
     from django.db.models import QuerySet
@@ -30,6 +29,8 @@ class StatusFilter(admin.SimpleListFilter):
     parameter_name = "status"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
+        from ..tokens.status import Status
+
         return list(Status.choices)
 
     def queryset(self, request: HttpRequest, queryset: "QuerySet[Any]") -> "QuerySet[Any]":

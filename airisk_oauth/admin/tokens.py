@@ -12,13 +12,11 @@ from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
-from django.views.decorators.http import require_POST
 
 from .. import conf
 from ..database.transactions import non_atomic
 from ..exceptions import AIRiskError, ConnectionRequired
 from ..models import AIRiskToken
-from ..tokens.status import count_by_status, with_status
 from .columns import TokenColumns
 from .filters import DeploymentFilter, SearchableByUser, StatusFilter
 
@@ -53,6 +51,8 @@ class AIRiskTokenAdmin(SearchableByUser, TokenColumns):
     )
 
     def get_queryset(self, request: HttpRequest) -> "QuerySet[AIRiskToken]":
+        from ..tokens.status import with_status
+
         return with_status(super().get_queryset(request).defer("sealed"))
 
     def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest) -> bool:
@@ -74,6 +74,8 @@ class AIRiskTokenAdmin(SearchableByUser, TokenColumns):
             query = request.GET.copy()
             query["status"] = query.pop("state")[-1]
             return HttpResponseRedirect(f"{request.path}?{query.urlencode()}")
+        from ..tokens.status import count_by_status
+
         ours = {
             "airisk_deployments": conf.aliases() if self.has_renew_permission(request) else [],
             "airisk_statuses": lambda: count_by_status(AIRiskToken.objects.all()).items(),
@@ -150,6 +152,8 @@ class AIRiskTokenAdmin(SearchableByUser, TokenColumns):
         flow.disconnect(obj)
 
     def get_urls(self) -> list[URLPattern]:
+        from django.views.decorators.http import require_POST
+
         obtain = self.admin_site.admin_view(require_POST(self.obtain))
         ours = path("obtain/<slug:alias>/", obtain, name="airisk_oauth_airisktoken_obtain")
         return [ours, *super().get_urls()]

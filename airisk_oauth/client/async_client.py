@@ -20,6 +20,8 @@ _NO_ANSWER: Final = (OSError, UnicodeError, httpx2.TransportError, httpx2.Decodi
 
 if TYPE_CHECKING:
     from httpx2 import AsyncClient
+
+    from .async_chat import AsyncChat
 else:
     # As httpx2 defines it: a caching client in its place would give one user's response to another.
     AsyncClient = next(each for each in httpx2.AsyncClient.__mro__ if each.__module__.split(".")[0] == "httpx2")
@@ -67,6 +69,13 @@ class AsyncAIRiskClient(AsyncClient):
         """Call as the application itself, with the generic token. No I/O; errors come with the first call."""
         options = conf.deployment(deployment)
         return cls(options, bearer.of_application(options), keep_alive=keep_alive)
+
+    @property
+    def chat(self) -> "AsyncChat":
+        """AIRisk's chat API, called as the same owner."""
+        from .async_chat import AsyncChat
+
+        return AsyncChat(self, self.deployment.api_timeout)
 
     async def wind_down(self) -> None:
         """Close idle connections, and keep none from now on. A response that is streaming can be read to its end."""

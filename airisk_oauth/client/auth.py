@@ -1,6 +1,7 @@
 """``requests`` authentication with AIRisk's bearer token, for a session of your own."""
 
 import time
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any, NoReturn, Self
 from urllib.parse import urljoin
@@ -20,6 +21,9 @@ from ..tokens.waiting import BLOCKING
 from ..wire.adapter import leave
 from . import bearer
 from .bearer import BearerPolicy, BearerSource
+
+#: Sends a request, and returns the response before its body.
+Send = Callable[[requests.PreparedRequest], Awaitable[requests.Response]]
 
 
 class AIRiskAuth(AuthBase):
@@ -76,36 +80,44 @@ class AIRiskAuth(AuthBase):
 
     def after(self, response: requests.Response, **kwargs: Any) -> requests.Response:
         """Handle every response, those of redirects included; a response hook of ``requests``."""
+
+        async def send(request: requests.PreparedRequest) -> requests.Response:
+            again: requests.Response = response.connection.send(request, **kwargs)
+            return again
+
+        return run(self.follow_up(response, send))
+
+    async def follow_up(self, response: requests.Response, send: Send) -> requests.Response:
+        """Return the response, or that to the same request with another token.
+
+        :param send: sends a request that is signed, and returns the response.
+        """
         request = response.request
         sent = request.headers.get("Authorization")
         # Another auth may have signed this request since, and copies of a request share its hooks.
         if not isinstance(sent, _Signature) or sent.auth is not self:
             return response
         if response.status_code == 401 and bearer.is_ours(self.deployment, request.url or ""):
-            response = self._renew_and_replay(response, sent, kwargs)
+            response = await self._renew_and_replay(response, sent, send)
         if response.is_redirect and target_origin(response) != self.deployment.origin:
             # Removed before requests copies the headers to the next hop, which may be anywhere.
             request.headers.pop("Authorization", None)
         return response
 
-    def _renew_and_replay(
-        self, response: requests.Response, sent: "_Signature", kwargs: dict[str, Any]
-    ) -> requests.Response:
+    async def _renew_and_replay(self, response: requests.Response, sent: "_Signature", send: Send) -> requests.Response:
         try:
-            credential = run(sent.signer.replacement(sent.token, BLOCKING))
+            credential = await sent.signer.replacement(sent.token, BLOCKING)
         except BaseException:
             # The caller never sees this response, so nobody else would release its connection.
             response.close()
             raise
         if credential is None or not _rewind(response.request):
             return response
-        replayed = self._replay(response, _Signature.of(credential, sent.signer, self), kwargs)
-        run(sent.signer.note_replay(replayed.status_code, credential, BLOCKING))
+        replayed = await self._replay(response, _Signature.of(credential, sent.signer, self), send)
+        await sent.signer.note_replay(replayed.status_code, credential, BLOCKING)
         return replayed
 
-    def _replay(
-        self, response: requests.Response, signature: "_Signature", kwargs: dict[str, Any]
-    ) -> requests.Response:
+    async def _replay(self, response: requests.Response, signature: "_Signature", send: Send) -> requests.Response:
         leave(response)
         # The request itself is signed again, not a copy: a later redirect must not copy the old token.
         again: Any = response.request
@@ -114,7 +126,7 @@ class AIRiskAuth(AuthBase):
         again.prepare_cookies(again._cookies)
         again.headers["Authorization"] = signature
         began = time.perf_counter()
-        replayed: requests.Response = response.connection.send(again, **kwargs)
+        replayed = await send(again)
         replayed.elapsed = timedelta(seconds=time.perf_counter() - began)
         replayed.history.append(response)
         return replayed

@@ -21,6 +21,7 @@ from .auth import AIRiskAuth, target_origin
 if TYPE_CHECKING:
     from .async_client import AsyncAIRiskClient
     from .bearer import BearerPolicy
+    from .chat import Chat
 
 
 class AIRiskSession(Session):
@@ -74,6 +75,13 @@ class AIRiskSession(Session):
         from .async_client import AsyncAIRiskClient
 
         return AsyncAIRiskClient(self.deployment, self._source, keep_alive=self.keeps_async_connections)
+
+    @property
+    def chat(self) -> "Chat":
+        """AIRisk's chat API, called as the same owner."""
+        from .chat import Chat
+
+        return Chat(self, self.deployment.api_timeout)
 
     async def aclose(self) -> None:
         """Close the connections of this session and of :attr:`aclient`."""

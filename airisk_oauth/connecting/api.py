@@ -54,7 +54,7 @@ def answer_unconnected_client(user: Any, deployment: str) -> Answer | None:
     :raises ConnectionRequired: the user is not connected, and the site does not include the connect page.
     """
     try:
-        StoredToken(conf.deployment(deployment), user).check()
+        StoredToken(conf.deployment(deployment), user).check(before_call=True)
     except ConnectionRequired as error:
         answer = answer_for(error)
         if answer is None:

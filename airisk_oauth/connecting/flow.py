@@ -20,6 +20,7 @@ from ..oauth.code_flow import exchange, new_state, obtain_or_exchange
 from ..oauth.deployment import Deployment
 from ..oauth.messages import Secret, TokenGrant
 from ..signals import token_disconnected, token_obtained
+from ..tokens import losses
 from ..tokens.outcomes import store
 from ..userids import userid_of
 from .problems import ConnectionFailed, Reason
@@ -43,6 +44,13 @@ class Connected(NamedTuple):
 
     pending: PendingAuthorization
     first: bool
+
+
+class Begun(NamedTuple):
+    """A flow that a browser has come back from, not verified any further."""
+
+    pending: PendingAuthorization
+    callback: Callback
 
 
 def begin(
@@ -75,17 +83,24 @@ def begin(
     return authorization_url(deployment, state=state, userid=userid)
 
 
-def complete(deployment: Deployment, user: Any, *, browser: str | None, query: Secret) -> Connected:
-    """Complete the flow that a callback belongs to: verify the callback, and exchange its code for a token.
+def begun(deployment: Deployment, user: Any, *, browser: str | None, query: Secret) -> Begun:
+    """Return the flow that a callback belongs to.
 
     :param browser: as for :func:`begin`; ``None`` for a browser that has no such value.
     :param query: the callback's query string, undecoded.
-    :raises ConnectionFailed: the callback is malformed, expired, spent, or not one that this user in this browser is
-        waiting for; or the user's identity or permission has changed.
-    :raises AIRiskError: AIRisk refused, could not be reached, or sent an answer that cannot be used.
+    :raises ConnectionFailed: the callback is malformed, or not one that this user in this browser is waiting for.
     """
     callback = _read(query)
-    pending = _pending(deployment, user, browser, callback.state)
+    return Begun(_pending(deployment, user, browser, callback.state), callback)
+
+
+def complete(deployment: Deployment, user: Any, flow: Begun) -> Connected:
+    """Complete a flow: verify its callback, and exchange the code for a token.
+
+    :raises ConnectionFailed: the flow has expired or is spent, or the user's identity or permission has changed.
+    :raises AIRiskError: AIRisk refused, could not be reached, or sent an answer that cannot be used.
+    """
+    pending, callback = flow
     if pending.spent_at is None and not is_recent(pending.created_at, timezone.now(), LIFETIME):
         raise ConnectionFailed(Reason.STATE_EXPIRED)
     if callback.iss is not None and callback.iss.removesuffix("/") != deployment.base_url:
@@ -165,6 +180,7 @@ def _exchange_and_store(
     message = "AIRisk token %(token_id)s of deployment %(deployment)s was obtained"
     log(logger, logging.INFO, "token.obtained", message, token=token)
     token_obtained.send_robust(AIRiskToken, user_id=token.user_id, deployment=token.deployment)
+    losses.note_token(token)
 
 
 def _grant_for(deployment: Deployment, pending: PendingAuthorization, code: Secret) -> TokenGrant:

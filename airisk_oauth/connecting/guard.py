@@ -1,16 +1,23 @@
 """Decides who has to connect before they may see a view, and tells a browser or a script where to connect."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
-from urllib.parse import urlencode
 
 from django.contrib.auth.views import redirect_to_login
+from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest, HttpResponseRedirect
 from django.http.response import HttpResponseBase
 
 from .. import conf
 from ..exceptions import ConnectionRequired
 from ..tokens.stored import StoredToken
+from .problems import with_next
 from .scripts import htmx_page, is_script, json_response, keep_from_caches
+
+_ADD = 'Add "{}" to MIDDLEWARE.'
+_AUTHENTICATION = "django.contrib.auth.middleware.AuthenticationMiddleware"
+_AIRISK = "airisk_oauth.middleware.AIRiskMiddleware"
 
 
 def answer_unconnected(request: HttpRequest, deployment: str) -> HttpResponseBase | None:
@@ -20,18 +27,35 @@ def answer_unconnected(request: HttpRequest, deployment: str) -> HttpResponseBas
 
     :param deployment: alias.
     :raises ConnectionRequired: the user is not connected, and the site does not include the connect page.
+    :raises ImproperlyConfigured: ``AuthenticationMiddleware`` is missing.
     """
+    if not hasattr(request, "user"):
+        raise ImproperlyConfigured(f"airisk_required needs request.user. {_ADD.format(_AUTHENTICATION)}")
     if not request.user.is_authenticated and not is_script(request):
         response = redirect_to_login(request.get_full_path())
         keep_from_caches(response)
         return response
     try:
-        StoredToken(conf.deployment(deployment), request.user).check()
+        StoredToken(conf.deployment(deployment), request.user).check(before_call=True)
     except ConnectionRequired as error:
         if error.connect_url is None:
             raise
         return connection_required_response(request, error)
     return None
+
+
+@contextmanager
+def middleware_required(request: HttpRequest) -> Iterator[None]:
+    """Run a view, and say so if ``request.airisk`` is missing because the middleware is.
+
+    :raises ImproperlyConfigured: the view uses ``request.airisk``, and ``AIRiskMiddleware`` is missing.
+    """
+    try:
+        yield
+    except AttributeError as error:
+        if error.name != "airisk" or hasattr(request, "airisk"):
+            raise
+        raise ImproperlyConfigured(f"This view needs request.airisk. {_ADD.format(_AIRISK)}") from error
 
 
 def connection_required_response(request: HttpRequest, error: ConnectionRequired) -> HttpResponseBase:
@@ -42,16 +66,11 @@ def connection_required_response(request: HttpRequest, error: ConnectionRequired
     response: HttpResponseBase
     if is_script(request):
         body = {"detail": str(error), "connect_url": error.connect_url}
-        page = _page_to_connect_on(error, htmx_page(request))
+        page = with_next(str(error.connect_url), htmx_page(request))
         response = json_response(request, body, status=HTTPStatus.FORBIDDEN, redirect_to=page)
     else:
         # After any other method there is no way back: the browser would come back with GET.
         back = request.get_full_path() if request.method in ("GET", "HEAD") else ""
-        response = HttpResponseRedirect(_page_to_connect_on(error, back))
+        response = HttpResponseRedirect(with_next(str(error.connect_url), back))
     keep_from_caches(response)
     return response
-
-
-def _page_to_connect_on(error: ConnectionRequired, next_url: str) -> str:
-    query = f"?{urlencode({'next': next_url})}" if next_url else ""
-    return f"{error.connect_url}{query}"

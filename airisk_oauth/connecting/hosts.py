@@ -32,7 +32,23 @@ def right_host_url(request: "HttpRequest", deployment: "Deployment", next_url: s
     # A browser sends Origin with every form. Without it, a bare name is the one that a proxy uses for this server.
     if not origin and (request.method == "POST" or _is_bare(here)):
         return None
-    return _connect_url(request, deployment, next_url)
+    return connect_url(deployment, next_url, request)
+
+
+def connect_url(deployment: "Deployment", next_url: str = "", request: "HttpRequest | None" = None) -> str | None:
+    """Return the URL of the connect page at ``REDIRECT_URI``'s host, or ``None`` where the site does not include it.
+
+    :param next_url: path to go to after connecting.
+    :param request: chooses among several inclusions of our pages the one that the request is at.
+    """
+    page, callback = (conf.page_url(name, deployment.alias, request) for name in ("connect", "callback"))
+    if page is None:
+        return None
+    # A proxy may strip a prefix from the paths that browsers ask for.
+    path = urlsplit(deployment.redirect_uri).path
+    prefix = path.removesuffix(callback) if callback and path.endswith(callback) else ""
+    query = f"?{urlencode({'next': next_url})}" if next_url else ""
+    return urljoin(deployment.redirect_uri, f"{prefix}{page}{query}")
 
 
 def is_own_host(request: "HttpRequest", host: str) -> bool:
@@ -69,14 +85,3 @@ def _share_cookies(*hosts: str) -> bool:
 
 def _is_bare(host: str) -> bool:
     return "." not in host and ":" not in host and host != "localhost"
-
-
-def _connect_url(request: "HttpRequest", deployment: "Deployment", next_url: str) -> str | None:
-    page, callback = (conf.page_url(name, deployment.alias, request) for name in ("connect", "callback"))
-    if page is None:
-        return None
-    # A proxy may strip a prefix from the paths that browsers ask for.
-    path = urlsplit(deployment.redirect_uri).path
-    prefix = path.removesuffix(callback) if callback and path.endswith(callback) else ""
-    query = f"?{urlencode({'next': next_url})}" if next_url else ""
-    return urljoin(deployment.redirect_uri, f"{prefix}{page}{query}")

@@ -3,6 +3,7 @@
 from enum import Enum
 from http import HTTPStatus
 from typing import Final, Self
+from urllib.parse import urlencode
 
 from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse
@@ -14,9 +15,12 @@ from .. import conf
 from ..exceptions import AIRiskError, AIRiskRefused, AIRiskUnavailable
 from .scripts import is_script, json_response
 
-_NOT_FROM_AIRISK: Final = (
-    gettext_noop("This link does not come from AIRisk"),
-    gettext_noop("It is incomplete or was changed on the way. Nothing has happened; you can connect again."),
+_BROKEN_LINK: Final = (
+    gettext_noop("This link does not work"),
+    gettext_noop(
+        "It is incomplete or was changed on the way. Nothing has happened; you can connect again. If this happens "
+        "again, tell an administrator of this site."
+    ),
 )
 
 
@@ -45,15 +49,15 @@ class Reason(Enum):
         gettext_noop("You have no AIRisk identity yet"),
         gettext_noop("Ask an administrator of this site to enter which AIRisk user you are, then connect again."),
     )
-    MALFORMED_CALLBACK = "malformed_callback", HTTPStatus.BAD_REQUEST, *_NOT_FROM_AIRISK
-    UNKNOWN_DEPLOYMENT = "unknown_deployment", HTTPStatus.NOT_FOUND, *_NOT_FROM_AIRISK
+    MALFORMED_CALLBACK = "malformed_callback", HTTPStatus.BAD_REQUEST, *_BROKEN_LINK
+    UNKNOWN_DEPLOYMENT = "unknown_deployment", HTTPStatus.NOT_FOUND, *_BROKEN_LINK
     CALLBACK_REJECTED = (
         "callback_rejected",
         HTTPStatus.FORBIDDEN,
         gettext_noop("This connection was not started here"),
         gettext_noop(
-            "It was started in another browser or by another account, or too long ago. Nothing has happened; you can "
-            "connect again."
+            "You may have signed out and in again meanwhile, or started it in another browser, with another account, "
+            "or too long ago. Nothing has happened; you can connect again."
         ),
     )
     STATE_EXPIRED = (
@@ -81,6 +85,12 @@ class Reason(Enum):
         gettext_noop(
             "Only staff with permission to change tokens can obtain the application's token. Nothing was saved."
         ),
+    )
+    ACCESS_DENIED = (
+        "access_denied",
+        HTTPStatus.FORBIDDEN,
+        gettext_noop("You did not allow the connection"),
+        gettext_noop("Nothing was saved. If you did allow it on AIRisk, tell an administrator of this site."),
     )
     AIRISK_REFUSED = (
         "airisk_refused",
@@ -158,7 +168,9 @@ def reason_of(problem: Problem) -> Reason:
     if isinstance(problem, Http404):
         return Reason.UNKNOWN_DEPLOYMENT
     if isinstance(problem, AIRiskRefused):
-        return Reason.AIRISK_REFUSED
+        # RFC 6749, section 4.1.2.1.
+        is_denied = problem.reason.partition(":")[0] == "access_denied"
+        return Reason.ACCESS_DENIED if is_denied else Reason.AIRISK_REFUSED
     if isinstance(problem, AIRiskUnavailable):
         return Reason.AIRISK_UNAVAILABLE
     return Reason.AIRISK_INVALID_RESPONSE
@@ -169,10 +181,14 @@ def home_url(request: HttpRequest) -> str:
     return conf.page_url("connection", request=request) or "/"
 
 
-def problem_page(request: HttpRequest, problem: Problem) -> HttpResponse:
-    """Show a problem as a page of its own, with its status."""
+def problem_page(request: HttpRequest, problem: Problem, next_url: str = "") -> HttpResponse:
+    """Show a problem as a page of its own, with its status.
+
+    :param next_url: path to go to after another try.
+    """
     title, text = _describe(request, problem)
-    context = {"title": title, "text": text, "connection_url": conf.page_url("connection", request=request)}
+    connection_url = conf.page_url("connection", request=request)
+    context = {"title": title, "text": text, "connection_url": connection_url and with_next(connection_url, next_url)}
     return render(request, "airisk_oauth/problem.html", context, status=reason_of(problem).status)
 
 
@@ -191,12 +207,20 @@ def problem_response(request: HttpRequest, problem: Problem, *, redirect_to: str
     return json_response(request, body, status=reason.status, redirect_to=redirect_to)
 
 
-def problem_on_connection_page(request: HttpRequest, problem: Problem) -> HttpResponse:
-    """Redirect to the connection page and show a problem there as a message; without messages, show its own page."""
+def problem_on_connection_page(request: HttpRequest, problem: Problem, next_url: str = "") -> HttpResponse:
+    """Redirect to the connection page and show a problem there as a message; without messages, show its own page.
+
+    :param next_url: path to go to after another try.
+    """
     if not hasattr(request, "_messages"):
-        return problem_page(request, problem)
+        return problem_page(request, problem, next_url)
     messages.error(request, problem_message(request, problem))
-    return redirect(home_url(request))
+    return redirect(with_next(home_url(request), next_url))
+
+
+def with_next(url: str, next_url: str) -> str:
+    """Return the URL of a page that goes on to another one, if any, once the user is connected."""
+    return f"{url}?{urlencode({'next': next_url})}" if next_url else url
 
 
 def problem_message(request: HttpRequest, problem: Problem) -> str:

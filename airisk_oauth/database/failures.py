@@ -100,6 +100,11 @@ class FailureModel(models.Model):
         return AIRiskInvalidResponse("AIRisk's answer could not be used a moment ago.")
 
 
+#: Rows whose token needs a person, as a renewal or a sweep has found; see ``tokens.selection.note_trouble``.
+KNOWN_TO_NEED_PERSON: Final = models.Q(failure_kind__in=FailureModel.NEEDS_PERSON) | models.Q(
+    failing_since__isnull=False, failure_count=0
+)
+
 #: The columns of a failure with the values that mean there has been none since the token was issued.
 NO_FAILURE: Final[dict[str, Any]] = {field.name: field.get_default() for field in FailureModel._meta.local_fields}
 

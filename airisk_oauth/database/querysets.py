@@ -1,10 +1,12 @@
 """A queryset that reads where writes go, and repeats a write that the database aborted."""
 
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from django.db import models, router
 
 from .transactions import retrying
+
+Row = TypeVar("Row", bound=models.Model, covariant=True)
 
 
 class PrimaryQuerySet(models.QuerySet[Any]):
@@ -19,3 +21,16 @@ class PrimaryQuerySet(models.QuerySet[Any]):
     def forget(self) -> int:
         """Do what ``delete()`` does, and repeat it if a concurrent transaction made it fail."""
         return retrying(self.db, lambda: self.delete()[0])
+
+
+class PrimaryManager(models.Manager[Row]):
+    """A manager for these querysets.
+
+    Written by hand, because ``as_manager()`` inspects every method of ``QuerySet`` whenever a process starts.
+    """
+
+    def get_queryset(self) -> PrimaryQuerySet:
+        return PrimaryQuerySet(self.model, using=self._db)
+
+    def primary(self) -> PrimaryQuerySet:
+        return self.get_queryset().primary()

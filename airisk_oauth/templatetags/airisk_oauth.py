@@ -1,13 +1,17 @@
-"""``{% load airisk_oauth %}{% airisk_connection %}``: a user's connection, on one of the site's own pages."""
+"""``{% load airisk_oauth %}``: a user's connection, or a line where it is lost, on one of the site's own pages."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django import template
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.html import format_html
 
 from .. import conf
+from ..connecting.lost import lost_connection
 from ..connecting.pages import connection_status
+
+if TYPE_CHECKING:
+    from django.http import HttpRequest
 
 register = template.Library()
 
@@ -22,14 +26,28 @@ def airisk_connection(context: template.Context, deployment: str = conf.DEFAULT_
 
     :raises ImproperlyConfigured: the context has no ``request``, or there is no such deployment.
     """
-    request = context.get("request")
-    if request is None:
-        raise ImproperlyConfigured("{% airisk_connection %} needs the request in the template's context.")
+    request = _request(context, "airisk_connection")
     if not request.user.is_authenticated:
         return {}
-    next_url = request.get_full_path() if request.method == "GET" else ""
+    next_url = _here(request)
     status = connection_status(request.user, deployment, request=request, next_url=next_url)
     return {"connection": status, "next": next_url, "csrf_token": context.get("csrf_token")}
+
+
+@register.inclusion_tag("airisk_oauth/_notice.html", takes_context=True)
+def airisk_notice(context: template.Context, deployment: str = conf.DEFAULT_ALIAS) -> dict[str, Any]:
+    """Show a line with a Connect button to a signed-in user whose connection is lost, and nothing else ever.
+
+    The button leads back to the page.
+
+    :param deployment: alias.
+    :raises ImproperlyConfigured: the context has no ``request``, or there is no such deployment.
+    """
+    request = _request(context, "airisk_notice")
+    status = lost_connection(request, deployment)
+    if status is None:
+        return {}
+    return {"connection": status, "next": _here(request), "csrf_token": context.get("csrf_token")}
 
 
 @register.simple_tag(takes_context=True)
@@ -43,3 +61,15 @@ def airisk_nonce(context: template.Context) -> str:
     found = (context.get("csp_nonce"), *(getattr(request, name, None) for name in ("csp_nonce", "_csp_nonce")))
     nonce = next((str(nonce) for nonce in found if nonce is not None), "")
     return format_html(' nonce="{}"', nonce) if nonce else ""
+
+
+def _request(context: template.Context, tag: str) -> "HttpRequest":
+    request: HttpRequest | None = context.get("request")
+    if request is None:
+        raise ImproperlyConfigured(f"{{% {tag} %}} needs the request in the template's context.")
+    return request
+
+
+def _here(request: "HttpRequest") -> str:
+    """Return the path to come back to after connecting: after any other method than GET, there is none."""
+    return request.get_full_path() if request.method == "GET" else ""

@@ -14,6 +14,7 @@ from django.utils import timezone
 from django.utils.html import format_html
 
 from .. import conf
+from ..client.chat_types import AnswerStatus
 from ..conf import DEFAULT_ALIAS
 from ..oauth.deployment import Deployment, origin_of
 from ..sandbox.answers import Refusal, answer_json, outage, problem
@@ -25,6 +26,10 @@ _PAGE: Final = '<!DOCTYPE html><html lang="en"><title>AIRisk</title><a href="{}"
 
 #: The one call in AIRisk's documentation. Unless the test sets an answer, the user has no conversations.
 _DOCUMENTED: Final = "GET", "/api/GetConversations"
+
+#: AIRisk's chat API: where questions are sent, and by which kind of update an answer ends.
+_ASK: Final = "/api/Chat/AskAgent"
+_ENDS: Final[dict[AnswerStatus, int]] = {"completed": 6, "incomplete": 7, "failed": 8}
 
 Answer = HttpResponse | StreamingHttpResponse
 
@@ -94,6 +99,14 @@ class AIRiskServer:
             answer.status_code = status
         ready = answer
         self._answers[deployment, method, path] = ready if callable(ready) else lambda call: ready
+
+    def answer_question(
+        self, *pieces: str, status: AnswerStatus = "completed", deployment: str = DEFAULT_ALIAS
+    ) -> None:
+        """Set what an agent answers to every question, as pieces of text, and how the answer ends."""
+        updates = [*({"UpdateKind": 21, "Text": piece} for piece in pieces), {"UpdateKind": _ENDS[status]}]
+        body = "".join(f"{json.dumps(update)}\n" for update in updates) + "[DONE]\n"
+        self.answer("POST", _ASK, HttpResponse(body, content_type="text/event-stream"), deployment=deployment)
 
     def refuse_tokens(self) -> None:
         """Answer 401 to all tokens issued so far, although they have not expired."""

@@ -46,12 +46,13 @@ class ClientCheck:
 
     :param ask: asks AIRisk for the token of this ``userid``; ``None`` for the application's.
     :ivar is_rejected: whether AIRisk rejects the client.
+    :ivar has_granted: whether AIRisk has granted this site a token, be it the application's.
     :ivar is_sampling: whether to claim tokens from the far end of the queue.
     :ivar suspicion: AIRisk's 401 for the application's token, until it renews some user's.
     """
 
     def __init__(self, deployment: Deployment, ask: Callable[[str | None], Outcome]) -> None:
-        self.is_rejected = self.is_sampling = False
+        self.is_rejected = self.has_granted = self.is_sampling = False
         self.suspicion: AIRiskError | None = None
         self._deployment, self._ask = deployment, ask
         # Since the last renewal: tokens newly refused with 401, and tokens known to need a person and refused again.
@@ -65,12 +66,18 @@ class ClientCheck:
         :param was_known: whether the token was known to need a person before it was tried.
         """
         if isinstance(outcome, TokenGrant):
+            self.has_granted = True
             self._unauthorized = self._refused_again = 0
             self.is_sampling, self.suspicion = False, None
         elif was_known:
             self._refused_again += isinstance(outcome, AIRiskRefused | ConnectionRequired)
         elif is_unauthorized(outcome) and token.pk not in self._in_flight_before:
             self._unauthorized += 1
+
+    @property
+    def is_accepted(self) -> bool:
+        """Whether AIRisk is known to accept the client, so that whatever it refused concerns the users."""
+        return self.has_granted and not self.is_rejected
 
     @property
     def is_due(self) -> bool:
@@ -90,7 +97,7 @@ class ClientCheck:
         if self.is_sampling:
             self._reject()
             return
-        answer = self._ask(None)
+        answer = self._ask_for_application()
         if isinstance(answer, TokenGrant):
             # Checked less often the more users are refused, so that it costs next to nothing.
             self._unauthorized, self._tolerance = 0, 2 * self._tolerance
@@ -106,11 +113,16 @@ class ClientCheck:
         :param ask: whether to check the client if AIRisk refused tokens with 401, however few they were.
         """
         if ask and self._unauthorized:
-            answer = self._ask(None)
+            answer = self._ask_for_application()
             if is_unauthorized(answer):
                 self.suspicion = answer
         if self.suspicion is not None:
             self._reject()
+
+    def _ask_for_application(self) -> Outcome:
+        answer = self._ask(None)
+        self.has_granted = self.has_granted or isinstance(answer, TokenGrant)
+        return answer
 
     def _sample(self, number: int, in_flight: Iterable[AIRiskToken]) -> None:
         self._in_flight_before = {token.pk for token in in_flight}

@@ -5,13 +5,13 @@ from typing import Any
 
 from django.contrib.auth import get_user_model
 
-from ..events import log
+from ..events import log, log_unreadable
 from ..models import AIRiskToken
 from ..oauth.deployment import Deployment
 from ..sealing import Unreadable
 from ..userids import userids_of
 from .report import DEACTIVATED, IDENTITY_CHANGED, OTHER_ADDRESS, UNREADABLE, UNRESOLVED
-from .selection import has_is_active_column
+from .selection import has_is_active_column, is_known_to_need_person
 
 logger = logging.getLogger("airisk_oauth.sweep")
 
@@ -46,7 +46,9 @@ def _can_be_decrypted(token: AIRiskToken) -> bool:
     """Tell whether this process has the token's key: without it, it must not replace what others can decrypt."""
     try:
         token.access_token  # noqa: B018
-    except Unreadable:
+    except Unreadable as error:
+        if not is_known_to_need_person(token):
+            log_unreadable(token, error)
         return False
     return True
 

@@ -13,6 +13,7 @@ from ..exceptions import AIRiskError, AIRiskRefused
 from ..models import AIRiskToken, AIRiskTokenQuerySet
 from ..oauth.messages import TokenGrant
 from ..signals import renewal_failed, token_obtained, token_renewed
+from . import losses
 
 logger = logging.getLogger("airisk_oauth.renewal")
 
@@ -75,7 +76,9 @@ def announce(token: AIRiskToken, outcome: Outcome, *, is_first: bool) -> None:
         message = "AIRisk token %(token_id)s of deployment %(deployment)s was not renewed: %(why)s"
         log(logger, logging.WARNING, "token.renewal_failed", message, token=token, why=outcome)
         renewal_failed.send_robust(AIRiskToken, error=outcome, **what)
+        losses.note_failure(token, outcome)
         return
     message = "AIRisk token %(token_id)s of deployment %(deployment)s was renewed"
     log(logger, logging.INFO, "token.obtained" if is_first else "token.renewed", message, token=token)
     (token_obtained if is_first else token_renewed).send_robust(AIRiskToken, **what)
+    losses.note_token(token)

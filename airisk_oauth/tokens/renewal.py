@@ -20,7 +20,7 @@ from django.utils import timezone
 
 from ..database.expiry import SKEW
 from ..database.transactions import after_commit, in_transaction
-from ..events import log
+from ..events import log, log_not_written
 from ..exceptions import AIRiskError
 from ..models import AIRiskToken
 from ..oauth.calls import run
@@ -136,7 +136,7 @@ class Renewal:
             try:
                 renewed = await self._claim_and_renew(token) if self._is_free(token) else None
             except DatabaseError as error:
-                await self._waiting.query(unwritten.log_not_written, token, error)
+                await self._waiting.query(log_not_written, token, error)
                 break
             if renewed is not None:
                 return renewed
@@ -194,7 +194,7 @@ class Renewal:
             saved = save_and_release([mine], lease, values)
         except DatabaseError as error:
             # AIRisk has answered, and the caller can go on with that.
-            unwritten.log_not_written(mine, error)
+            log_not_written(mine, error)
             values |= {"lease": None, "lease_until": None}
             self._keep(before, mine, values, outcome, is_first=is_first)
             return True
@@ -224,7 +224,13 @@ class Renewal:
     def _keep(
         self, before: Key, token: AIRiskToken, values: dict[str, Any], outcome: Outcome, *, is_first: bool
     ) -> None:
-        unwritten.keep(before, token, values, self.stored.using, lambda row: announce(row, outcome, is_first=is_first))
+        lost_at = token.lost_at
+
+        def announce_row(row: AIRiskToken) -> None:
+            row.lost_at = lost_at
+            announce(row, outcome, is_first=is_first)
+
+        unwritten.keep(before, token, values, self.stored.using, announce_row)
         unwritten.write()
 
 

@@ -72,12 +72,14 @@ class Report:
     :ivar needs_person: the tokens that this sweep has found to need a person; those that an earlier one found are left
         out.
     :ivar client_refused: whether AIRisk rejects the site's client, whoever the user is.
+    :ivar paused: how many tokens were due and not tried, because renewing them failed before and is retried later.
     """
 
     counts: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(COUNTED, 0)))
     reasons: Counter[str] = field(default_factory=Counter)
     needs_person: list[Trouble] = field(default_factory=list)
     client_refused: bool = False
+    paused: int = 0
 
     @property
     def is_clean(self) -> bool:
@@ -86,27 +88,31 @@ class Report:
         Tokens that another process renews, and those of deactivated users, are no fault either.
         """
         faults = sum(number for reason, number in self.reasons.items() if reason not in _NO_FAULT)
-        return not (self.counts[UNAVAILABLE] or faults or self.needs_person or self.client_refused)
+        return not (self.counts[UNAVAILABLE] or faults or self.needs_person or self.client_refused or self.paused)
 
     def add(self, other: "Report") -> None:
         self.counts.update(other.counts)
         self.reasons.update(other.reasons)
         self.needs_person += other.needs_person
         self.client_refused |= other.client_refused
+        self.paused += other.paused
 
     def skip(self, reason: str, number: int = 1) -> None:
         if number > 0:
             self.counts[SKIPPED] += number
             self.reasons[reason] += number
 
-    def by_outcome(self) -> dict[str, int]:
-        return {outcome: self.counts[outcome] for outcome in COUNTED}
+    def as_numbers(self) -> dict[str, int]:
+        """Return how many tokens there are of each outcome, and how many were due and not tried."""
+        return {**{outcome: self.counts[outcome] for outcome in COUNTED}, "paused": self.paused}
 
     def lines(self, alias: str) -> Iterator[str]:
         """Yield what the command prints for the deployment with this alias."""
-        yield f"{alias}: {', '.join(f'{number} {outcome}' for outcome, number in self.by_outcome().items())}."
+        yield f"{alias}: {', '.join(f'{number} {outcome}' for outcome, number in self.as_numbers().items())}."
         for reason, number in self.reasons.items():
             yield f"  {number} skipped: {reason}."
+        if self.paused:
+            yield f"  {self.paused} paused: renewing failed before, and is retried later; --all tries now."
         if self.client_refused:
             yield f"  {_client_refused(alias)}"
         for words in self._named():

@@ -10,15 +10,12 @@ from django.db.models import Exists, OuterRef, Q
 from django.utils import timezone
 
 from ..database.expiry import SKEW
-from ..database.failures import MAX_PAUSE, MAX_PAUSE_FOR_PERSON
+from ..database.failures import KNOWN_TO_NEED_PERSON, MAX_PAUSE, MAX_PAUSE_FOR_PERSON
 from ..models import AIRiskToken, AIRiskTokenQuerySet
 from ..oauth.deployment import Deployment
 
 #: The columns that a sweep writes for a token that it cannot even try to renew; see :func:`note_trouble`.
 TROUBLE_COLUMNS: Final = ("failing_since", "failure_count", "failure_kind")
-_KNOWN_TO_NEED_PERSON: Final = Q(failure_kind__in=AIRiskToken.NEEDS_PERSON) | Q(
-    failing_since__isnull=False, failure_count=0
-)
 
 
 def is_known_to_need_person(token: AIRiskToken) -> bool:
@@ -56,7 +53,7 @@ class Selection:
 
     def candidates(self) -> AIRiskTokenQuerySet:
         """Return the tokens that are still to be renewed."""
-        return self._due(self._chosen().exclude(_of_deactivated_users()))
+        return self._due(self._chosen().exclude(of_deactivated_users()))
 
     def total(self) -> int:
         number = self.candidates().count()
@@ -66,15 +63,25 @@ class Selection:
         """Return how many tokens are left out, although they or their user were named, because the user is inactive."""
         if self.user_id is None and self.pks is None:
             return 0
-        return self._due(self._chosen().filter(_of_deactivated_users())).count()
+        return self._due(self._chosen().filter(of_deactivated_users())).count()
+
+    def paused(self) -> int:
+        """Return how many tokens are due and left out, because renewing them failed and is retried later.
+
+        Those that are known to need a person are not counted: they were reported when that was found out.
+        """
+        if self.within is None:
+            return 0
+        tokens = self._chosen().exclude(of_deactivated_users()).exclude(KNOWN_TO_NEED_PERSON)
+        return self._expiring(tokens, self.within).exclude(self._is_not_paused()).count()
 
     def fresh(self) -> AIRiskTokenQuerySet:
         """Return the candidates that are not known to need a person."""
-        return self.candidates().exclude(_KNOWN_TO_NEED_PERSON)
+        return self.candidates().exclude(KNOWN_TO_NEED_PERSON)
 
     def known(self) -> AIRiskTokenQuerySet:
         """Return the candidates that were known to need a person before this sweep began."""
-        return self.candidates().filter(_KNOWN_TO_NEED_PERSON).exclude(self._found_meanwhile())
+        return self.candidates().filter(KNOWN_TO_NEED_PERSON).exclude(self._found_meanwhile())
 
     def _found_meanwhile(self) -> Q:
         """Return whether a token has failed since the sweep began, most likely in this sweep."""
@@ -99,21 +106,24 @@ class Selection:
         tokens = tokens.filter(Q(renewed_at__lte=self.began) | Q(renewed_at__gt=now + SKEW))
         if self.within is None:
             return tokens
+        return self._expiring(tokens, self.within).filter(self._is_not_paused())
+
+    def _expiring(self, tokens: AIRiskTokenQuerySet, within: timedelta) -> AIRiskTokenQuerySet:
+        """Return those that expire within this time and are in use."""
         return tokens.filter(
-            _is_not_paused(self.began, now),
-            expires_at__lte=self.began + self.within,
+            expires_at__lte=self.began + within,
             last_used_at__gte=self.began - timedelta(days=self.deployment.renew_unused_for),
         )
 
+    def _is_not_paused(self) -> Q:
+        """Return whether a token may be tried: no failure pauses it, or the pause is longer than any that we set."""
+        now = timezone.now()
+        too_long = Q(retry_at__gt=now + MAX_PAUSE) & ~Q(failure_kind__in=AIRiskToken.NEEDS_PERSON)
+        far_too_long = Q(retry_at__gt=now + MAX_PAUSE_FOR_PERSON)
+        return Q(retry_at=None) | Q(retry_at__lte=self.began) | Q(failed_at__gt=now + SKEW) | too_long | far_too_long
 
-def _is_not_paused(began: datetime, now: datetime) -> Q:
-    """Return whether a token may be tried: no failure pauses it, or the pause is longer than any that we set."""
-    too_long = Q(retry_at__gt=now + MAX_PAUSE) & ~Q(failure_kind__in=AIRiskToken.NEEDS_PERSON)
-    far_too_long = Q(retry_at__gt=now + MAX_PAUSE_FOR_PERSON)
-    return Q(retry_at=None) | Q(retry_at__lte=began) | Q(failed_at__gt=now + SKEW) | too_long | far_too_long
 
-
-def _of_deactivated_users() -> Q:
+def of_deactivated_users() -> Q:
     """Return whether a token's user is deactivated; always false where the user model has no such column."""
     users = get_user_model()
     if not has_is_active_column():

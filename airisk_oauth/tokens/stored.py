@@ -1,6 +1,5 @@
 """The row of one owner's token, as a caller may use it. Nothing here calls AIRisk."""
 
-import logging
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
@@ -11,17 +10,15 @@ from django.utils import timezone
 from .. import conf
 from ..database.expiry import is_recent
 from ..database.transactions import in_transaction, reconnecting, retrying
-from ..events import log
+from ..events import log_unreadable
 from ..exceptions import AIRiskError, AIRiskRefused, ConnectionRequired
 from ..models import AIRiskToken
 from ..oauth.deployment import Deployment
 from ..oauth.messages import Secret
 from ..sealing import Unreadable
 from ..userids import userid_of
-from . import unwritten
+from . import losses, unwritten
 from .turns import Key
-
-logger = logging.getLogger("airisk_oauth.renewal")
 
 #: How long a token is used before its row is read again: a disconnect is noticed within this time.
 RECHECK_AFTER: Final = timedelta(seconds=60)
@@ -33,6 +30,10 @@ REPEAT_ERROR_FOR: Final = timedelta(seconds=5)
 REJECTED_NEW_TOKEN_PAUSE: Final = timedelta(seconds=60)
 #: How often the time of a token's last use is written.
 USE_IS_NOTED_EVERY: Final = timedelta(hours=1)
+#: A traceback shows it below the error, to a developer who has forgotten our URLs.
+_NO_PAGE: Final = (
+    'The site has no page to connect on. Add path("airisk/", include("airisk_oauth.urls")) to urlpatterns.'
+)
 
 
 class _Application:
@@ -73,15 +74,18 @@ class StoredToken:
         using: str = AIRiskToken.objects.primary().db
         return using
 
-    def check(self) -> AIRiskToken:
+    def check(self, *, before_call: bool = False) -> AIRiskToken:
         """Return the stored token if a call could use or renew it, as far as the row tells; AIRisk is not asked.
 
+        :param before_call: whether a call follows. It asks AIRisk again once the last refusal is some seconds old, so
+            such a refusal is no obstacle: its cause may be gone.
         :raises ConnectionRequired: a person has to connect first.
         """
         token = self.read()
         self.open(token)
         by_hand = not self.deployment.silent_renewal
-        if token.needs_person and (by_hand or token.is_expired):
+        is_asked_again = not by_hand and before_call and not self._has_just_failed(token)
+        if token.needs_person and (by_hand or token.is_expired) and not is_asked_again:
             raise self.for_caller(token.last_error())
         if token.is_expired:
             self.require_silent_renewal()
@@ -160,8 +164,7 @@ class StoredToken:
         try:
             return token.access_token
         except Unreadable as error:
-            message = "AIRisk token %(token_id)s cannot be decrypted: %(why)s"
-            log(logger, logging.WARNING, "token.unreadable", message, token=token, why=error)
+            log_unreadable(token, error)
             raise self.connection_required("The stored token cannot be decrypted.") from None
 
     def take(self, token: AIRiskToken) -> Secret:
@@ -176,9 +179,12 @@ class StoredToken:
         with suppress(DatabaseError, ConnectionRequired):
             self.write(self.read(), {"refused_anew_at": timezone.now()})
 
-    def write(self, token: AIRiskToken, values: dict[str, Any]) -> None:
-        """Write these columns now, or later where they cannot be written now; never fails because of the database."""
-        unwritten.keep(self.key_of(token), token, values, self.using)
+    def write(self, token: AIRiskToken, values: dict[str, Any], announce: unwritten.Announce | None = None) -> None:
+        """Write these columns now, or later where they cannot be written now; never fails because of the database.
+
+        :param announce: called with the row once they are written.
+        """
+        unwritten.keep(self.key_of(token), token, values, self.using, announce)
         unwritten.write()
 
     def key_of(self, token: AIRiskToken) -> Key:
@@ -196,19 +202,26 @@ class StoredToken:
             "The stored token has expired or was rejected, and is not renewed silently."
         )
         if useless is not None and not useless.needs_person:
-            self.write(useless, useless.record_failure(required, timezone.now()))
+            values = useless.record_failure(required, timezone.now())
+            self.write(useless, values, lambda row: losses.note_failure(row, required))
         raise required
 
     def raise_known_error(self, token: AIRiskToken) -> None:
         """Raise without asking AIRisk where renewing is switched off, or has failed a moment ago."""
         self.require_silent_renewal(token)
-        if is_recent(token.failed_at, timezone.now(), REPEAT_ERROR_FOR):
+        if self._has_just_failed(token):
             raise self.for_caller(token.last_error())
+
+    def _has_just_failed(self, token: AIRiskToken) -> bool:
+        return is_recent(token.failed_at, timezone.now(), REPEAT_ERROR_FOR)
 
     def connection_required(self, message: str) -> ConnectionRequired:
         alias = self.deployment.alias
         url = None if self.owner is APPLICATION else conf.page_url("connect", alias)
-        return ConnectionRequired(message, deployment=alias, connect_url=url)
+        error = ConnectionRequired(message, deployment=alias, connect_url=url)
+        if url is None and self.owner is not APPLICATION:
+            error.add_note(_NO_PAGE)
+        return error
 
     def for_caller(self, error: AIRiskError) -> AIRiskError:
         """Return a failed renewal as its caller gets it: a refused user can connect again, the application cannot."""

@@ -22,6 +22,7 @@ from ..models import AIRiskToken, AIRiskTokenQuerySet
 from .backlog import Backlog
 from .client_check import ClientCheck, is_client_doubtful
 from .exclusions import reasons_to_skip
+from .held_back import announce_held_back
 from .leases import claim, lease_seconds, save_and_release
 from .outcomes import Outcome, announce, apply
 from .report import (
@@ -87,6 +88,8 @@ class _Sweep:
 
     def run(self) -> Report:
         expected = self.backlog.size
+        # First: what fails in this sweep is paused, too.
+        self.tally.report.paused = self.patiently(self.selection.paused)
         try:
             self._renew_all()
         except BaseException:
@@ -96,10 +99,13 @@ class _Sweep:
         report = self.tally.report
         report.client_refused = self.client.is_rejected
         self.tally.name_refused(except_unauthorized=self.client.is_rejected and not self.tally.renewed)
+        self.patiently(partial(announce_held_back, self.deployment, is_accepted=self.client.is_accepted))
         if self.client.suspicion or not self.backlog.leaves_known:
             left = expected - report.counts.total()
-            self.tally.skip(INTERRUPTED if self.stop.is_set() else self._given_up or LEASED_ELSEWHERE, left)
-        self.tally.skip(DEACTIVATED, self.selection.deactivated())
+            given_up = INTERRUPTED if self.stop.is_set() else self._given_up
+            # Progress stands still at what was not tried.
+            (report if given_up else self.tally).skip(given_up or LEASED_ELSEWHERE, left)
+        report.skip(DEACTIVATED, self.selection.deactivated())
         return report
 
     def _renew_all(self) -> None:
@@ -127,8 +133,6 @@ class _Sweep:
     @property
     def _is_over(self) -> bool:
         return bool(self._given_up) or self.stop.is_set()
-
-    # From the database to the workers
 
     def _claim_enough(self) -> None:
         """Claim tokens and hand them to the workers, until enough are in flight or none is left."""
@@ -183,8 +187,6 @@ class _Sweep:
         lost = [future for future, token in self.in_flight.items() if token.pk not in ours and future.cancel()]
         self._forget(lost)
         self.tally.skip(RENEWED_ELSEWHERE, len(lost))
-
-    # From the workers to the database
 
     def _finished(self) -> list[Future[Outcome]]:
         """Wait for a call to finish, and a moment for a page of them, so that one write serves several tokens."""

@@ -10,7 +10,6 @@ Entries are found by the encrypted text, which is random and bound to its owner.
 one, whichever tenant, schema or database the process works on next.
 """
 
-import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,12 +23,10 @@ from django.utils import timezone
 
 from ..database.expiry import is_recent
 from ..database.transactions import after_commit, in_transaction, retrying, search_path, test_of
-from ..events import log
+from ..events import log_not_written
 from ..models import AIRiskToken
 from ..oauth.deployment import Deployment
 from .turns import Key
-
-logger = logging.getLogger("airisk_oauth.renewal")
 
 #: How long an entry is kept that cannot be written, and how many entries are kept.
 KEEP: Final = timedelta(hours=1)
@@ -193,11 +190,6 @@ def _is_current(entry: _Entry) -> bool:
         return True
     _forget(entry)
     return False
-
-
-def log_not_written(token: AIRiskToken, error: Exception) -> None:
-    message = "A change of AIRisk token %(token_id)s could not be written: %(why)s"
-    log(logger, logging.WARNING, "token.not_written", message, token=token, why=error)
 
 
 def _forget(entry: _Entry) -> None:

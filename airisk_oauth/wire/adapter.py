@@ -11,7 +11,7 @@ from requests.sessions import SessionRedirectMixin
 from requests.utils import select_proxy
 from urllib3.exceptions import HTTPError, ProtocolError, SSLError
 
-from .deadline import TimedConnection, timed_connection
+from .deadline import TimedConnection, TimedResponse, timed_connection
 from .environment import obstacle
 from .failures import interruption
 from .limits import REPEATABLE, CallTimeout, TimedSocket
@@ -25,7 +25,7 @@ else:
     # another.
     Session = next(each for each in SessionRedirectMixin.__subclasses__() if each.__module__ == "requests.sessions")
 
-__all__ = ["Session", "TimedAdapter", "leave"]
+__all__ = ["Session", "TimedAdapter", "TimedResponse", "leave", "timed_response"]
 
 _MAX_DRAINED: Final = 64 * 1024
 
@@ -77,6 +77,12 @@ class TimedAdapter(HTTPAdapter):
             return named
         is_network = isinstance(error, OSError | HTTPError) and not isinstance(error, requests.RequestException)
         return requests.ConnectionError(error, request=request) if is_network else error
+
+
+def timed_response(response: requests.Response) -> TimedResponse | None:
+    """Return what can be asked to wait for the body, where the connection is one of ours on ``http.client``."""
+    original = getattr(response.raw, "_original_response", None)
+    return original if isinstance(original, TimedResponse) else None
 
 
 def leave(response: requests.Response) -> None:

@@ -7,6 +7,7 @@ deadline for everything.
 """
 
 import http.client
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -33,8 +34,34 @@ _CHUNK: Final = 64 * 1024
 _KNOWN: Final = ("urllib3.connection", "urllib3.contrib.socks")
 
 
-class _Response(http.client.HTTPResponse):
-    """Skips every interim response (RFC 9110, section 15.2); ``http.client`` only skips status 100."""
+class TimedResponse(http.client.HTTPResponse):
+    """A response whose body can be waited for.
+
+    Skips every interim response (RFC 9110, section 15.2); ``http.client`` only skips status 100.
+    """
+
+    def set_deadline(self, deadline: float) -> None:
+        """Let reading raise ``TimeoutError`` after this time on the monotonic clock."""
+        sock = self._socket
+        if sock is not None:
+            sock.deadline = deadline
+
+    def has_data(self, seconds: float) -> bool:
+        """Tell whether a part of the body, or its end, can be read now; wait for it for at most this long."""
+        sock = self._socket
+        if sock is None:
+            return True
+        buffered = sock.buffered(self.fp)
+        if self.chunked and not self.chunk_left:
+            # The line break after a chunk arrives with the chunk, and says nothing about the next one.
+            is_enough = re.match(rb"(\r\n)?[^\r\n]+\r?\n", buffered) is not None
+        else:
+            is_enough = bool(buffered)
+        return is_enough or sock.wait(seconds)
+
+    @property
+    def _socket(self) -> TimedSocket | None:
+        return getattr(getattr(self.fp, "raw", None), "sock", None)
 
     def _read_status(self) -> tuple[str, int, str]:
         while True:
@@ -106,6 +133,7 @@ class TimedConnection:
         self._call = getattr(self.timeout, "call", None)
         if self._call is not None and self.sock is not None:
             self._call.was_reused = self._answers > 0
+            self._call.use(self.sock)
             # Already connected, so the read timeout applies; urllib3 would set the connect timeout first.
             self.timeout = self._call.read_timeout
         return super().request(*args, **kwargs)  # type: ignore[misc]
@@ -113,7 +141,10 @@ class TimedConnection:
     def send(self, data: Any, *args: Any, **kwargs: Any) -> Any:
         """Send in chunks, each with the read timeout: a receiver may pause for longer than connecting may take."""
         if self.sock is None or self._call is None:
-            return super().send(data, *args, **kwargs)  # type: ignore[misc]
+            result = super().send(data, *args, **kwargs)  # type: ignore[misc]
+            if self._call is not None:
+                self._call.use(self.sock)
+            return result
         result = None
         for chunk in _chunks(data):
             self.sock.settimeout(self._call.read_timeout)
@@ -142,7 +173,7 @@ def timed_connection(base: Any) -> Any:
         return base
     # If urllib3-future has replaced urllib3, its connections are not based on http.client.
     standard = issubclass(base, http.client.HTTPConnection)
-    members = {"response_class": _Response} if standard else {}
+    members = {"response_class": TimedResponse} if standard else {}
     return type(f"Timed{base.__name__}", (TimedConnection, base), members)
 
 

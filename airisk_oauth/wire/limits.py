@@ -1,10 +1,12 @@
 """The time limits of one call, and a socket that obeys a deadline."""
 
 import io
+import socket
 import time
+from contextlib import suppress
 from typing import Any, Final
 
-from urllib3.util import Timeout
+from urllib3.util import Timeout, wait_for_read
 
 #: The shortest timeout, in seconds. A timeout of 0 would make a socket non-blocking.
 SHORTEST: Final = 0.001
@@ -30,6 +32,23 @@ class CallTimeout(Timeout):
         self.deadline = deadline
         self.was_reused = False
         self.has_answer = False
+        self._socket: TimedSocket | None = None
+        self._is_abandoned = False
+
+    def use(self, sock: "TimedSocket") -> None:
+        """Note the socket that the call is sent on.
+
+        :raises ConnectionAbortedError: the call was abandoned.
+        """
+        self._socket = sock
+        if self._is_abandoned:
+            raise ConnectionAbortedError("The call was abandoned.")
+
+    def abandon(self) -> None:
+        """End the call, from another thread than the one that makes it."""
+        self._is_abandoned = True
+        if self._socket is not None:
+            self._socket.shut_down()
 
     def clone(self) -> "CallTimeout":
         return self
@@ -81,6 +100,7 @@ class TimedSocket:
         self._timeout: float | None = sock.gettimeout()
         self.deadline: float | None = None
         self.call: CallTimeout | None = None
+        self.reads_nothing = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._socket, name)
@@ -100,6 +120,30 @@ class TimedSocket:
     def makefile(self, *_args: Any, **_kwargs: Any) -> io.BufferedReader:
         return io.BufferedReader(_TimedReader(self, self._socket.makefile("rb", buffering=0)))
 
+    def buffered(self, file: io.BufferedReader) -> bytes:
+        """Return what a file of this socket has read ahead, without reading from the socket."""
+        self.reads_nothing = True
+        try:
+            return file.peek()
+        finally:
+            self.reads_nothing = False
+
+    def wait(self, seconds: float) -> bool:
+        """Tell whether the socket can be read; wait for that for at most this long.
+
+        If that cannot be known, as with TLS within TLS, the answer is yes.
+        """
+        if not isinstance(self._socket, socket.socket) or getattr(self._socket, "pending", int)():
+            return True
+        return wait_for_read(self._socket, seconds)
+
+    def shut_down(self) -> None:
+        """Wake up the thread that reads from this socket: it finds that the stream has ended."""
+        sock = getattr(self._socket, "socket", self._socket)
+        with suppress(OSError):
+            # Not by TLS, whose shutdown waits for the other side.
+            socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
     def _obey_deadline(self) -> None:
         if self.deadline is not None:
             left = self.deadline - time.monotonic()
@@ -114,16 +158,18 @@ class TimedSocket:
 
 class _TimedReader(io.RawIOBase):
     def __init__(self, sock: TimedSocket, file: Any) -> None:
-        self._socket = sock
+        self.sock = sock
         self._file = file
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int | None:
-        self._socket._obey_deadline()
+        if self.sock.reads_nothing:
+            return None
+        self.sock._obey_deadline()
         received: int | None = self._file.readinto(buffer)
-        self._socket._note(received)
+        self.sock._note(received)
         return received
 
     def close(self) -> None:

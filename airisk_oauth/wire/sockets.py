@@ -50,6 +50,16 @@ def run_with_timeout(work: Callable[[], Result], seconds: float | None) -> Resul
 
     :raises TimeoutError: it takes longer than this. It keeps running in a thread, which then closes its result.
     """
+    result = run_in_thread(work)
+    try:
+        return result.result(seconds)
+    except BaseException:
+        close_when_done(result)
+        raise
+
+
+def run_in_thread(work: Callable[[], Result]) -> "Future[Result]":
+    """Run a function in a thread of its own, or at once if no thread can be started."""
     result: Future[Result] = Future()
 
     def run() -> None:
@@ -63,13 +73,14 @@ def run_with_timeout(work: Callable[[], Result], seconds: float | None) -> Resul
     try:
         threading.Thread(target=run, name="airisk-connect", daemon=True).start()
     except RuntimeError:
-        # No thread can be started: there are too many, or the interpreter is shutting down.
-        return work()
-    try:
-        return result.result(seconds)
-    except BaseException:
-        result.add_done_callback(_close)
-        raise
+        # There are too many threads, or the interpreter is shutting down.
+        run()
+    return result
+
+
+def close_when_done(result: "Future[Any]") -> None:
+    """Close a result that nobody waits for any more, once it is there."""
+    result.add_done_callback(_close)
 
 
 def _close(result: Future[Any]) -> None:

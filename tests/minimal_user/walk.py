@@ -17,6 +17,8 @@ from django.conf import settings
 MODEL = sys.argv[1]
 FOLDER = Path(tempfile.mkdtemp(prefix="airisk-oauth-"))
 
+MAIL = "django.core.mail.backends.locmem.EmailBackend"
+
 settings.configure(
     SECRET_KEY="a key for a site of its own, and long enough for Django's check",
     ALLOWED_HOSTS=["*"],
@@ -35,9 +37,13 @@ settings.configure(
     ],
     AUTHENTICATION_BACKENDS=["tests.minimal_user.backend.ByKey"],
     ROOT_URLCONF="tests.minimal_user.urls",
+    LOGIN_URL="https://login.example.com/",
     DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
     DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": FOLDER / "site.sqlite3"}},
     TEMPLATES=[{"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True}],
+    **({"MAILERS": {"default": {"BACKEND": MAIL}}} if django.VERSION >= (6, 1) else {"EMAIL_BACKEND": MAIL}),
+    MANAGERS=["boss@example.com"],
+    AIRISK_OAUTH_NOTIFY={"users": True, "managers": True},
     AIRISK_OAUTH={
         "default": {
             "BASE_URL": "https://airisk.example.com",
@@ -50,6 +56,7 @@ settings.configure(
 django.setup()
 
 from django.contrib.auth import get_user_model  # noqa: E402
+from django.core import mail  # noqa: E402
 from django.core.management import CommandError, call_command  # noqa: E402
 from django.test import Client  # noqa: E402
 
@@ -121,12 +128,16 @@ def walk(airisk: FakeAIRisk) -> dict[str, Any]:
     seen["failures"] = failures(airisk, client, mia)
     seen["connected"] = said(airisk.connect_through(client, next="/call/"))
     seen["called"] = client.get("/call/").content.decode()
-    seen["tag"] = "You are user_42 on AIRisk." in client.get("/tag/").content.decode()
+    seen["tag"] = ", as user_42." in client.get("/tag/").content.decode()
     airisk.expire(mia)
     seen["renewed"] = client.get("/call/").content.decode()
     airisk.expire(mia)
     command("refresh_airisk_tokens", "--user", "mia")
     seen["swept"] = not AIRiskToken.objects.get().is_expired
+    airisk.show_page()
+    command("refresh_airisk_tokens", "--all")
+    airisk.recover()
+    seen["told"] = [letter.to for letter in mail.outbox]
     seen["nobody's sweep"] = command("refresh_airisk_tokens", "--user", "nobody")
     airisk.answer("GET", "/api/Chat/ListAgents", json=[])
     seen["doctor"] = command("check_airisk", "--user", "mia")

@@ -178,7 +178,7 @@ def _leave(airisk: AIRisk, person: Person) -> None:
     airisk.refuses = True
     page = go_on(person, connect(person))
     airisk.refuses = False
-    assert "refused" in page, page
+    assert "did not allow" in page, page
     with person.tenant():
         assert not person.token.exists()
     assert_sent_to_connect(person)

@@ -67,6 +67,12 @@ def click(page: Page, name: str) -> None:
     page.get_by_role("button", name=name, exact=True).click()
 
 
+def disconnect(page: Page) -> None:
+    """Click Disconnect, and answer the question with Disconnect."""
+    page.get_by_text("Disconnect …").click()
+    click(page, "Disconnect")
+
+
 def assert_said(page: Page, text: str) -> None:
     expect(page.locator("body")).to_contain_text(text)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from django.core.management import CommandError, call_command
 
-COUNTED = ["renewed", "refused", "unavailable", "skipped"]
+COUNTED = ["renewed", "refused", "unavailable", "skipped", "paused"]
 
 
 def refresh(*args: str, **options: Any) -> tuple[int, str]:

@@ -16,13 +16,18 @@ from tests.support.pages import ROOT
 @pytest.fixture
 def environment(airisk: World, settings: Any) -> dict[str, str]:
     """Environment variables for another process of the site under test, with its settings, database and AIRisk."""
+    return environment_of(settings.AIRISK_OAUTH["default"]["BASE_URL"])
+
+
+def environment_of(base_url: str) -> dict[str, str]:
+    """Environment variables for another process of the site under test, with an AIRisk at this address."""
     database = str(connection.settings_dict["NAME"])
     server = urlsplit(os.environ.get("DATABASE_URL", ""))._replace(path=f"/{database}").geturl()
     return {
         **os.environ,
         "DJANGO_SETTINGS_MODULE": "tests.settings",
         "DATABASE_URL": f"sqlite:///{database}" if connection.vendor == "sqlite" else server,
-        "AIRISK_BASE_URL": settings.AIRISK_OAUTH["default"]["BASE_URL"],
+        "AIRISK_BASE_URL": base_url,
     }
 
 

@@ -9,7 +9,8 @@ from airisk_oauth.models import AIRiskToken, PendingAuthorization
 
 def rows_of_flows_and_tokens() -> list[dict[str, Any]]:
     """Return the columns of every pending authorization and every token."""
-    return [*PendingAuthorization.objects.order_by("pk").values(), *AIRiskToken.objects.order_by("pk").values()]
+    rows = (*PendingAuthorization.objects.order_by("pk").values(), *AIRiskToken.objects.order_by("pk").values())
+    return [dict(row) for row in rows]
 
 
 def everything_stored() -> str:

@@ -1,6 +1,7 @@
 """Renew the tokens that have expired or expire soon; to be run every few minutes by cron or the like."""
 
 import json
+import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from django.core.exceptions import ImproperlyConfigured, ObjectDoesNotExist
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import Error as DatabaseError
 from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from airisk_oauth import refresh
 from airisk_oauth.management.users import find_user
@@ -29,8 +31,13 @@ class Command(BaseCommand):
         "Exit status: 0 all is well, 1 some tokens were not renewed, 2 nothing was tried."
     )
 
+    # manage.py would exit with 1 for a setting that is wrong; this command exits with 2, as its help says.
+    requires_system_checks = ()
+
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--within", default="10m", metavar="TIME", help="renew what expires within 90s, 10m, 2h …")
+        parser.add_argument(
+            "--within", default="10m", metavar="TIME", help="renew what expires within 90s, 10m, 2h … (default: 10m)"
+        )
         parser.add_argument("--all", action="store_true", help="renew all, whatever their expiry, last use or failures")
         parser.add_argument("--deployment", metavar="ALIAS", help="only tokens of this deployment")
         parser.add_argument("--user", metavar="NAME", help="only tokens of this user (natural key)")
@@ -42,11 +49,11 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         began = time.monotonic()
         try:
-            selections, workers = _selections(options), refresh.parse_count(options["workers"])
-            limit = None if options["limit"] is None else refresh.parse_count(options["limit"])
+            selections, workers = _selections(options), refresh.parse_count("workers", options["workers"])
+            limit = None if options["limit"] is None else refresh.parse_count("limit", options["limit"])
             plan = _plan(selections, limit)
         except refresh.WrongOption as error:
-            raise CommandError(str(error), returncode=NOTHING_TRIED) from None
+            raise CommandError(f"--{error}", returncode=NOTHING_TRIED) from None
         except (ImproperlyConfigured, DatabaseError) as error:
             raise CommandError(f"Nothing could be tried: {error}", returncode=NOTHING_TRIED) from None
         if options["dry_run"]:
@@ -67,7 +74,8 @@ class Command(BaseCommand):
     def _progress(self, total: int, *, quiet: bool) -> Iterator[Callable[[str], object]]:
         """Provide a function to call after each token: it moves a bar on a terminal, and elsewhere prints lines."""
         if sys.stderr.isatty() and not quiet:
-            with tqdm(total=total, unit="token", dynamic_ncols=True) as bar:
+            bar = tqdm(total=total, unit="token", dynamic_ncols=True)
+            with bar, logging_redirect_tqdm(_loggers_on_terminal()):
                 yield lambda _outcome: bar.update()
             return
         done, printed_at = 0, time.monotonic()
@@ -99,8 +107,22 @@ class Command(BaseCommand):
         self.stdout.write(f"Done in {summary['seconds']} s.")
 
 
+def _loggers_on_terminal() -> list[logging.Logger]:
+    """Return the loggers whose lines would break into the progress bar."""
+    others = logging.Logger.manager.loggerDict.values()
+    every = [logging.getLogger(), *(each for each in others if isinstance(each, logging.Logger))]
+    found = [logger for logger in every if any(map(_writes_to_terminal, logger.handlers))]
+    ours = logging.getLogger("airisk_oauth")
+    # Without any handler, Python itself prints warnings.
+    return found if ours.hasHandlers() else [*found, ours]
+
+
+def _writes_to_terminal(handler: logging.Handler) -> bool:
+    return isinstance(handler, logging.StreamHandler) and handler.stream in (sys.stdout, sys.stderr)
+
+
 def _selections(options: dict[str, Any]) -> list[Selection]:
-    within = None if options["all"] else refresh.parse_duration(options["within"])
+    within = None if options["all"] else refresh.parse_duration("within", options["within"])
     user_id = None if options["user"] is None else _user_id(options["user"])
     return refresh.selections_of(within, options["deployment"], user_id=user_id)
 
@@ -109,7 +131,7 @@ def _user_id(name: str) -> Any:
     try:
         return find_user(name).pk
     except ObjectDoesNotExist:
-        raise CommandError(f"There is no user {name!r}.", returncode=NOTHING_TRIED) from None
+        raise CommandError(f"--user: there is no user {name!r}.", returncode=NOTHING_TRIED) from None
 
 
 def _plan(selections: list[Selection], limit: int | None) -> dict[str, int]:

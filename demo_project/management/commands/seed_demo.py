@@ -32,7 +32,7 @@ class Command(BaseCommand):
         if User.objects.filter(username=name).exists():
             return "unchanged"
         create = User.objects.create_superuser if name == "admin" else User.objects.create_user
-        create(name, password=name)
+        create(name, f"{name}@example.com", name)
         return f"password {name}"
 
     def _identity(self, name: str, userid: str) -> str:
