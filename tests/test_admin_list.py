@@ -56,8 +56,8 @@ def test_pages_show_what_failed_and_when(admin_client: Client) -> None:
     failed_at = timezone.now() - timedelta(hours=3)
     give_token(None, failure_kind="unavailable", failure_count=1, failed_at=failed_at)
     assert (
-        "the application failing AIRisk unavailable · 3 hours ago in 59 minutes less than a minute ago "
-        "less than a minute ago - default"
+        "the application default failing AIRisk unavailable · 3 hours ago in 59 minutes less than a minute ago "
+        "less than a minute ago -"
     ) in text_of(admin_client.get(token_page("changelist")))
 
 
@@ -109,6 +109,62 @@ def test_list_counts_each_status_and_links_to_it(admin_client: Client) -> None:
     assert [len(listed(admin_client.get(token_page("changelist") + link))) for link in links] == [2, 1]
 
 
+def test_numbers_keep_the_filters_and_the_search(admin_client: Client) -> None:
+    for name in ("mia", "tom"):
+        give_token(person(name), deployment="second", ends_in=-60)
+        give_token(person(f"{name}2"))
+    page = admin_client.get(token_page("changelist"), {"deployment": "second", "q": "mia", "status": "live"})
+    assert "1 reconnect needed" in text_of(page)
+    [link] = re.findall(r'<a href="(\?[^"]*)"><span', page.content.decode())
+    [found] = listed(admin_client.get(token_page("changelist") + link.replace("&amp;", "&")))
+    assert (found.user.username, found.deployment) == ("mia", "second")
+
+
+def test_deployment_is_named_where_there_are_several(admin_client: Client, settings: "Settings") -> None:
+    give_token(None)
+    assert 'class="field-deployment' in admin_client.get(token_page("changelist")).text
+    settings.AIRISK_OAUTH = {"default": settings.AIRISK_OAUTH["default"]}
+    assert 'class="field-deployment' not in admin_client.get(token_page("changelist")).text
+
+
+def test_tokens_of_removed_deployments_are_found(admin_client: Client) -> None:
+    give_token(person("mia"))
+    give_token(person("tom"), deployment="gone")
+    [found] = listed(admin_client.get(token_page("changelist"), {"deployment": "!"}))
+    assert found.deployment == "gone"
+
+
+def test_tokens_are_found_by_what_the_log_names(admin_client: Client) -> None:
+    token = give_token(person("mia"), failure_trace_id="00-676e1bd0-35ac77b2-00")
+    give_token(person("tom"))
+    for words in (str(token.pk), f" {token.pk} ", "676e1bd0"):
+        assert listed(admin_client.get(token_page("changelist"), {"q": words})) == [token]
+
+
+def test_page_of_a_token_shows_the_identity_now(admin_client: Client) -> None:
+    mia = person("mia")
+    token = give_token(mia)
+    identity = AIRiskIdentity.objects.get(user=mia)
+    AIRiskIdentity.objects.update(userid="user_now")
+    link = f'<a href="{identity_page("change", identity.pk)}">user_now</a>'
+    assert link in admin_client.get(token_page("change", token.pk)).text
+    for application in (False, True):
+        AIRiskIdentity.objects.all().delete()
+        token = give_token(None) if application else token
+        assert "user_now" not in admin_client.get(token_page("change", token.pk)).text
+
+
+def test_page_of_a_token_offers_to_renew_it(admin_client: Client, desk: Client, staff: User) -> None:
+    token = give_token(person("mia"))
+    page = admin_client.get(token_page("change", token.pk)).text
+    form = r'<form method="post" action="([^"]+)">.*?name="action" value="(\w+)">.*?value="(\d+)">'
+    [(address, action, chosen)] = re.findall(form, page, re.DOTALL)
+    confirm = admin_client.post(address, {"action": action, "_selected_action": chosen})
+    assert "Renew 1 token now?" in text_of(confirm)
+    allow(staff, "view_airisktoken")
+    assert "Renew now" not in desk.get(token_page("change", token.pk)).text
+
+
 def test_token_links_to_its_user(admin_client: Client) -> None:
     mia = person("mia")
     token = give_token(mia)
@@ -118,7 +174,8 @@ def test_token_links_to_its_user(admin_client: Client) -> None:
     assert f'<a href="{token_page("change", token.pk)}"' in admin_client.get(token_page("changelist")).content.decode()
     bare = AdminSite()
     bare.register(AIRiskToken, AIRiskTokenAdmin)
-    assert bare.get_model_admin(AIRiskToken).owner_link(token) == "mia"  # type: ignore[attr-defined]
+    admin: Any = bare.get_model_admin(AIRiskToken)
+    assert (admin.owner_link(token), admin.identity(token)) == ("mia", "user_42")
 
 
 @pytest.mark.parametrize("page", [token_page, identity_page])

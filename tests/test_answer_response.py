@@ -131,12 +131,12 @@ def test_first_thing_sent_is_a_comment(server: type[Wsgi], at: At, mia: User) ->
 def test_comments_are_sent_beside_noises(server: type[Wsgi], at: At, mia: User) -> None:
     """AIRisk sends something all the time, and no text."""
     noises = Watched(CHUNKED + chunk(b"\n"), chunk(new_stream("One.")) + chunk(b""))
-    threading.Timer(0.3, noises.go_on.set).start()
+    threading.Timer(1.5, noises.go_on.set).start()
     drip = dripping(CHUNKED, chunk(b"\n"))
     at(noises)
     assert sent(server, mia, keep_alive=0.02).count(b":\n\n") > 4
     at(drip)
-    assert sent(server, mia, keep_alive=0.02, first_text_timeout=0.3).count(b":\n\n") > 4
+    assert sent(server, mia, keep_alive=0.02, first_text_timeout=1.5).count(b":\n\n") > 4
 
 
 def test_slow_browser_holds_the_answer_back(at: At, mia: User) -> None:

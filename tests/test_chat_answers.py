@@ -135,7 +135,7 @@ def test_first_text_that_never_comes_is_an_error(chat_at: ChatAt, script: Script
 
 def test_later_text_that_never_comes_is_an_error(chat_at: ChatAt) -> None:
     script = Watched(CHUNKED + chunk(new_stream("One. ", end="")))
-    answer = chat_at(script).side.take(first_text_timeout=0.3)
+    answer = chat_at(script).side.take(first_text_timeout=1)
     assert (answer.pieces, answer.status) == (["One. "], None)
     assert isinstance(answer.error, AIRiskUnavailable)
     assert script.left.wait(SOON)
@@ -143,7 +143,7 @@ def test_later_text_that_never_comes_is_an_error(chat_at: ChatAt) -> None:
 
 def test_missing_mark_after_the_end_is_no_error(chat_at: ChatAt) -> None:
     script = Watched(CHUNKED + chunk(new_stream("One. ", end='{"UpdateKind": 6}\n')))
-    answer = chat_at(script).side.take(first_text_timeout=0.3)
+    answer = chat_at(script).side.take(first_text_timeout=1)
     assert answer == (["One. "], "One. ", "completed", None)
 
 

@@ -109,4 +109,4 @@ def test_browser_that_leaves_closes_the_call(site: Site, view: str, head: bytes)
     browser.listen_until(b"One." if head.endswith(ONE) else b":\n\n")
     left = browser.leave()
     assert script.left.wait(SOON)
-    assert script.left_at - left < 1
+    assert script.left_at - left < SOON / 2

@@ -12,7 +12,7 @@ from django.utils.timesince import timesince, timeuntil
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from ..models import AIRiskToken
+from ..models import AIRiskIdentity, AIRiskToken
 
 if TYPE_CHECKING:
     _TokenAdmin = admin.ModelAdmin[AIRiskToken]
@@ -31,6 +31,17 @@ class TokenColumns(_TokenAdmin):
             f"{self.admin_site.name}:{options.app_label}_{options.model_name}_change", args=[quote(token.user.pk)]
         )
         return format_html('<a href="{}">{}</a>', url, token.user)
+
+    @admin.display(description=_("AIRisk identity now"))
+    def identity(self, token: AIRiskToken) -> str | None:
+        """Link to what says now who the user is on AIRisk; another userid than the token's makes the token useless."""
+        found = AIRiskIdentity.objects.filter(user=token.user_id, deployment=token.deployment).first()
+        if token.user_id is None or found is None:
+            return None
+        if not self.admin_site.is_registered(AIRiskIdentity):
+            return str(found.userid)
+        url = reverse(f"{self.admin_site.name}:airisk_oauth_airiskidentity_change", args=[found.pk])
+        return format_html('<a href="{}">{}</a>', url, found.userid)
 
     @admin.display(description=_("status"))
     def colored_status(self, token: AIRiskToken) -> str:

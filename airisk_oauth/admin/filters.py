@@ -1,6 +1,6 @@
 """How the lists of the admin are filtered and searched."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from django.contrib import admin
 from django.contrib.auth import get_user_model
@@ -13,14 +13,20 @@ if TYPE_CHECKING:
     from django.db.models import QuerySet
 
 
+#: No alias, because aliases are slugs.
+NOT_CONFIGURED: Final = "!"
+
+
 class DeploymentFilter(admin.SimpleListFilter):
     title = _("deployment")
     parameter_name = "deployment"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(alias, alias) for alias in conf.aliases()]
+        return [*((alias, alias) for alias in conf.aliases()), (NOT_CONFIGURED, str(_("not in the settings")))]
 
     def queryset(self, request: HttpRequest, queryset: "QuerySet[Any]") -> "QuerySet[Any]":
+        if self.value() == NOT_CONFIGURED:
+            return queryset.exclude(deployment__in=conf.aliases())
         return queryset.filter(deployment=self.value()) if self.value() else queryset
 
 

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import PermissionDenied, ValidationError
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
@@ -21,6 +21,8 @@ from .columns import TokenColumns
 from .filters import DeploymentFilter, SearchableByUser, StatusFilter
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from django.db.models import QuerySet
 
 _LIST: Final = "admin:airisk_oauth_airisktoken_changelist"
@@ -33,14 +35,14 @@ MAX_DISCONNECTED: Final = 5000
 class AIRiskTokenAdmin(SearchableByUser, TokenColumns):
     """Shows everything about a token except the token: nothing here decrypts one."""
 
-    list_display = ("owner_link", "status_and_reason", "expires", "renewed", "last_used", "userid", "deployment")
+    list_display = ("owner_link", "deployment", "status_and_reason", "expires", "renewed", "last_used", "userid")
     list_display_links = ("status_and_reason",)
     list_filter = (StatusFilter, DeploymentFilter)
     list_select_related = ("user",)
     show_full_result_count = False
     actions = ("renew_now", "delete_selected")
     fields = (
-        ("owner_link", "userid"),
+        ("owner_link", "userid", "identity"),
         "deployment",
         "colored_status",
         "expires_at",
@@ -60,6 +62,18 @@ class AIRiskTokenAdmin(SearchableByUser, TokenColumns):
         hidden = {field.name for field in self.opts.fields if not field.editable}
         return lookup.partition("__")[0] not in hidden and super().lookup_allowed(lookup, value, request)
 
+    def get_search_fields(self, request: HttpRequest) -> list[str]:
+        """Find tokens by what the log names, too: AIRisk's trace id, and the token's own id."""
+        return [*super().get_search_fields(request), "failure_trace_id"]
+
+    def get_search_results(self, request: HttpRequest, queryset: "QuerySet[Any]", search_term: str) -> Any:
+        found, may_have_duplicates = super().get_search_results(request, queryset, search_term)
+        try:
+            by_id = AIRiskToken._meta.pk.to_python(search_term.strip())
+        except ValidationError:
+            return found, may_have_duplicates
+        return found | queryset.filter(pk=by_id), may_have_duplicates
+
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
 
@@ -74,13 +88,23 @@ class AIRiskTokenAdmin(SearchableByUser, TokenColumns):
             query = request.GET.copy()
             query["status"] = query.pop("state")[-1]
             return HttpResponseRedirect(f"{request.path}?{query.urlencode()}")
-        from ..tokens.status import count_by_status
+        ours = {"airisk_deployments": conf.aliases() if self.has_renew_permission(request) else []}
+        response = super().changelist_view(request, {**(extra_context or {}), **ours})
+        context = getattr(response, "context_data", None) or {}
+        if "cl" in context:
+            context["airisk_statuses"] = list(_numbers_by_status(request, context["cl"]))
+        return response
 
-        ours = {
-            "airisk_deployments": conf.aliases() if self.has_renew_permission(request) else [],
-            "airisk_statuses": lambda: count_by_status(AIRiskToken.objects.all()).items(),
-        }
-        return super().changelist_view(request, {**(extra_context or {}), **ours})
+    def get_list_display(self, request: HttpRequest) -> tuple[str, ...]:
+        """Name the deployment where there are several."""
+        columns = tuple(self.list_display)
+        return columns if len(conf.aliases()) > 1 else tuple(name for name in columns if name != "deployment")
+
+    def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        if self.has_renew_permission(request):
+            # The button sends what the action of the list sends.
+            context["airisk_renew_url"] = reverse(_LIST, current_app=self.admin_site.name)
+        return super().render_change_form(request, context, *args, **kwargs)
 
     def has_renew_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("airisk_oauth.change_airisktoken")
@@ -182,3 +206,16 @@ class AIRiskTokenAdmin(SearchableByUser, TokenColumns):
                 self.log_change(request, token, gettext("Renewed by hand."))
             self.message_user(request, text, messages.SUCCESS if done else messages.INFO)
         return redirect(back)
+
+
+def _numbers_by_status(request: HttpRequest, changelist: Any) -> "Iterator[tuple[Any, int, str, bool]]":
+    """Yield each status, how many tokens have it, the list of these, and whether that is the list on the page.
+
+    The other filters and the search of this list apply, and stay.
+    """
+    from ..tokens.status import count_by_status
+
+    tokens = changelist.get_queryset(request, exclude_parameters=[StatusFilter.parameter_name])
+    for status, number in count_by_status(tokens).items():
+        link = changelist.get_query_string({StatusFilter.parameter_name: status.value}, ["p"])
+        yield status, number, link, request.GET.get(StatusFilter.parameter_name) == status.value
