@@ -136,7 +136,7 @@ def test_partial_index_is_used_where_it_exists(monkeypatch: pytest.MonkeyPatch) 
 def test_migration_keeps_one_application_token(with_token: bool) -> None:
     """Of the rows that simultaneous first callers had stored, none of which could be used any more."""
     executor = MigrationExecutor(connection)
-    executor.migrate([("airisk_oauth", "0003_origin")])
+    executor.migrate([("airisk_oauth", "0004_lost_at")])
     now = timezone.now()
     for number, alias in enumerate(["default", "second", "default", "default", "default"]):
         values = {"access_token": f"token-{number}"} if with_token and number < 4 else {}
