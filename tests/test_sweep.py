@@ -350,4 +350,5 @@ def test_sweep_takes_one_query_for_ten_tokens(airisk: World, monkeypatch: pytest
         assert run(workers=32) == {"renewed": 500}
     assert all(renewed_of(tokens))
     about_rows = [query for query in queries if query["sql"].startswith(("SELECT", "UPDATE"))]
-    assert len(about_rows) <= 0.1 * len(tokens)
+    # On MySQL and MariaDB each of the 8 pages is read before it is locked.
+    assert len(about_rows) <= 0.1 * len(tokens) + (8 if connection.vendor == "mysql" else 0)
