@@ -13,6 +13,7 @@ from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import redirect, render
 from django.urls import reverse
+from django.utils.text import Truncator
 from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST
@@ -55,7 +56,7 @@ def chat(request: AIRiskRequest) -> HttpResponse:
     airisk = request.airisk.chat
     if request.method == "POST":
         text = request.POST.get("text", "").strip()
-        title = text[:TITLE] or _("New conversation")
+        title = Truncator(text).chars(TITLE) or _("New conversation")
         conversation = airisk.create_conversation(request.POST.get("agent", ""), title)
         # The conversation's page puts the question into its form, where the script sends it at once.
         request.session["question"] = text

@@ -1,5 +1,6 @@
 """The demo does what the README promises, when it is started as by `make demo` and used like by a person."""
 
+import html
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -57,6 +58,34 @@ def test_one_click_breaks_airisk_and_one_fixes_it(
     home = visitor.submit("/trials/fix/")
     assert "Fix AIRisk" not in home
     visitor.submit("/trials/nothing/", 404)
+
+
+def test_fix_restores_the_lost_connection(visitor: Browser) -> None:
+    visitor.submit("/airisk/connect/", next="/")
+    visitor.submit("/trials/login/")
+    assert "AIRisk shows a login page. Fix AIRisk Your connection to AIRisk was lost." in visitor.see("/")
+    home = visitor.submit("/trials/fix/")
+    assert "was lost" not in home
+    assert "Please reconnect" not in home
+    assert "Fetched from AIRisk just now" in visitor.see("/conversations/")
+
+
+def test_trials_wait_for_the_first_connect(visitor: Browser) -> None:
+    assert "Connect first: these buttons change" in visitor.see("/")
+    assert visitor.page.count(" disabled>") == 5
+    visitor.submit("/airisk/connect/", next="/")
+    assert "Connect first" not in visitor.see("/")
+    assert " disabled>" not in visitor.page
+
+
+def test_sign_in_page_of_the_sandbox_can_refuse(visitor: Browser) -> None:
+    visitor.switch(login_page="on")
+    visitor.see("/")
+    assert "Do not allow" in visitor.submit("/airisk/connect/", next="/")
+    names = re.findall(r'name="(client_id|redirect_uri|state|userid)" value="([^"]*)"', visitor.page)
+    fields: Any = {name: html.unescape(value) for name, value in names}
+    page = visitor.submit("/sandbox/api/oauth2/Consent", answer="refuse", **fields)
+    assert "You did not allow the connection" in page
 
 
 def test_short_lived_token_has_a_countdown(visitor: Browser) -> None:

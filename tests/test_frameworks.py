@@ -24,12 +24,14 @@ PAGE = "docs/frameworks.md"
 snippet = partial(pages.snippet, PAGE)
 SITES = {
     "rest_framework": [
+        "answer_is_streamed",
         "connected_user_is_answered",
         "other_user_is_told_where_to_connect",
         "unknown_client_has_to_sign_in",
         "outage_is_a_503",
     ],
     "ninja": [
+        "answer_is_streamed",
         "connected_user_is_answered",
         "other_user_is_told_where_to_connect",
         "unknown_client_has_to_sign_in",

@@ -3,6 +3,7 @@
 import re
 from dataclasses import fields
 from typing import Any
+from urllib.parse import urljoin
 
 import pytest
 from django.test import Client
@@ -25,6 +26,12 @@ def switch_fields(**changes: str) -> dict[str, str]:
     return {"action": "save", "latency": "0", "retry_after": "", "token_life": "3600", **changes}
 
 
+def press(client: Client, action: str) -> str:
+    """Press a button, and return the page that it leads to."""
+    url = reverse("airisk_sandbox:control")
+    return client.get(urljoin(url, client.post(url, {"action": action})["Location"])).text
+
+
 def test_control_page_shows_state_but_no_secrets(
     client: Client,
 ) -> None:
@@ -44,7 +51,7 @@ def test_control_page_sets_every_switch(client: Client) -> None:
     given = switch_fields(**changes, **dict.fromkeys(flags, "on"))
     url = reverse("airisk_sandbox:control")
     response = client.post(url, given)
-    assert (response.status_code, response["Location"]) == (303, url)
+    assert (response.status_code, response["Location"]) == (303, "?done=save")
     assert len(flags) == 13
     of_numbers: Any = {"latency": 0.5, "retry_after": 7, "token_life": None, "first_text_after": 2.5}
     assert world.switches == Switches(refusals="json", **of_numbers, **flags)
@@ -73,8 +80,11 @@ def test_control_page_resets_omitted_switches(client: Client) -> None:
     ],
 )
 def test_control_page_rejects_invalid_values(client: Client, changes: dict[str, str]) -> None:
-    response = client.post(reverse("airisk_sandbox:control"), switch_fields(outage="on", **changes))
+    url = reverse("airisk_sandbox:control", query={"done": "save"})
+    assert "AIRisk now behaves as set here." in client.get(url).text
+    response = client.post(url, switch_fields(outage="on", **changes))
     assert response.status_code == 400
+    assert "AIRisk now behaves as set here." not in response.text
     assert b"errorlist" in response.content
     assert world.switches == Switches()
 
@@ -82,7 +92,8 @@ def test_control_page_rejects_invalid_values(client: Client, changes: dict[str, 
 def test_control_page_expires_all_tokens(client: Client) -> None:
     token = obtain(client)["access_token"]
     world.switches.latency = 0.01
-    client.post(reverse("airisk_sandbox:control"), {"action": "end_all_tokens"})
+    page = press(client, "end_all_tokens")
+    assert '<p class="done" role="status">AIRisk now refuses all tokens' in page
     assert_unauthorized(call(client, "list_agents", token=token))
     assert world.switches == Switches(latency=0.01)
 
@@ -90,7 +101,8 @@ def test_control_page_expires_all_tokens(client: Client) -> None:
 def test_control_page_resets_everything(client: Client) -> None:
     world.switches.outage = True
     authorize(client)
-    client.post(reverse("airisk_sandbox:control"), {"action": "reset"})
+    page = press(client, "reset")
+    assert "The switches, the conversations and the received requests are reset." in page
     assert (world.switches, world.journal) == (Switches(), [])
 
 

@@ -130,6 +130,13 @@ def test_login_page_button_leads_to_the_redirect(userid: str | None, words: str)
     assert "access_token" in call(browser, "token", token_fields(query["code"], userid)).json()
 
 
+def test_login_page_can_be_refused(client: Client) -> None:
+    world.switches.login_page = True
+    assert '<button name="answer" value="refuse">Do not allow</button>' in authorize(client, userid="user_42").text
+    given = {"client_id": "client-1", "redirect_uri": CALLBACK, "userid": "user_42", "state": STATE, "answer": "refuse"}
+    assert redirected(call(client, "consent", given)) == {"error": "access_denied", "state": STATE}
+
+
 def test_login_page_checks_the_csrf_token() -> None:
     browser = Client(enforce_csrf_checks=True)
     given = {"client_id": "client-1", "redirect_uri": CALLBACK}

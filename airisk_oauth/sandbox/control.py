@@ -17,6 +17,12 @@ from .world import Switches, world
 
 _LATEST = 25
 _TEN_YEARS = 315_360_000
+#: What each button has done.
+_DONE = {
+    "save": _("AIRisk now behaves as set here."),
+    "end_all_tokens": _("AIRisk now refuses all tokens that it has issued so far."),
+    "reset": _("The switches, the conversations and the received requests are reset."),
+}
 
 
 class SwitchesForm(forms.Form):
@@ -107,7 +113,7 @@ def control(request: HttpRequest) -> HttpResponseBase:
     """Show the switches and set them."""
     if request.method != "POST":
         return _page(request, SwitchesForm(initial=asdict(world.switches), label_suffix=""))
-    action = request.POST.get("action")
+    action = request.POST.get("action", "")
     if action == "end_all_tokens":
         world.end_all_tokens()
     elif action == "reset":
@@ -117,7 +123,7 @@ def control(request: HttpRequest) -> HttpResponseBase:
         if not form.is_valid():
             return _page(request, form, status=400)
         world.switches = Switches(**form.cleaned_data)
-    return HttpResponse(status=303, headers={"Location": request.get_full_path()})
+    return HttpResponse(status=303, headers={"Location": f"?done={action if action in _DONE else 'save'}"})
 
 
 @sandbox_view
@@ -131,6 +137,7 @@ def journal(request: HttpRequest) -> HttpResponseBase:
 def _page(request: HttpRequest, form: SwitchesForm, status: int = 200) -> HttpResponse:
     context = {
         "form": form,
+        "done": _DONE.get(request.GET.get("done", "")) if request.method != "POST" else None,
         # Made from the address that the browser uses, so that it is right under any prefix.
         "base_url": request.build_absolute_uri("..").removesuffix("/"),
         "clients": {client_id: redirect_uris(client) for client_id, client in clients().items()},

@@ -37,10 +37,11 @@ def authorize(call: SandboxRequest) -> HttpResponseBase:
 
 @endpoint("/api/oauth2/Consent", "POST", has_form=True)
 def consent(call: SandboxRequest) -> HttpResponseBase:
-    """Redirect after the button on the login page was clicked."""
+    """Redirect after a button on the login page was clicked."""
     server = _server()
     # Everything is checked again, because the page's fields may have been changed.
-    return _redirect_back(server, server.grant(call.given), call)
+    grant = server.grant(call.given)
+    return _redirect_back(server, grant, call, is_refused=call.given.get("answer") == "refuse")
 
 
 @endpoint("/api/oauth2/Error", "GET")
@@ -59,5 +60,7 @@ def _server() -> AuthorizationServer:
     return AuthorizationServer(world, clients(), lambda userid: display_name(userid) is not None)
 
 
-def _redirect_back(server: AuthorizationServer, grant: Grant, call: SandboxRequest) -> HttpResponse:
-    return server.redirect_back(grant, call.given, "access_denied" if world.switches.refuse else "")
+def _redirect_back(
+    server: AuthorizationServer, grant: Grant, call: SandboxRequest, *, is_refused: bool = False
+) -> HttpResponse:
+    return server.redirect_back(grant, call.given, "access_denied" if is_refused or world.switches.refuse else "")

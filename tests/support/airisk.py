@@ -12,6 +12,8 @@ from itertools import count
 from typing import NamedTuple
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
+#: An agent's answer, as AIRisk streams it.
+ANSWER = b'{"UpdateKind": 21, "Text": "Because."}\n{"UpdateKind": 6}\n[DONE]\n'
 #: Every token is refused for this call.
 FORBIDDEN = "/api/Forbidden"
 
@@ -83,7 +85,11 @@ class _Handler(BaseHTTPRequestHandler):
             self._call(parts.path)
 
     def do_POST(self) -> None:
-        form = dict(parse_qsl(self.rfile.read(int(self.headers["Content-Length"])).decode()))
+        body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        if self.path == "/api/Chat/AskAgent":
+            self._call(self.path)
+            return
+        form = dict(parse_qsl(body))
         time.sleep(self.server.latency)
         userid = form.get("userid", "")
         if self.server.codes.pop(form["code"], None) != (userid, form["redirect_uri"]):
@@ -111,6 +117,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.calls.append(Call(userid, path, dict(self.headers.items())))
         if userid is None or path == FORBIDDEN:
             self._answer_json(401, {"title": "Unauthorized", "status": 401, "traceId": "00-676e-01-00"})
+        elif path == "/api/Chat/AskAgent":
+            self._answer(200, ANSWER, "application/json")
         else:
             self._answer_json(200, [{"id": "1", "userID": userid}])
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 from django.core import signing
+from django.http import StreamingHttpResponse
 from django.urls import include, path
 
 from tests.sites import frameworks, running
@@ -11,11 +12,20 @@ from tests.support.pages import module
 
 frameworks.configure("ninja", DEBUG=True)
 
+from airisk_oauth.chat import answer_response  # noqa: E402
 from tests.sites import mission as people  # noqa: E402 - after the set-up
+
+api = module("mysite.api", snippet("add_exception_handlers")).api
+
+
+@api.get("/ask")
+def ask(request: Any) -> StreamingHttpResponse:
+    return answer_response(request, "c-1", "Why?")
+
 
 urlpatterns = [
     path("airisk/", include("airisk_oauth.urls")),
-    path("api/", module("mysite.api", snippet("add_exception_handlers")).api.urls),
+    path("api/", api.urls),
 ]
 PAGES = ["/api/conversations", "/api/agents"]
 
@@ -52,7 +62,19 @@ def outage_is_a_503() -> None:
     assert (response.status_code, response["Retry-After"]) == (503, "7"), people.why(response)
 
 
+def answer_is_streamed() -> None:
+    eva = people.new_connected_person(AIRISK, "eva", "user_44")
+    events = b"".join(get("/api/ask", eva))
+    # Between comments, which keep the connection open.
+    assert b'event: text\ndata: {"text": "Because."}\n\n' in events
+    assert events.endswith(b'event: done\ndata: {"status": "completed"}\n\n')
+    unconnected = b"".join(get("/api/ask", people.new_person("kim", "user_45")))
+    assert b"event: error" in unconnected
+    assert b'"connect_url": "/airisk/connect/"' in unconnected
+
+
 running.keep(
+    answer_is_streamed,
     connected_user_is_answered,
     other_user_is_told_where_to_connect,
     unknown_client_has_to_sign_in,
