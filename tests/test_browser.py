@@ -90,7 +90,7 @@ def test_login_page_of_airisk_can_be_confirmed(page: Page, airisk: World, airisk
     page.goto("/airisk/")
     click(page, "Connect")
     assert page.url.startswith(airisk_url)
-    page.get_by_role("button").click()
+    page.get_by_role("button", name="Sign in and allow").click()
     expect(page).to_have_url(f"{site}/airisk/")
     assert_said(page, "You are connected to AIRisk.")
 
@@ -100,7 +100,7 @@ def test_signing_out_on_the_way_connects_nobody(page: Page, airisk: World) -> No
     page.goto("/airisk/")
     click(page, "Connect")
     Session.objects.all().delete()
-    page.get_by_role("button").click()
+    page.get_by_role("button", name="Sign in and allow").click()
     expect(page.get_by_role("heading", level=1)).to_be_visible()
     assert urlsplit(page.url).path == "/airisk/callback/"
     assert "state=" not in page.content()
@@ -117,7 +117,7 @@ def test_strict_session_cookie_connects_nobody(
         tab = context.new_page()
         tab.goto("/airisk/")
         click(tab, "Connect")
-        tab.get_by_role("button").click()
+        tab.get_by_role("button", name="Sign in and allow").click()
         assert_said(tab, "You are not signed in here")
         assert not token_requests(airisk)
         tab.get_by_role("link", name="Go to your AIRisk connection").click()
@@ -156,7 +156,7 @@ def test_two_tabs_can_be_finished_in_reverse(page: Page, airisk: World) -> None:
         tab.goto("/airisk/")
         click(tab, "Connect")
     for tab in (second, page):
-        tab.get_by_role("button").click()
+        tab.get_by_role("button", name="Sign in and allow").click()
         assert_said(tab, ", as user_42.")
     assert len(token_requests(airisk)) == 2
 
