@@ -3,7 +3,7 @@ PYTHON ?= python3
 PORT ?= 8000
 BIN := .venv/bin
 
-.PHONY: demo test test-all sites coverage matrix dist bench bench-docs messages mutants screenshots
+.PHONY: demo test test-all test-mariadb sites coverage matrix dist bench bench-docs messages mutants screenshots
 .PHONY: lint format clean
 
 demo: .venv/demo
@@ -29,6 +29,10 @@ test-all: .venv/test
 	$(MAKE) --jobs=6 --output-sync=target \
 		postgresql-servers postgresql-others sqlite-browsers sqlite-servers sqlite-others sites
 
+# CONTRIBUTING.md lists the Debian packages that this needs.
+test-mariadb: .venv/mariadb
+	$(MAKE) --jobs=2 --output-sync=target mariadb-servers mariadb-others
+
 # Each test starts a process with its own database.
 sites: .venv/test
 	$(BIN)/$(PYTEST) tests/test_sites.py
@@ -41,6 +45,9 @@ coverage: .venv/test
 
 postgresql-%: .venv/test
 	$(BIN)/python -m tests.with_postgresql $(BIN)/$(PYTEST) $($*)
+
+mariadb-%: .venv/mariadb
+	$(BIN)/python -m tests.with_mariadb $(BIN)/$(PYTEST) $($*)
 
 sqlite-%: .venv/test
 	$(BIN)/$(PYTEST) $($*)

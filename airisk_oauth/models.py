@@ -14,9 +14,10 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from . import conf, sealing
+from .database.constraints import PartialUniqueConstraint
 from .database.expiry import ExpiringModel
 from .database.failures import NO_FAILURE, FailureModel
-from .database.fields import UnsearchableTextField
+from .database.fields import ExactCharField, UnsearchableTextField
 from .database.querysets import PrimaryManager, PrimaryQuerySet
 from .database.transactions import retrying
 
@@ -40,8 +41,8 @@ def validate_userid(value: str) -> None:
         raise ValidationError(_("This cannot be a userid: it has to be printable, without spaces around it."))
 
 
-def AliasField() -> "models.CharField[str, str]":  # noqa: N802 - reads as the field it makes
-    return models.CharField(_("deployment"), max_length=conf.MAX_ALIAS, default=conf.DEFAULT_ALIAS)
+def AliasField() -> ExactCharField:  # noqa: N802 - reads as the field it makes
+    return ExactCharField(_("deployment"), max_length=conf.MAX_ALIAS, default=conf.DEFAULT_ALIAS)
 
 
 UserField = partial(models.ForeignKey, settings.AUTH_USER_MODEL, on_delete=models.CASCADE, verbose_name=_("user"))
@@ -52,7 +53,7 @@ class AIRiskIdentity(models.Model):
 
     user = UserField(related_name="airisk_identities")
     deployment = AliasField()
-    userid = models.CharField(
+    userid = ExactCharField(
         "userid",
         max_length=conf.MAX_USERID,
         validators=[validate_userid],
@@ -94,11 +95,11 @@ class AIRiskToken(ExpiringModel, FailureModel):
 
     user = UserField(related_name="airisk_tokens", null=True, blank=True)
     deployment = AliasField()
-    userid = models.CharField("userid", max_length=conf.MAX_USERID, blank=True, default="")
+    userid = ExactCharField("userid", max_length=conf.MAX_USERID, blank=True, default="")
     sealed = UnsearchableTextField(_("encrypted token"), blank=True, default="", editable=False)
     key_id = models.CharField(_("key"), max_length=12, blank=True, default="", editable=False)
     # With a default in the database, because the previous version stores tokens while this one is rolled out.
-    origin = models.CharField(max_length=300, blank=True, default="", db_default="", editable=False)
+    origin = ExactCharField(max_length=300, blank=True, default="", db_default="", editable=False)
     obtained_at = models.DateTimeField(_("obtained"), default=timezone.now)
     last_used_at = models.DateTimeField(_("last used"), default=timezone.now)
     lease = models.UUIDField(null=True, blank=True, editable=False)
@@ -112,7 +113,7 @@ class AIRiskToken(ExpiringModel, FailureModel):
         verbose_name_plural = _("AIRisk tokens")
         constraints = [
             models.UniqueConstraint(fields=["user", "deployment"], name="airisk_oauth_one_token"),
-            models.UniqueConstraint(
+            PartialUniqueConstraint(
                 fields=["deployment"], condition=Q(user=None), name="airisk_oauth_one_application_token"
             ),
         ]
@@ -233,7 +234,7 @@ class PendingAuthorization(models.Model):
     user = UserField(related_name="+")
     for_application = models.BooleanField(default=False)
     deployment = AliasField()
-    userid = models.CharField(max_length=conf.MAX_USERID, blank=True, default="")
+    userid = ExactCharField(max_length=conf.MAX_USERID, blank=True, default="")
     next = models.CharField(max_length=MAX_NEXT, blank=True, default="")
     browser_hash = models.CharField(max_length=64)
     created_at = models.DateTimeField(db_index=True)

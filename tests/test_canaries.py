@@ -42,7 +42,7 @@ from airisk_oauth import signals
 from airisk_oauth.models import AIRiskToken
 from airisk_oauth.sandbox.world import World
 from tests.support.browsing import at_each_request, start, state_of
-from tests.support.database import committing
+from tests.support.database import committing, quoted
 from tests.support.options import set_option
 from tests.support.people import give_token
 from tests.support.signals import signals_sent
@@ -112,7 +112,7 @@ def wired(broken: str = "nothing", answers: Answers | None = None) -> Iterator[W
     wire = Wire(broken, answers or {})
 
     def execute(execute: Any, sql: str, *args: Any) -> Any:
-        if broken in sql:
+        if broken in quoted(sql):
             raise Crash
         return execute(sql, *args)
 

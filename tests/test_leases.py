@@ -152,7 +152,30 @@ def test_row_that_two_have_read_is_leased_to_one() -> None:
 
 
 @committing
-def test_claim_skips_a_row_that_is_being_changed() -> None:
+def test_claims_at_once_take_different_pages() -> None:
+    """One that has locked its page, and not yet leased it, hides no other rows from the next."""
+    rows = [give_token(user) for user in new_users(6)]
+    theirs: list[set[Any]] = []
+
+    def claim_page() -> set[Any]:
+        page = tokens.order_by("expires_at")
+        return pks(leases.claim(page, uuid4(), now=timezone.now(), seconds=60, limit=2))
+
+    def meanwhile(execute: Callable[..., Any], sql: str, *args: Any) -> Any:
+        if sql.startswith("UPDATE") and not theirs:
+            theirs.append(set())
+            theirs[0].update(*at_once(claim_page))
+        return execute(sql, *args)
+
+    with connection.execute_wrapper(meanwhile):
+        mine = claim_page()
+    assert (len(mine), len(theirs[0]), len(mine | theirs[0])) == (2, 2, 4)
+    assert mine | theirs[0] < pks(rows)
+
+
+@committing
+@pytest.mark.parametrize("limit", [None, 2, 1])
+def test_claim_skips_a_row_that_is_being_changed(limit: int | None) -> None:
     held, free = (give_token(user) for user in new_users(2))
     can_pass = connection.features.has_select_for_update_skip_locked
     begun, done = threading.Event(), threading.Event()
@@ -167,7 +190,7 @@ def test_claim_skips_a_row_that_is_being_changed() -> None:
     with ThreadPoolExecutor(1) as pool:
         change = pool.submit(somebody)
         assert begun.wait(10)
-        claimed = claim(uuid4(), held, free)
+        claimed = claim(uuid4(), held, free, limit=limit)
         passed_by = not change.done()
         done.set()
     assert change.exception() is None

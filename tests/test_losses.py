@@ -29,7 +29,7 @@ from airisk_oauth.tokens.report import IDENTITY_CHANGED, OTHER_ADDRESS, UNREADAB
 from airisk_oauth.tokens.selection import Selection
 from tests.support.browsing import connect
 from tests.support.clock import set_clock
-from tests.support.database import committing, database_away
+from tests.support.database import committing, database_away, quoted
 from tests.support.losses import losses_sent, told
 from tests.support.options import set_option, trouble
 from tests.support.people import connected_users, credential, give_token, renew_token, stored
@@ -470,7 +470,7 @@ def test_healthy_sweep_asks_for_losses_once(airisk: World) -> None:
     statements = []
 
     def record(execute: Any, sql: str, *args: Any) -> Any:
-        statements.append(sql)
+        statements.append(quoted(sql))
         return execute(sql, *args)
 
     with connection.execute_wrapper(record):

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ from airisk_oauth.sandbox.world import Caller, World
 from airisk_oauth.tokens import leases
 from tests.support.browsing import at_each_request
 from tests.support.clock import set_clock, wait_until
-from tests.support.database import on_postgresql_only
+from tests.support.database import ask_server, not_on_sqlite
 from tests.support.people import (
     connected_users,
     credential,
@@ -194,13 +195,13 @@ def test_stopped_sweep_saves_what_is_in_flight(airisk: World, start: Start, numb
     assert not AIRiskToken.objects.exclude(lease=None).exists()
 
 
-@on_postgresql_only
+@not_on_sqlite
 def test_database_crash_and_outage_cost_no_token(airisk: World, start: Start) -> None:
     tokens = connected_users(120)
     airisk.switches.latency = 0.05
     sweeps = [start_sweep(start, "--workers=3") for _host in range(2)]
     wait_until(lambda: sum(renewed_of(tokens)) > 10)
-    crash_postgresql()
+    crash_server()
     wait_until(lambda: renewed_after_crash(tokens) > 40)
     airisk.switches.outage = True
     for sweep in sweeps:
@@ -214,12 +215,10 @@ def test_database_crash_and_outage_cost_no_token(airisk: World, start: Start) ->
     assert_no_renewals_overlap(airisk)
 
 
-def crash_postgresql() -> None:
-    """Kill a process of the server, which then stops all others and recovers from its log, as after a power cut."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_backend_pid()")
-        [backend] = cursor.fetchone()
-        os.kill(backend, signal.SIGKILL)
+def crash_server() -> None:
+    """Kill the server, which is started again and recovers from its log, as after a power cut."""
+    found = ask_server("find the process")
+    os.kill(int(Path(found).read_text() if connection.vendor == "mysql" else found), signal.SIGKILL)
     connection.close()
 
 

@@ -22,7 +22,7 @@ from airisk_oauth.sealing import Unreadable
 from airisk_oauth.tokens import status
 from airisk_oauth.tokens.status import Status
 from tests.support.clock import wait_until
-from tests.support.database import committing, on_postgresql_only
+from tests.support.database import committing, not_on_sqlite
 from tests.support.people import connected_users, credential, give_token
 from tests.support.threads import attempt
 
@@ -179,7 +179,7 @@ def test_drop_reseals_tokens_stored_meanwhile(settings: Any, mia: User) -> None:
 
 
 @committing
-@on_postgresql_only
+@not_on_sqlite
 def test_reseal_holds_no_row_while_it_waits(tokens: list[AIRiskToken]) -> None:
     """A sweep writes rows in another order: where both wait for each other's, the database breaks one of them off."""
     first, last = tokens[0], tokens[4]

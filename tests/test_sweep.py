@@ -26,7 +26,7 @@ from airisk_oauth.tokens.outcomes import store
 from airisk_oauth.tokens.report import AIRISK_DOWN, INTERRUPTED, RENEWED_ELSEWHERE, Report
 from tests.support.browsing import at_each_request
 from tests.support.clock import wait_until
-from tests.support.database import committing, database_away, on_postgresql_only
+from tests.support.database import committing, database_away, not_on_sqlite
 from tests.support.options import set_option, trouble
 from tests.support.people import connected_users, renewed_of, token_requests
 from tests.support.signals import renewals_sent
@@ -34,7 +34,7 @@ from tests.support.sweeps import answering, counted, failing_at, just_before, ru
 from tests.support.threads import attempt, in_threads
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("save_soon")]
-ROWS_CAN_BE_LOCKED = connection.features.has_select_for_update_skip_locked
+ROWS_CAN_BE_LOCKED = connection.vendor != "sqlite"
 
 
 def assert_nothing_is_leased() -> None:
@@ -312,7 +312,7 @@ def test_sweep_drops_tokens_that_callers_claim(airisk: World, monkeypatch: pytes
 
 
 @committing
-@on_postgresql_only
+@not_on_sqlite
 def test_sweep_holds_no_row_while_it_waits(airisk: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A transaction of the site holds one row until the others are saved: the two would wait for each other."""
     monkeypatch.setattr(sweep, "GATHER", 5)
@@ -350,4 +350,5 @@ def test_sweep_takes_one_query_for_ten_tokens(airisk: World, monkeypatch: pytest
         assert run(workers=32) == {"renewed": 500}
     assert all(renewed_of(tokens))
     about_rows = [query for query in queries if query["sql"].startswith(("SELECT", "UPDATE"))]
-    assert len(about_rows) <= 0.1 * len(tokens)
+    # On MySQL and MariaDB each of the 8 pages is read before it is locked.
+    assert len(about_rows) <= 0.1 * len(tokens) + (8 if connection.vendor == "mysql" else 0)

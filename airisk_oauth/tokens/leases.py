@@ -35,8 +35,9 @@ def claim(
     queue, or by a wrong clock. A claim whose answer was lost with the connection can be repeated.
 
     If the database can lock rows, a row that another transaction is changing is skipped; an ``UPDATE`` alone would wait
-    for that transaction to end. Otherwise each statement is a transaction of its own, because on SQLite a transaction
-    that began by reading may not be able to write.
+    for that transaction to end. MySQL and MariaDB lock every row that they read on the way, which would hide rows from
+    another sweep, so there a page is read first and then locked by primary key. Otherwise each statement is a
+    transaction of its own, because on SQLite a transaction that began by reading may not be able to write.
 
     :param now: from when the lease counts.
     :param seconds: how long it lasts.
@@ -44,21 +45,34 @@ def claim(
     too_long = Q(lease_until__gt=now + timedelta(seconds=seconds) + SKEW)
     rows = tokens.primary().filter(Q(lease_until=None) | Q(lease_until__lt=now) | too_long | Q(lease=lease))
     taken = {"lease": lease, "lease_until": now + timedelta(seconds=seconds)}
-    if connections[rows.db].features.has_select_for_update_skip_locked:
-        return retrying(rows.db, lambda: _claim_unlocked(rows[:limit], taken))
-    while pks := list(rows.values_list("pk", flat=True)[:limit]):
-        rows.filter(pk__in=pks).write(**taken)
-        held = tokens.primary().filter(lease=lease).in_bulk(pks)
-        if held:
-            return [held[pk] for pk in pks if pk in held]
+    database = connections[rows.db]
+    claim_these = _claim_unlocked if database.features.has_select_for_update_skip_locked else _claim_unleased
+    if claim_these is _claim_unlocked and (limit is None or database.vendor != "mysql"):
+        return _claim_unlocked(rows[:limit], taken)
+    passed: list[Any] = []
+    while pks := list(rows.exclude(pk__in=passed).values_list("pk", flat=True)[:limit]):
+        if claimed := claim_these(rows.filter(pk__in=pks), taken):
+            return claimed
+        passed += pks
     return []
 
 
 def _claim_unlocked(rows: AIRiskTokenQuerySet, taken: dict[str, Any]) -> list[AIRiskToken]:
+    """Claim those of these rows that no other transaction has locked."""
+    return retrying(rows.db, lambda: _lock_and_claim(rows, taken))
+
+
+def _lock_and_claim(rows: AIRiskTokenQuerySet, taken: dict[str, Any]) -> list[AIRiskToken]:
     with transaction.atomic(using=rows.db):
         claimed = list(rows.select_for_update(skip_locked=True))
         AIRiskToken.objects.primary().filter(pk__in=[token.pk for token in claimed]).update(**taken)
     return claimed
+
+
+def _claim_unleased(rows: AIRiskTokenQuerySet, taken: dict[str, Any]) -> list[AIRiskToken]:
+    """Claim these rows by one ``UPDATE``, which leaves out those that have been leased meanwhile."""
+    rows.write(**taken)
+    return list(rows.filter(lease=taken["lease"]))
 
 
 def save_and_release(tokens: list[AIRiskToken], lease: UUID, fields: Iterable[str] = ()) -> list[AIRiskToken]:

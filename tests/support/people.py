@@ -65,7 +65,9 @@ def connected_users(
     :param ends_in: as for :func:`give_token`.
     """
     names = [f"{alias}-{User.objects.count() + index}" for index in range(number)]
-    users = User.objects.bulk_create(User(username=name) for name in names)
+    # MySQL returns no keys of rows that were created together.
+    User.objects.bulk_create(User(username=name) for name in names)
+    users = list(User.objects.filter(username__in=names).order_by("pk"))
     AIRiskIdentity.objects.bulk_create(
         AIRiskIdentity(user=user, deployment=alias, userid=user.username) for user in users
     )
@@ -77,7 +79,8 @@ def connected_users(
         "renewed_at": now - timedelta(hours=1),
         **values,
     }
-    return AIRiskToken.objects.bulk_create(AIRiskToken(user=user, userid=user.username, **every) for user in users)
+    AIRiskToken.objects.bulk_create(AIRiskToken(user=user, userid=user.username, **every) for user in users)
+    return list(AIRiskToken.objects.filter(user__in=users, deployment=alias).order_by("pk"))
 
 
 def renewed_of(tokens: list[AIRiskToken]) -> list[bool]:

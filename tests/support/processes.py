@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from django.db import connection
@@ -21,11 +22,11 @@ def environment(airisk: World, settings: Any) -> dict[str, str]:
 def environment_of(base_url: str) -> dict[str, str]:
     """Environment variables for another process of the site under test, with an AIRisk at this address."""
     database = str(connection.settings_dict["NAME"])
-    postgresql = os.environ.get("DATABASE_URL", "").replace("/postgres?", f"/{database}?")
+    server = urlsplit(os.environ.get("DATABASE_URL", ""))._replace(path=f"/{database}").geturl()
     return {
         **os.environ,
         "DJANGO_SETTINGS_MODULE": "tests.settings",
-        "DATABASE_URL": f"sqlite:///{database}" if connection.vendor == "sqlite" else postgresql,
+        "DATABASE_URL": f"sqlite:///{database}" if connection.vendor == "sqlite" else server,
         "AIRISK_BASE_URL": base_url,
     }
 

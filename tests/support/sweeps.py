@@ -15,6 +15,7 @@ from airisk_oauth.models import AIRiskToken
 from airisk_oauth.tokens.report import Report
 from airisk_oauth.tokens.selection import Selection
 from airisk_oauth.tokens.sweep import sweep
+from tests.support.database import quoted
 from tests.support.wire import BASE_URL
 
 
@@ -41,7 +42,7 @@ def just_before(what: str, tokens: list[AIRiskToken], **values: Any) -> Iterator
     waiting = [values]
 
     def execute_later(execute: Any, sql: str, *args: Any) -> Any:
-        if waiting and what in sql:
+        if waiting and what in quoted(sql):
             AIRiskToken.objects.filter(userid__in=[token.userid for token in tokens]).update(**waiting.pop())
         return execute(sql, *args)
 

@@ -10,7 +10,8 @@ brings what ``fill`` stored into a database that it upgrades. From the root of t
     python -m tests.support.upgrade load
     former use > tests/support/upgrade/sent_by_1_0_0_to_sqlite.yaml
 
-For PostgreSQL, do the last two steps in a shell that ``python -m tests.with_postgresql sh`` starts.
+For PostgreSQL and MariaDB, do the last two steps in a shell that ``python -m tests.with_postgresql sh`` or
+``python -m tests.with_mariadb sh`` starts.
 """
 
 import os

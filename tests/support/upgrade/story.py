@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from django.contrib.auth.models import User
 from django.contrib.sessions.models import Session
+from django.db import connection
 from django.test import Client
 from django.test.utils import override_settings
 from django.utils import timezone
@@ -122,8 +123,12 @@ def _access_tokens() -> dict[int, str]:
 
 
 def use() -> None:
-    """Do everything that changes tokens, in a database that was upgraded, and print the statements."""
+    """Do everything that changes tokens, in a database that was upgraded, and print the statements.
+
+    On MySQL and MariaDB, version 1.0.0 could not show the admin's list of tokens, and so not do what begins there.
+    """
     staff = browser_of("staff")
+    has_list = connection.vendor != "mysql"
     statements: dict[str, list[rows.Statement]] = {}
 
     @contextmanager
@@ -144,17 +149,22 @@ def use() -> None:
     with recorded("renew a token in vain"), airisk(ahead=DAY * 2, token_life=3600 - DAY * 2):
         assert call("refused_though_renewed") == 401
     with recorded("forget the application's token"):
-        act(staff, "delete_selected", None)
+        if has_list:
+            act(staff, "delete_selected", None)
+        else:
+            AIRiskToken.objects.filter(user=None, deployment="default").delete()
     with recorded("obtain the application's token"):
         assert call(None) == 403
     with recorded("disconnect"):
         browser_of("valid_old_key").post("/airisk/disconnect/")
     with recorded("show the admin's pages"):
         [token] = AIRiskToken.objects.filter(user__username="needs_person")
-        for page in (TOKENS, f"{TOKENS}?state=live", f"{TOKENS}{token.pk}/change/", IDENTITIES):
+        lists = (TOKENS, f"{TOKENS}?state=live", f"{TOKENS}{token.pk}/change/") if has_list else ()
+        for page in (*lists, IDENTITIES):
             assert staff.get(page).status_code == 200
-    with recorded("renew in the admin"):
-        act(staff, "renew_now", "renewed_by_staff")
+    if has_list:
+        with recorded("renew in the admin"):
+            act(staff, "renew_now", "renewed_by_staff")
     with recorded("enter an identity"):
         import_identity("never_connected", "second")
     with recorded("reseal_airisk_tokens"):
