@@ -240,7 +240,6 @@ class PendingAuthorization(models.Model):
     created_at = models.DateTimeField(db_index=True)
     spent_at = models.DateTimeField(null=True)
     outcome = models.CharField(max_length=12, choices=Outcome, blank=True, default="")
-
     objects = PendingAuthorizationManager()
 
     class Meta:

@@ -80,7 +80,7 @@ def _keep_one_application_token(tokens):
 class Migration(migrations.Migration):
 
     dependencies = [
-        ("airisk_oauth", "0004_lost_at"),
+        ("airisk_oauth", "0005_identity_label"),
     ]
 
     operations = [
