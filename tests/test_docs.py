@@ -63,6 +63,21 @@ def test_settings_page_names_every_check() -> None:
     assert sorted(documented) == sorted(numbers | set(re.findall(r'"airisk_oauth\.([EW]\d{3})"', SOURCE)))
 
 
+def test_sizing_page_counts_with_measured_figures() -> None:
+    measured = pages.text_of("docs/performance.md")
+    page = pages.text_of("docs/sizing.md")
+    [rate] = re.findall(r"^\| Tokens per second, PostgreSQL +\| (\d+)", measured, re.MULTILINE)
+    [statements] = re.findall(r"^\| Statements per token, PostgreSQL +\| ([\d.]+)", measured, re.MULTILINE)
+    [claimed] = re.findall(r"about (\d+) tokens per second with 32 workers", page)
+    assert int(claimed) == pytest.approx(int(rate), rel=0.1)
+    rows = re.findall(r"^\| ([\d,]+) \| (\S+) \| \S+ \| (\S+) \|", page, re.MULTILINE)
+    assert len(rows) == 4
+    for users, renewals, of_database in rows:
+        per_second = int(users.replace(",", "")) / (52 * 60)
+        assert float(renewals.replace(",", "")) == pytest.approx(per_second, rel=0.1)
+        assert float(of_database) == pytest.approx(per_second * float(statements), rel=0.2)
+
+
 # Names
 
 
