@@ -4,9 +4,11 @@ import asyncio
 import gc
 import json
 import socket
+import ssl
 import threading
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -257,15 +259,17 @@ def test_browser_that_leaves_early_asks_nothing(
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", bundle)
     give_token(mia)
     AIRiskToken.objects.update(origin="")
-    go_on, received = threading.Event(), list[bytes]()
+    go_on, left = threading.Event(), threading.Event()
 
     def serve(listening: socket.socket) -> None:
         """Take some time for TLS."""
         sock, _address = listening.accept()
         assert go_on.wait(SOON)
-        with context.wrap_socket(sock, server_side=True) as secure:
+        # Where TLS has something to send at that moment, leaving resets the connection.
+        with suppress(ConnectionError, ssl.SSLError), context.wrap_socket(sock, server_side=True) as secure:
             secure.settimeout(SOON)
-            received.append(secure.recv(1))
+            assert secure.recv(1) == b""
+        left.set()
 
     with socket.create_server(("127.0.0.1", 0)) as listening:
         listening.settimeout(SOON)
@@ -275,7 +279,7 @@ def test_browser_that_leaves_early_asks_nothing(
         sent(Wsgi, mia, most=3, keep_alive=0.05)
         go_on.set()
         thread.join(SOON)
-    assert received == [b""]
+    assert left.is_set()
 
 
 # Transports
