@@ -44,7 +44,7 @@ from tests.support.browsing import authorize, connect, start
 from tests.support.commands import refresh, refresh_json
 from tests.support.database import committing, database_away
 from tests.support.options import set_option, trouble
-from tests.support.people import connected_users, credential, give_token, renew_token
+from tests.support.people import connected_users, credential, give_token, live_token, renew_token
 from tests.support.threads import attempt
 
 snippet = partial(pages.snippet, "docs/monitoring.md")
@@ -128,7 +128,15 @@ def lose_and_recover(browser: Client, mia: User, airisk: World, settings: Any) -
     browser.get(authorize(start(browser)))
 
 
+def call_the_api(browser: Client, mia: User, airisk: World, settings: Any) -> None:
+    live_token(airisk, mia)
+    airisk.end_all_tokens()
+    with AIRiskSession.for_user(mia) as session:
+        session.get("/api/Chat/ListAgents")
+
+
 FLOWS = (
+    call_the_api,
     connect_and_disconnect,
     come_back_in_vain,
     renew,
@@ -150,6 +158,7 @@ def test_log_has_exactly_the_documented_events(
     logged: dict[str, tuple[str, set[str]]] = {}
     least: dict[str, int] = defaultdict(lambda: logging.CRITICAL)
     caplog.set_level(logging.DEBUG, logger="airisk_oauth")
+    caplog.set_level(logging.DEBUG, logger="airisk_oauth.calls")
     for each in FLOWS:
         given, key = settings.AIRISK_OAUTH, settings.SECRET_KEY
         each(browser, mia, airisk, settings)
@@ -214,7 +223,8 @@ except LookupError:
 def test_log_as_json_has_the_fields(tmp_path: Path) -> None:
     (tmp_path / "mysite").mkdir()
     (tmp_path / "mysite" / "logs.py").write_text(snippet("class JSONFormatter"), encoding="utf-8")
-    lines = [json.loads(line) for line in run_script(tmp_path, snippet("LOGGING = ") + LOG).splitlines()]
+    configuration = snippet("LOGGING = ") + snippet('["airisk_oauth.calls"] = ')
+    lines = [json.loads(line) for line in run_script(tmp_path, configuration + LOG).splitlines()]
     assert [line["logger"] for line in lines] == ["airisk_oauth.renewal", *["airisk_oauth.transport"] * 3]
     assert {name: value for name, value in lines[0].items() if name != "time"} == {
         "level": "WARNING",
