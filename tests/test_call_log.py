@@ -173,9 +173,9 @@ def test_session_of_your_own_logs_responses(airisk: World, mia: User, settings: 
     ]
 
 
-def test_other_credentials_are_not_logged(session: AIRiskSession, airisk: World, mia: User, calls: Calls) -> None:
+def test_other_credentials_are_not_logged(api_client: Any, calls: Calls) -> None:
     """Whose they are is not known."""
-    session.get("/api/Chat/ListAgents", auth=("mia", "canary"))
+    api_client.get("/api/Chat/ListAgents", auth=("mia", "canary"))
     assert calls.records == []
 
 

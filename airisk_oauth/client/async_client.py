@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, TypeVar, cast
 from .. import conf
 from ..exceptions import AIRiskInvalidResponse, AIRiskUnavailable
 from ..oauth.calls import USER_AGENT
-from ..oauth.deployment import Deployment
+from ..oauth.deployment import DEFAULT_PORTS, Deployment
 from ..tokens.renewal import Credential
 from ..tokens.waiting import NON_BLOCKING
 from ..wire.async_environment import EnvironmentTransport, httpx2, leave
@@ -108,10 +108,23 @@ class AsyncAIRiskClient(AsyncClient):
         follow_redirects: Any = httpx2.USE_CLIENT_DEFAULT,
     ) -> httpx2.Response:
         """Send, and follow redirects within the deployment's origin only; each hop gets its own ``Authorization``."""
-        with self.call_of(request) as call:
-            response = await self._send(request, stream, auth, follow_redirects)
-            call.note_status(response.status_code)
-        return response
+        follows = self.follow_redirects if follow_redirects is httpx2.USE_CLIENT_DEFAULT else follow_redirects
+        history: list[httpx2.Response] = []
+        # Whose call it is with other credentials is not known.
+        with self.call_of(request) if auth is httpx2.USE_CLIENT_DEFAULT else call_log.UNLOGGED as call:
+            while True:
+                response = await self._send_once(request, auth=auth)
+                call.note_status(response.status_code)
+                response.history = [*history, *response.history]
+                following = response.next_request
+                if not follows or following is None or not self._may_follow(following):
+                    return response if stream else await _read(response)
+                if len(history) == self.max_redirects:
+                    await response.aclose()
+                    raise AIRiskInvalidResponse(bearer.ENDLESS)
+                history.append(response)
+                await _answered(leave(response))
+                request = following
 
     def call_of(self, request: httpx2.Request) -> call_log.Unlogged:
         """Return the call that a request makes, for the log."""
@@ -122,29 +135,13 @@ class AsyncAIRiskClient(AsyncClient):
             request.extensions[_CALL] = call
         return call
 
-    async def _send(self, request: httpx2.Request, stream: bool, auth: Any, follow_redirects: Any) -> httpx2.Response:
-        follows = self.follow_redirects if follow_redirects is httpx2.USE_CLIENT_DEFAULT else follow_redirects
-        history: list[httpx2.Response] = []
-        while True:
-            response = await self._send_once(request, auth=auth)
-            response.history = [*history, *response.history]
-            following = response.next_request
-            if not follows or following is None or not self._may_follow(following):
-                return response if stream else await _read(response)
-            if len(history) == self.max_redirects:
-                await response.aclose()
-                raise AIRiskInvalidResponse(bearer.ENDLESS)
-            history.append(response)
-            await _answered(leave(response))
-            request = following
-
     async def _send_once(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
-        if not bearer.is_ours(self.deployment, _address(request)):
+        if not _is_ours(self.deployment, request.url):
             raise httpx2.InvalidURL(bearer.NOT_OURS)
         return await _answered(super().send(request, stream=True, follow_redirects=False, **options))
 
     def _may_follow(self, request: httpx2.Request) -> bool:
-        return bearer.is_ours(self.deployment, _address(request)) and _can_be_sent_again(request)
+        return _is_ours(self.deployment, request.url) and _can_be_sent_again(request)
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(bearer.NO_PICKLES)
@@ -209,15 +206,7 @@ def _can_be_read_again(file: Any) -> bool:
         return False
 
 
-def _address(request: httpx2.Request) -> str:
-    """Return the origin that ``httpx2`` will connect to, made of the parts that it uses, not of the URL as written."""
-    url = request.url
+def _is_ours(deployment: Deployment, url: httpx2.URL) -> bool:
+    """Tell whether the bearer may be sent there, by the parts that ``httpx2`` uses, not by the URL as written."""
     host = url.raw_host.decode("ascii")
-    return "".join(
-        [
-            f"{url.scheme}://",
-            "@" if url.userinfo else "",
-            f"[{host}]" if ":" in host else host,
-            "" if url.port is None else f":{url.port}",
-        ]
-    )
+    return (url.scheme, host, url.port or DEFAULT_PORTS.get(url.scheme)) == deployment.origin and not url.userinfo
