@@ -19,7 +19,6 @@ from uuid import UUID
 
 import pytest
 import requests
-import yaml
 from cryptography.fernet import Fernet
 from django.contrib.auth.models import User
 from django.dispatch import Signal
@@ -296,21 +295,6 @@ def test_report_is_as_documented_for_prometheus(mia: User, airisk: World, tmp_pa
     assert [*planned] == re.findall(
         r"`(\w+)`", pages.text_of("docs/monitoring.md").split("`--dry-run` the object has")[1]
     )[:2]
-
-
-def test_rules_for_prometheus_name_our_metrics() -> None:
-    rules = [rule for group in yaml.safe_load(snippet("AIRiskSweepMissing"))["groups"] for rule in group["rules"]]
-    named = {name for rule in rules for name in re.findall(r"airisk_\w+", rule["expr"])}
-    made = snippet("EVENTS = Counter") + snippet("write_to_textfile")
-    known = {
-        f"{name}{'_total' if kind == 'Counter' else ''}" for kind, name in re.findall(r'(\w+)\("(airisk_\w+)"', made)
-    }
-    assert len(rules) == 4
-    assert named <= known
-    outcomes = {
-        word for rule in rules for found in re.findall('outcome=~?"(.+?)"', rule["expr"]) for word in found.split("|")
-    }
-    assert outcomes <= json.loads(snippet('"renewed": 118'))["deployments"]["default"].keys()
 
 
 def test_gunicorn_logs_no_query(tmp_path: Path) -> None:
