@@ -25,7 +25,7 @@ GROUPS: Final = {
         "docs/admin", "docs/operating", "docs/scheduling", "docs/monitoring", "docs/upgrading",
     ],
     "Reference": ["docs/settings", "docs/reference", "docs/glossary", "CHANGELOG"],
-    "Explanation": ["docs/how-it-works", "SECURITY", "docs/performance"],
+    "Explanation": ["docs/how-it-works", "SECURITY", "docs/privacy", "docs/performance"],
     "The project": ["CONTRIBUTING", "CODE_OF_CONDUCT"],
 }  # fmt: skip
 
