@@ -256,7 +256,7 @@ def test_relayed_answer_is_logged(
 # Off
 
 
-def test_level_of_another_logger_switches_it_not_on(api_client: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_inherited_level_does_not_switch_it_on(api_client: Any, caplog: pytest.LogCaptureFixture) -> None:
     """Sites with everything at INFO would get a line for each call."""
     caplog.set_level(logging.DEBUG)
     caplog.set_level(logging.DEBUG, logger="airisk_oauth")

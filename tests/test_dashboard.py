@@ -85,7 +85,7 @@ def test_dashboard_and_alerts_name_real_values() -> None:
     assert outcomes <= {*COUNTED, "paused"}
 
 
-def test_grafana_keeps_every_part_of_the_dashboard() -> None:
+def test_grafana_knows_all_of_the_dashboard() -> None:
     """Its own types drop what they do not know, and fail for what has the wrong shape."""
     register_default_plugins()
     kept = json.loads(JSONEncoder(sort_keys=True).encode(Dashboard.from_json(DASHBOARD)))

@@ -169,7 +169,7 @@ def test_tokens_are_counted_once_a_minute(mia: User) -> None:
         assert scrapes.value("airisk_tokens") == 0
 
 
-def test_database_that_is_down_leaves_the_counters(airisk: World, mia: User, caplog: pytest.LogCaptureFixture) -> None:
+def test_database_failure_leaves_the_counters(airisk: World, mia: User, caplog: pytest.LogCaptureFixture) -> None:
     with instrumented(tokens=True, tokens_every=0) as scrapes:
         credential()
         with database_away("SELECT", 2):
@@ -216,7 +216,7 @@ def test_page_lists_exactly_the_metrics(api_client: Any, airisk: World, mia: Use
     assert found == {name: {label.replace(".", "_") for label in labels} for name, labels in documented.items()}
     for otel, name, _labels in rows:
         assert name.startswith(otel.replace(".", "_"))
-    [statuses] = re.findall(r"stored tokens by status: (.+?), which", text_of(PAGE))
+    [statuses] = re.findall(r"stored tokens by status: (.+?), \[as in", text_of(PAGE))
     assert re.findall(r"`(\w+)`", statuses) == words()
 
 
@@ -269,7 +269,7 @@ def test_second_call_does_not_count_twice(scrapes: Scrapes, airisk: World) -> No
     assert not events.occurred.has_listeners()
 
 
-def test_missing_opentelemetry_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_api_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry.metrics", None)
     monkeypatch.delitem(sys.modules, "airisk_oauth.metrics")
     with pytest.raises(ImportError, match=re.escape("pip install 'django-airisk-oauth[opentelemetry]'")):

@@ -62,7 +62,7 @@ def test_page_names_the_cookie_and_its_lifetime() -> None:
     assert timedelta(hours=1) == browsers.LIFETIME
 
 
-def test_page_names_the_personal_fields_of_the_log() -> None:
+def test_page_names_personal_fields_of_the_log() -> None:
     """A new field that is about a person has to be added to both pages."""
     log = pages.text_of("docs/monitoring.md").split("## Signals")[0]
     rows = dict(re.findall(r"^\| `([\w.]+)` \| [A-Z]+ \| (`.+?`) \|", log, re.MULTILINE))
