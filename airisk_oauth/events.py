@@ -6,17 +6,25 @@ identifies a person on AIRisk; anyone who is allowed to know it can look it up b
 """
 
 import logging
-from typing import Any, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
+
+from django.dispatch import Signal
 
 _renewal_logger = logging.getLogger("airisk_oauth.renewal")
 
+#: Sent with each ``event`` and its ``fields``, logged or not: metrics are made of these.
+occurred: Final = Signal()
+
 Event = Literal[
+    "call.finished",
+    "call.replayed",
     "callback.rejected",
     "connection.failed",
     "connection.lost",
     "connection.restored",
     "notice.failed",
     "oauth.called",
+    "renewal.finished",
     "sweep.client_refused",
     "sweep.database_wait",
     "sweep.finished",
@@ -64,6 +72,7 @@ def log(
         fields |= getattr(why, "log_fields", {})
     # Only types that any log service accepts; and as a plain string, because a Secret hides itself in a repr.
     plain = {name: value if isinstance(value, int | float | None) else str(value) for name, value in fields.items()}
+    occurred.send_robust(None, event=event, fields=plain)
     if logger.isEnabledFor(level):
         path, line, function, _stack = logger.findCaller(stacklevel=2)
         args = ({**plain, "why": str(why), "owner": _owner(fields.get("user_id"))},)

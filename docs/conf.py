@@ -25,7 +25,7 @@ GROUPS: Final = {
         "docs/admin", "docs/operating", "docs/scheduling", "docs/monitoring", "docs/upgrading",
     ],
     "Reference": ["docs/settings", "docs/reference", "docs/glossary", "CHANGELOG"],
-    "Explanation": ["docs/how-it-works", "SECURITY", "docs/performance", "docs/sizing"],
+    "Explanation": ["docs/how-it-works", "SECURITY", "docs/privacy", "docs/performance", "docs/sizing"],
     "The project": ["CONTRIBUTING", "CODE_OF_CONDUCT"],
 }  # fmt: skip
 

@@ -405,6 +405,7 @@ def collecting_traces(settings: Any, caplog: pytest.LogCaptureFixture) -> Iterat
     settings.AIRISK_OAUTH_NOTIFY = {"users": True, "managers": True}
     traces: list[str] = []
     ours = [each for each in vars(signals).values() if isinstance(each, Signal)]
+    caplog.set_level(logging.DEBUG, logger="airisk_oauth.calls")
     with caplog.at_level(logging.DEBUG), signals_sent(*ours) as sent:
         yield traces
     traces += [f"{carried}{vars(carried['error']) if 'error' in carried else ''}" for _signal, carried in sent]

@@ -311,14 +311,6 @@ def test_renamed_deployment_keeps_its_tokens(mia: User, staff: User, capsys: pyt
 
 
 @pytest.mark.django_db
-def test_unused_tokens_can_be_deleted(mia: User, staff: User) -> None:
-    give_token(mia, last_used_at=timezone.now() - timedelta(days=366))
-    kept = [give_token(staff), give_token(None, last_used_at=timezone.now() - timedelta(days=366))]
-    exec(pages.snippet("docs/operating.md", "long_ago"), {})  # noqa: S102 - the page's own
-    assert list(AIRiskToken.objects.order_by("pk")) == kept
-
-
-@pytest.mark.django_db
 def test_operating_page_names_every_permission() -> None:
     section = pages.text_of("docs/operating.md").split("## Who may do what")[1].split("##")[0]
     ours = Permission.objects.filter(content_type__app_label="airisk_oauth", codename__endswith="_airisktoken")

@@ -19,7 +19,6 @@ from uuid import UUID
 
 import pytest
 import requests
-import yaml
 from cryptography.fernet import Fernet
 from django.contrib.auth.models import User
 from django.dispatch import Signal
@@ -44,7 +43,7 @@ from tests.support.browsing import authorize, connect, start
 from tests.support.commands import refresh, refresh_json
 from tests.support.database import committing, database_away
 from tests.support.options import set_option, trouble
-from tests.support.people import connected_users, credential, give_token, renew_token
+from tests.support.people import connected_users, credential, give_token, live_token, renew_token
 from tests.support.threads import attempt
 
 snippet = partial(pages.snippet, "docs/monitoring.md")
@@ -128,7 +127,15 @@ def lose_and_recover(browser: Client, mia: User, airisk: World, settings: Any) -
     browser.get(authorize(start(browser)))
 
 
+def call_the_api(browser: Client, mia: User, airisk: World, settings: Any) -> None:
+    live_token(airisk, mia)
+    airisk.end_all_tokens()
+    with AIRiskSession.for_user(mia) as session:
+        session.get("/api/Chat/ListAgents")
+
+
 FLOWS = (
+    call_the_api,
     connect_and_disconnect,
     come_back_in_vain,
     renew,
@@ -150,6 +157,7 @@ def test_log_has_exactly_the_documented_events(
     logged: dict[str, tuple[str, set[str]]] = {}
     least: dict[str, int] = defaultdict(lambda: logging.CRITICAL)
     caplog.set_level(logging.DEBUG, logger="airisk_oauth")
+    caplog.set_level(logging.DEBUG, logger="airisk_oauth.calls")
     for each in FLOWS:
         given, key = settings.AIRISK_OAUTH, settings.SECRET_KEY
         each(browser, mia, airisk, settings)
@@ -214,7 +222,8 @@ except LookupError:
 def test_log_as_json_has_the_fields(tmp_path: Path) -> None:
     (tmp_path / "mysite").mkdir()
     (tmp_path / "mysite" / "logs.py").write_text(snippet("class JSONFormatter"), encoding="utf-8")
-    lines = [json.loads(line) for line in run_script(tmp_path, snippet("LOGGING = ") + LOG).splitlines()]
+    configuration = snippet("LOGGING = ") + snippet('["airisk_oauth.calls"] = ')
+    lines = [json.loads(line) for line in run_script(tmp_path, configuration + LOG).splitlines()]
     assert [line["logger"] for line in lines] == ["airisk_oauth.renewal", *["airisk_oauth.transport"] * 3]
     assert {name: value for name, value in lines[0].items() if name != "time"} == {
         "level": "WARNING",
@@ -286,21 +295,6 @@ def test_report_is_as_documented_for_prometheus(mia: User, airisk: World, tmp_pa
     assert [*planned] == re.findall(
         r"`(\w+)`", pages.text_of("docs/monitoring.md").split("`--dry-run` the object has")[1]
     )[:2]
-
-
-def test_rules_for_prometheus_name_our_metrics() -> None:
-    rules = [rule for group in yaml.safe_load(snippet("AIRiskSweepMissing"))["groups"] for rule in group["rules"]]
-    named = {name for rule in rules for name in re.findall(r"airisk_\w+", rule["expr"])}
-    made = snippet("EVENTS = Counter") + snippet("write_to_textfile")
-    known = {
-        f"{name}{'_total' if kind == 'Counter' else ''}" for kind, name in re.findall(r'(\w+)\("(airisk_\w+)"', made)
-    }
-    assert len(rules) == 4
-    assert named <= known
-    outcomes = {
-        word for rule in rules for found in re.findall('outcome=~?"(.+?)"', rule["expr"]) for word in found.split("|")
-    }
-    assert outcomes <= json.loads(snippet('"renewed": 118'))["deployments"]["default"].keys()
 
 
 def test_gunicorn_logs_no_query(tmp_path: Path) -> None:

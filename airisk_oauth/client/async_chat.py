@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from uuid import UUID
 
+    from .call_log import Unlogged
     from .chat_types import Agent, Conversation, Feedback
 
 _NO_ANSWER: Final = (OSError, httpx2.TransportError, httpx2.StreamError)
@@ -24,10 +25,11 @@ _NO_ANSWER: Final = (OSError, httpx2.TransportError, httpx2.StreamError)
 class AsyncChat:
     """A user's agents and conversations, as ``AsyncAIRiskClient.chat``. The asynchronous side of :class:`.Chat`.
 
+    :param client: an ``AsyncAIRiskClient``.
     :param timeouts: seconds to connect, and to read.
     """
 
-    def __init__(self, client: httpx2.AsyncClient, timeouts: tuple[float, float]) -> None:
+    def __init__(self, client: Any, timeouts: tuple[float, float]) -> None:
         self._call = AsyncCalls(client, timeouts)
         self._rules = ChatRules(self._call, timeouts[1])
 
@@ -93,7 +95,7 @@ class AsyncAnswer(AnswerSoFar, AbstractAsyncContextManager["AsyncAnswer"]):
 class AsyncCalls:
     """Makes calls without blocking the event loop."""
 
-    def __init__(self, client: httpx2.AsyncClient, timeouts: tuple[float, float]) -> None:
+    def __init__(self, client: Any, timeouts: tuple[float, float]) -> None:
         self._client = client
         self._timeouts = timeouts
 
@@ -108,14 +110,23 @@ class AsyncCalls:
             headers=request.headers,
             timeout=httpx2.Timeout(request.patience or read, connect=connect),
         )
-        return _AsyncReply(await self._client.send(built, stream=True, follow_redirects=False))
+        call = self._client.call_of(built).__enter__()
+        try:
+            response = await self._client.send(built, stream=True, follow_redirects=False)
+        except BaseException as error:
+            call.close(error)
+            raise
+        return _AsyncReply(response, call)
 
 
 class _AsyncReply:
-    """A reply whose body is read without blocking the event loop."""
+    """A reply whose body is read without blocking the event loop.
 
-    def __init__(self, response: httpx2.Response) -> None:
-        self._response = response
+    :param call: kept open until the reply is closed.
+    """
+
+    def __init__(self, response: httpx2.Response, call: "Unlogged") -> None:
+        self._response, self._call = response, call
         # Not response.aiter_raw(), which would add a layer for each piece.
         self._parts: Any = aiter(response.stream)  # type: ignore[arg-type]
         self._limit = TimeLimit()
@@ -126,6 +137,7 @@ class _AsyncReply:
         failure = CallFailure(*_NO_ANSWER, hidden=(asyncio.CancelledError,))
         with failure, self._limit.until(ends):
             return await anext(self._parts, b"")
+        self._call.note_failure(AIRiskUnavailable)
         await self.close()
         raise AIRiskUnavailable(f"AIRisk's answer broke off ({failure.cause}).")
 
@@ -133,3 +145,4 @@ class _AsyncReply:
         self._limit.stop()
         await self._parts.aclose()
         await self._response.aclose()
+        self._call.close()

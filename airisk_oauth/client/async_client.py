@@ -2,20 +2,23 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable
-from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, TypeVar, cast
 
 from .. import conf
 from ..exceptions import AIRiskInvalidResponse, AIRiskUnavailable
 from ..oauth.calls import USER_AGENT
 from ..oauth.deployment import DEFAULT_PORTS, Deployment
+from ..tokens.renewal import Credential
 from ..tokens.waiting import NON_BLOCKING
 from ..wire.async_environment import EnvironmentTransport, httpx2, leave
 from ..wire.failures import CallFailure
-from . import bearer
+from . import bearer, call_log
 from .bearer import BearerPolicy, BearerSource
 
 Result = TypeVar("Result")
 
+#: Where a request has the call that it makes, for the log.
+_CALL: Final = "airisk_oauth.call"
 _NO_ANSWER: Final = (OSError, UnicodeError, httpx2.TransportError, httpx2.DecodingError)
 
 if TYPE_CHECKING:
@@ -107,18 +110,30 @@ class AsyncAIRiskClient(AsyncClient):
         """Send, and follow redirects within the deployment's origin only; each hop gets its own ``Authorization``."""
         follows = self.follow_redirects if follow_redirects is httpx2.USE_CLIENT_DEFAULT else follow_redirects
         history: list[httpx2.Response] = []
-        while True:
-            response = await self._send_once(request, auth=auth)
-            response.history = [*history, *response.history]
-            following = response.next_request
-            if not follows or following is None or not self._may_follow(following):
-                return response if stream else await _read(response)
-            if len(history) == self.max_redirects:
-                await response.aclose()
-                raise AIRiskInvalidResponse(bearer.ENDLESS)
-            history.append(response)
-            await _answered(leave(response))
-            request = following
+        # Whose call it is with other credentials is not known.
+        with self.call_of(request) if auth is httpx2.USE_CLIENT_DEFAULT else call_log.UNLOGGED as call:
+            while True:
+                response = await self._send_once(request, auth=auth)
+                call.note_status(response.status_code)
+                response.history = [*history, *response.history]
+                following = response.next_request
+                if not follows or following is None or not self._may_follow(following):
+                    return response if stream else await _read(response)
+                if len(history) == self.max_redirects:
+                    await response.aclose()
+                    raise AIRiskInvalidResponse(bearer.ENDLESS)
+                history.append(response)
+                await _answered(leave(response))
+                request = following
+
+    def call_of(self, request: httpx2.Request) -> call_log.Unlogged:
+        """Return the call that a request makes, for the log."""
+        if _CALL in request.extensions:
+            return cast("call_log.Unlogged", request.extensions[_CALL])
+        call = call_log.begin(self._source(), request)
+        if call is not call_log.UNLOGGED:
+            request.extensions[_CALL] = call
+        return call
 
     async def _send_once(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
         if not _is_ours(self.deployment, request.url):
@@ -139,7 +154,7 @@ class _BearerAuth(httpx2.Auth):
     async def async_auth_flow(self, request: httpx2.Request) -> AsyncGenerator[httpx2.Request, httpx2.Response]:
         signer = self._source()
         credential = await signer.credential(NON_BLOCKING)
-        request.headers["Authorization"] = credential.header
+        _sign(request, credential)
         response = yield request
         if response.status_code != 401:
             return
@@ -147,9 +162,15 @@ class _BearerAuth(httpx2.Auth):
         if another is None or not _can_be_sent_again(request):
             return
         await leave(response)
-        request.headers["Authorization"] = another.header
+        _sign(request, another)
         response = yield request
         await signer.note_replay(response.status_code, another, NON_BLOCKING)
+
+
+def _sign(request: httpx2.Request, credential: Credential) -> None:
+    request.headers["Authorization"] = credential.header
+    if credential.just_renewed:
+        request.extensions.get(_CALL, call_log.UNLOGGED).note_renewal()
 
 
 async def _answered(work: Awaitable[Result]) -> Result:

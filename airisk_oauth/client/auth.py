@@ -19,7 +19,7 @@ from ..oauth.messages import Secret
 from ..tokens.renewal import Credential
 from ..tokens.waiting import BLOCKING
 from ..wire.adapter import leave
-from . import bearer
+from . import bearer, call_log
 from .bearer import BearerPolicy, BearerSource
 
 #: Sends a request, and returns the response before its body.
@@ -36,7 +36,11 @@ class AIRiskAuth(AuthBase):
     ``requests.exceptions.InvalidURL``, before connecting, for an origin that is not the deployment's.
 
     :param source: whose token to send; called for each request.
+    :ivar logs_calls: whether this logs the calls. A session of ours does so itself, because it also sees those that get
+        no response.
     """
+
+    logs_calls = True
 
     def __init__(self, deployment: Deployment, source: BearerSource) -> None:
         self.deployment = deployment
@@ -67,7 +71,13 @@ class AIRiskAuth(AuthBase):
         if not bearer.is_ours(self.deployment, request.url or ""):
             raise InvalidURL(bearer.NOT_OURS)
         signer = self.bearer
-        request.headers["Authorization"] = _Signature.of(run(signer.credential(BLOCKING)), signer, self)
+        call = call_log.begin(signer, request)
+        try:
+            credential = run(signer.credential(BLOCKING))
+        except BaseException as error:
+            call.close(error)
+            raise
+        request.headers["Authorization"] = _Signature.of(credential, signer, self, call)
         if "Cache-Control" not in request.headers:
             # A session that caches would store one user's response and return it to another.
             request.headers["Cache-Control"] = "no-store"
@@ -85,7 +95,15 @@ class AIRiskAuth(AuthBase):
             again: requests.Response = response.connection.send(request, **kwargs)
             return again
 
-        return run(self.follow_up(response, send))
+        call = call_log.call_of(response.request) if self.logs_calls else call_log.UNLOGGED
+        try:
+            final = run(self.follow_up(response, send))
+        except BaseException as error:
+            call.close(error)
+            raise
+        call.note_status(final.status_code)
+        call.close()
+        return final
 
     async def follow_up(self, response: requests.Response, send: Send) -> requests.Response:
         """Return the response, or that to the same request with another token.
@@ -113,7 +131,7 @@ class AIRiskAuth(AuthBase):
             raise
         if credential is None or not _rewind(response.request):
             return response
-        replayed = await self._replay(response, _Signature.of(credential, sent.signer, self), send)
+        replayed = await self._replay(response, _Signature.of(credential, sent.signer, self, sent.call), send)
         await sent.signer.note_replay(replayed.status_code, credential, BLOCKING)
         return replayed
 
@@ -135,16 +153,19 @@ class AIRiskAuth(AuthBase):
 class _Signature(Secret):
     """The value of ``Authorization``, which knows the auth that put it on the request."""
 
-    __slots__ = ("auth", "signer", "token")
+    __slots__ = ("auth", "call", "signer", "token")
 
     auth: AIRiskAuth
+    call: call_log.Unlogged
     signer: BearerPolicy
     token: Secret
 
     @classmethod
-    def of(cls, credential: Credential, signer: BearerPolicy, auth: AIRiskAuth) -> Self:
+    def of(cls, credential: Credential, signer: BearerPolicy, auth: AIRiskAuth, call: call_log.Unlogged) -> Self:
+        if credential.just_renewed:
+            call.note_renewal()
         signature = cls(credential.header)
-        signature.auth, signature.signer, signature.token = auth, signer, credential.token
+        signature.auth, signature.signer, signature.token, signature.call = auth, signer, credential.token, call
         return signature
 
 

@@ -4,6 +4,7 @@ The token goes to the deployment's own origin only. After a 401 it is renewed an
 second response is returned whatever it is.
 """
 
+import logging
 import re
 from collections.abc import Callable
 from typing import Any, Final
@@ -11,11 +12,15 @@ from typing import Any, Final
 from django.core.exceptions import ImproperlyConfigured
 from django.utils import timezone
 
+from ..events import log
 from ..oauth.deployment import Deployment, origin_of
 from ..oauth.messages import Secret
 from ..tokens.renewal import Credential, Renewal
 from ..tokens.stored import APPLICATION, RECHECK_AFTER, StoredToken
 from ..tokens.waiting import Waiting
+from .call_log import user_id_of
+
+logger = logging.getLogger("airisk_oauth.renewal")
 
 _PATH: Final = r"/(?![/\\])[^\\]*"
 
@@ -36,17 +41,30 @@ class BearerPolicy:
         self._stored = StoredToken(deployment, owner)
         self._credential: Credential | None = None
 
+    @property
+    def is_application(self) -> bool:
+        return self.owner is APPLICATION
+
+    @property
+    def alias(self) -> str:
+        return self._stored.deployment.alias
+
     async def credential(self, waiting: Waiting) -> Credential:
         """Return a token for a call; its row is not read for each call. Errors: see :meth:`.Renewal.credential`."""
         credential, now = self._credential, timezone.now()
         if credential is None or not now < credential.trusted_until <= now + RECHECK_AFTER:
-            credential = self._credential = await Renewal(self._stored, waiting).credential()
+            credential = self._kept(await Renewal(self._stored, waiting).credential())
+        return credential
+
+    def _kept(self, credential: Credential) -> Credential:
+        """Keep a credential for the next calls, and return it."""
+        self._credential = credential._replace(just_renewed=False)
         return credential
 
     async def replacement(self, rejected: Secret, waiting: Waiting) -> Credential | None:
         """Return another token than the one that AIRisk answered with 401, or ``None`` where that would not help."""
         renewal = Renewal(self._stored, waiting)
-        credential = self._credential = await renewal.credential(rejected)
+        credential = self._kept(await renewal.credential(rejected))
         if credential.token != rejected:
             return credential
         if credential.just_renewed:
@@ -56,6 +74,9 @@ class BearerPolicy:
 
     async def note_replay(self, status: int, credential: Credential, waiting: Waiting) -> None:
         """Take note of the HTTP status that a replay with a :meth:`replacement` got."""
+        who: dict[str, Any] = {"user_id": user_id_of(self), "deployment": self.alias}
+        message = "A call of %(owner)s on %(deployment)s was sent again after a 401: status %(airisk_status)s"
+        log(logger, logging.DEBUG, "call.replayed", message, airisk_status=status, **who)
         if status == 401 and credential.just_renewed:
             await Renewal(self._stored, waiting).note_rejected_new_token()
 

@@ -10,6 +10,7 @@ from ..exceptions import AIRiskUnavailable
 from ..oauth.calls import run
 from ..wire.adapter import timed_response
 from ..wire.failures import CallFailure
+from .call_log import Unlogged, call_of
 from .chat_answers import FIRST_TEXT_TIMEOUT, AnswerSoFar
 from .chat_calls import PART, ChatRequest, Reply
 from .chat_rules import ChatRules, Pages, question
@@ -114,26 +115,43 @@ class BlockingCalls:
 
     async def __call__(self, request: ChatRequest) -> Reply:
         connect, read = self._timeouts
-        response = self._session.request(
+        prepared, options = prepare(self._session, request)
+        call = call_of(prepared).__enter__()
+        try:
+            timeout = (connect, request.patience or read)
+            response = self._session.send(prepared, allow_redirects=False, timeout=timeout, **options)
+        except BaseException as error:
+            call.close(error)
+            raise
+        return BlockingReply(response, call)
+
+
+def prepare(session: requests.Session, request: ChatRequest) -> tuple[requests.PreparedRequest, dict[str, Any]]:
+    """Return the signed request, and with which options it is sent."""
+    prepared = session.prepare_request(
+        requests.Request(
             request.method,
             request.path,
             params=request.params,
             json=request.json,
             files=request.files,
-            headers=request.headers,
-            stream=True,
-            allow_redirects=False,
-            timeout=(connect, request.patience or read),
+            headers=dict(request.headers),
         )
-        return BlockingReply(response)
+    )
+    options: Any = session.merge_environment_settings(prepared.url, {}, True, None, None)  # noqa: FBT003
+    return prepared, dict(options)
 
 
 class BlockingReply:
-    """A reply whose body is read blocking."""
+    """A reply whose body is read blocking.
 
-    def __init__(self, response: requests.Response) -> None:
-        self._response = response
+    :param call: kept open until the reply is closed.
+    """
+
+    def __init__(self, response: requests.Response, call: Unlogged) -> None:
+        self._response, self._call = response, call
         self._timed = timed_response(response)
+        call.note_status(response.status_code)
         self.status, self.headers = response.status_code, response.headers
         self.token = str(response.request.headers.get("Authorization", "")).removeprefix("Bearer ")
 
@@ -142,6 +160,7 @@ class BlockingReply:
 
     async def close(self) -> None:
         self._response.close()
+        self._call.close()
 
     def _read(self, ends: float) -> bytes:
         failure = CallFailure(OSError, HTTPError, hidden=(BaseException,))
@@ -151,4 +170,5 @@ class BlockingReply:
             data: bytes = self._response.raw.read1(PART, decode_content=False)
             return data
         self._response.close()
+        self._call.note_failure(AIRiskUnavailable)
         raise AIRiskUnavailable(f"AIRisk's answer broke off ({failure.cause}).")

@@ -21,7 +21,8 @@ from ..exceptions import AIRiskError, AIRiskUnavailable, ConnectionRequired
 from ..wire import sockets
 from ..wire.failures import CallFailure
 from ..wire.limits import CallTimeout
-from .chat import BlockingReply
+from .call_log import Unlogged, call_of
+from .chat import BlockingReply, prepare
 from .chat_answers import ask
 from .chat_calls import Call, ChatRequest, Reply
 
@@ -117,17 +118,20 @@ class BlockingRelay:
 
     async def _call(self, request: ChatRequest) -> Reply:
         session, connect = self._session, self._session.deployment.api_timeout[0]
-        prepared = session.prepare_request(
-            requests.Request(request.method, request.path, headers=dict(request.headers), json=request.json)
-        )
-        options = session.merge_environment_settings(prepared.url, {}, True, None, None)  # noqa: FBT003
+        prepared, options = prepare(session, request)
         adapter = session.get_adapter(prepared.url)
+        call = call_of(prepared).__enter__()
 
         async def send(signed: requests.PreparedRequest) -> requests.Response:
             timeout = CallTimeout(connect, request.patience)
             return await self._receive(timeout, partial(adapter.send, signed, timeout=timeout, **options))
 
-        return _PolledReply(await session.auth.follow_up(await send(prepared), send), self)
+        try:
+            response = await session.auth.follow_up(await send(prepared), send)
+        except BaseException as error:
+            call.close(error)
+            raise
+        return _PolledReply(response, self, call)
 
     async def _receive(self, timeout: CallTimeout, send: Callable[[], requests.Response]) -> requests.Response:
         coming = sockets.run_in_thread(partial(copy_context().run, send))
@@ -144,8 +148,8 @@ class BlockingRelay:
 
 
 class _PolledReply(BlockingReply):
-    def __init__(self, response: requests.Response, relay: BlockingRelay) -> None:
-        super().__init__(response)
+    def __init__(self, response: requests.Response, relay: BlockingRelay, call: Unlogged) -> None:
+        super().__init__(response, call)
         self._relay = relay
 
     async def read(self, ends: float) -> bytes:

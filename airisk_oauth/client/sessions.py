@@ -17,6 +17,7 @@ from ..wire.environment import proxies_and_ca_bundle
 from ..wire.failures import CallFailure
 from . import bearer
 from .auth import AIRiskAuth, target_origin
+from .call_log import call_of
 
 if TYPE_CHECKING:
     from .async_client import AsyncAIRiskClient
@@ -38,6 +39,7 @@ class AIRiskSession(Session):
         super().__init__()
         self.deployment = auth.deployment
         self.auth = auth
+        auth.logs_calls = False
         self._source = auth.source
         self._signer: BearerPolicy | None = None
         self._winds_down = False
@@ -118,6 +120,12 @@ class AIRiskSession(Session):
             raise InvalidURL(bearer.NOT_OURS)
         if kwargs.get("timeout") is None:
             kwargs["timeout"] = self.deployment.api_timeout
+        with call_of(request) as call:
+            response = self._send(request, **kwargs)
+            call.note_status(response.status_code)
+        return response
+
+    def _send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
         failure = CallFailure(requests.RequestException, HTTPError)
         with failure:
             response = super().send(request, **kwargs)

@@ -1,6 +1,7 @@
 """The outcome of a renewal or of connecting: written to the row first, then logged and sent as a signal."""
 
 import logging
+import time
 from contextlib import suppress
 from datetime import datetime
 from typing import Any, Final, TypeGuard
@@ -9,11 +10,12 @@ from django.db import IntegrityError
 from django.utils import timezone
 
 from ..events import log
-from ..exceptions import AIRiskError, AIRiskRefused
+from ..exceptions import AIRiskError, AIRiskRefused, ConnectionRequired
 from ..models import AIRiskToken, AIRiskTokenQuerySet
 from ..oauth.messages import TokenGrant
 from ..signals import renewal_failed, token_obtained, token_renewed
 from . import losses
+from .report import REFUSED, RENEWED, UNAVAILABLE
 
 logger = logging.getLogger("airisk_oauth.renewal")
 
@@ -28,6 +30,31 @@ Outcome = TokenGrant | AIRiskError
 
 def is_unauthorized(outcome: Outcome) -> TypeGuard[AIRiskRefused]:
     return isinstance(outcome, AIRiskRefused) and outcome.status == UNAUTHORIZED
+
+
+def word_for(outcome: Outcome) -> str:
+    """Return how reports and metrics count an outcome: ``renewed``, ``refused`` or ``unavailable``."""
+    if isinstance(outcome, AIRiskRefused | ConnectionRequired):
+        return REFUSED
+    return UNAVAILABLE if isinstance(outcome, AIRiskError) else RENEWED
+
+
+def log_answer(deployment: str, began: float, outcome: Outcome) -> None:
+    """Log AIRisk's answer to a renewal, whatever becomes of the row.
+
+    :param deployment: alias.
+    :param began: when the renewal began, on the monotonic clock.
+    """
+    log(
+        logger,
+        logging.DEBUG,
+        "renewal.finished",
+        "A renewal on %(deployment)s took %(duration).3f s: %(outcome)s",
+        why=outcome if isinstance(outcome, AIRiskError) else None,
+        deployment=deployment,
+        duration=round(time.monotonic() - began, 3),
+        outcome=word_for(outcome),
+    )
 
 
 def store(user_id: Any, deployment: str, userid: str, grant: TokenGrant) -> AIRiskToken:

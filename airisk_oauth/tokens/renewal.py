@@ -4,8 +4,7 @@ A token that expires soon is renewed by one caller, while all others go on using
 AIRisk rejected, is renewed by one caller, while the others wait and use the result. A renewal is claimed by a lease on
 the token's row, which expires by itself if its holder dies.
 
-Inside a caller's transaction nothing is claimed, written or waited for: the result is used at once and written later;
-see :mod:`.unwritten`.
+Inside a caller's transaction nothing is claimed, written or waited for; see :mod:`.unwritten`.
 """
 
 import logging
@@ -28,7 +27,7 @@ from ..oauth.deployment import Deployment
 from ..oauth.messages import Secret
 from . import unwritten
 from .leases import claim, lease_seconds, save_and_release
-from .outcomes import Outcome, announce, apply
+from .outcomes import Outcome, announce, apply, log_answer
 from .stored import StoredToken
 from .turns import Key
 from .waiting import BLOCKING, Waiting
@@ -184,11 +183,14 @@ class Renewal:
         if token.sealed:
             # A host with a wrong key must not replace what the others can still decrypt.
             await self._waiting.query(self.stored.open, token)
+        began = time.monotonic()
         try:
-            return await self._waiting.obtain(self.deployment, token.requested_userid)
+            outcome: Outcome = await self._waiting.obtain(self.deployment, token.requested_userid)
         except AIRiskError as error:
             # Returned, to be noted on the row before it is raised.
-            return error
+            outcome = error
+        log_answer(self.deployment.alias, began, outcome)
+        return outcome
 
     def _save(self, mine: AIRiskToken, outcome: Outcome, lease: UUID) -> bool:
         before, is_first = self.stored.key_of(mine), not mine.sealed

@@ -4,15 +4,14 @@ import logging
 from collections.abc import Callable
 
 from ..events import log
-from ..exceptions import AIRiskError, AIRiskRefused, ConnectionRequired
+from ..exceptions import AIRiskRefused
 from ..models import AIRiskToken
-from .outcomes import Outcome, is_unauthorized
+from .outcomes import Outcome, is_unauthorized, word_for
 from .report import (
     PERSON_ASKED_FOR,
     REFUSED,
     RENEWED,
     SKIPPED,
-    UNAVAILABLE,
     USER_REFUSED,
     Report,
     Trouble,
@@ -43,7 +42,7 @@ class Tally:
 
         :param was_known: whether the token was known to need a person before it was tried.
         """
-        word = _word_for(outcome)
+        word = word_for(outcome)
         self.report.counts[word] += 1
         self._progress(word)
         if word == REFUSED and not was_known:
@@ -71,9 +70,3 @@ class Tally:
         for token, outcome in unnamed:
             if not (except_unauthorized and is_unauthorized(outcome)):
                 self.name(token, USER_REFUSED if isinstance(outcome, AIRiskRefused) else PERSON_ASKED_FOR)
-
-
-def _word_for(outcome: Outcome) -> str:
-    if isinstance(outcome, AIRiskRefused | ConnectionRequired):
-        return REFUSED
-    return UNAVAILABLE if isinstance(outcome, AIRiskError) else RENEWED

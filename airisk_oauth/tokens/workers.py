@@ -1,6 +1,7 @@
 """A pool of threads that ask AIRisk for tokens. They do HTTP only, and leave the database to the calling thread."""
 
 import threading
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final, Self
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Self
 from ..exceptions import AIRiskError, AIRiskUnavailable
 from ..oauth.code_flow import obtain_silently
 from ..oauth.deployment import Deployment
-from .outcomes import Outcome
+from .outcomes import Outcome, log_answer
 
 if TYPE_CHECKING:
     from ..oauth.transport import OAuthClient
@@ -53,7 +54,9 @@ class Workers:
         # Counted here: many more calls could fail before the thread that submits them has noticed.
         if self.is_airisk_down:
             raise NotAsked
+        began = time.monotonic()
         outcome = self.ask(userid)
+        log_answer(self.deployment.alias, began, outcome)
         with self._counting:
             is_unavailable = isinstance(outcome, AIRiskUnavailable)
             self._unavailable_in_a_row = self._unavailable_in_a_row + 1 if is_unavailable else 0
