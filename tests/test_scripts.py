@@ -11,7 +11,7 @@ from django.contrib.auth.models import User
 from django.contrib.messages import get_messages
 from django.test import Client
 
-from airisk_oauth.connecting.problems import Reason
+from airisk_oauth.connecting.reasons import Reason
 from airisk_oauth.models import AIRiskIdentity, AIRiskToken, PendingAuthorization
 from airisk_oauth.sandbox.world import World
 from tests.support.browsing import authorize, state_of
