@@ -42,7 +42,13 @@ BROWSERS = [
     {**HTMX, "HX-History-Restore-Request": "true"},
 ]
 #: What can go wrong for a script.
-EXPECTED = (Reason.SIGNED_OUT, Reason.NO_IDENTITY, Reason.AT_ANOTHER_HOST, Reason.UNKNOWN_DEPLOYMENT)
+EXPECTED = (
+    Reason.SIGNED_OUT,
+    Reason.NO_IDENTITY,
+    Reason.AT_ANOTHER_HOST,
+    Reason.UNKNOWN_DEPLOYMENT,
+    Reason.SETTINGS_UNAVAILABLE,
+)
 #: A user who has not connected, as scripts see them.
 NOT_CONNECTED = {
     "deployment": "default",
