@@ -88,7 +88,8 @@ class AIRiskTokenAdmin(SearchableByUser, TokenPage):
             query = request.GET.copy()
             query["status"] = query.pop("state")[-1]
             return HttpResponseRedirect(f"{request.path}?{query.urlencode()}")
-        self._warn_of_failing_functions(request)
+        if request.method == "GET":
+            self._warn_of_failing_functions(request)
         ours = {"airisk_deployments": conf.known_aliases() if self.has_renew_permission(request) else []}
         response = super().changelist_view(request, {**(extra_context or {}), **ours})
         context = getattr(response, "context_data", None) or {}
