@@ -193,8 +193,9 @@ def _checked(configured: Any) -> Mapping[str, Any]:
     return configured
 
 
-#: What a function returns is good for so many seconds. It may be empty: a site may not have any tenant yet.
-DEPLOYMENTS: Final[Source[Mapping[str, Any]]] = Source("AIRISK_OAUTH", 10.0, _checked, log_setting)
+#: A function is called every ten seconds, and every second for an alias that it did not return. It may return an empty
+#: dictionary: a site may not have any tenant yet.
+DEPLOYMENTS: Final[Source[Mapping[str, Any]]] = Source("AIRISK_OAUTH", 10.0, 1.0, _checked, log_setting)
 
 
 def _is_flat(configured: Mapping[Any, Any]) -> bool:

@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
 from itertools import groupby
@@ -107,7 +107,12 @@ def selections_of(within: timedelta | None, alias: str | None, **options: Any) -
 def faults_of_others(selections: list[Selection], alias: str | None) -> list[str]:
     """Return what is wrong with the deployments that :func:`selections_of` left out."""
     left_out = set([alias] if alias else conf.aliases()) - {each.deployment.alias for each in selections}
-    return [str(problem) for each in sorted(left_out) for problem in conf.problems_of(each)]
+    faults: list[str] = []
+    for each in sorted(left_out):
+        # It may have disappeared meanwhile.
+        with suppress(ImproperlyConfigured):
+            faults += map(str, conf.problems_of(each))
+    return faults
 
 
 @together()

@@ -8,6 +8,7 @@ dropped. The setting may name a function that returns the keys; see :mod:`airisk
 import base64
 import hashlib
 import json
+import math
 from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
@@ -166,8 +167,8 @@ def _checked(keys: Any) -> tuple[str, ...]:
     return tuple(Secret(key) for key in keys)
 
 
-#: What a function returns is good for so many seconds.
-KEYS: Final[Source[tuple[str, ...]]] = Source("AIRISK_OAUTH_ENCRYPTION_KEYS", 60.0, _checked, log_setting)
+#: A function is called every minute, and besides that once for each key that it did not return.
+KEYS: Final[Source[tuple[str, ...]]] = Source("AIRISK_OAUTH_ENCRYPTION_KEYS", 60.0, math.inf, _checked, log_setting)
 
 
 def _derived_keys() -> tuple[str, ...]:

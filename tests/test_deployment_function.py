@@ -92,18 +92,25 @@ def test_no_check_of_a_start_calls_it(outage: SiteFunction) -> None:
     assert outage.calls == 0
 
 
-def test_new_deployment_is_there_at_once(function: SiteFunction, browser: Client) -> None:
+def test_new_deployment_is_there_at_once(
+    function: SiteFunction, browser: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert DEPLOYMENTS.again == 1
+    monkeypatch.setattr(DEPLOYMENTS, "again", 0.0)
     copies(function, 1)
     assert browser.get(CONNECTION).status_code == 200
-    pages = [reverse("airisk_oauth:connect", args=[f"tenant-{number}"]) for number in (1, 2)]
-    assert browser.get(pages[0]).status_code == 404
-    copies(function, 3)
-    assert browser.get(pages[1]).status_code == 200
-    assert browser.get(pages[0]).status_code == 200
+    page = reverse("airisk_oauth:connect", args=["tenant-1"])
+    assert browser.get(page).status_code == 404
+    copies(function, 2)
+    assert browser.get(page).status_code == 200
+    assert browser.get(page).status_code == 200
     assert function.calls == 3
 
 
-def test_unknown_alias_is_asked_for_once(function: SiteFunction, browser: Client) -> None:
+def test_unknown_alias_is_not_asked_for_often(
+    function: SiteFunction, browser: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(DEPLOYMENTS, "again", 60.0)
     for _click in range(3):
         assert browser.get(reverse("airisk_oauth:connect", args=["nowhere"])).status_code == 404
     with pytest.raises(ImproperlyConfigured, match="AIRISK_OAUTH has no deployment 'nowhere'"):
@@ -137,6 +144,18 @@ def test_event_loop_finds_a_new_deployment(function: SiteFunction, mia: User) ->
     with pytest.raises(ImproperlyConfigured, match="no deployment 'nowhere'"):
         async_to_sync(use)("nowhere")
     assert function.calls == 3
+
+
+@committing
+def test_closed_connection_is_replaced(function: SiteFunction, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = function.returns
+    function.returns = lambda: answer if User.objects.count() == 0 else {}
+    connection.ensure_connection()
+    connection.connection.close()
+    with pytest.raises(SettingUnavailable):
+        conf.aliases()
+    time_passes(monkeypatch)
+    assert conf.aliases()
 
 
 def test_fake_airisk_forgets_what_it_returned(function: SiteFunction) -> None:

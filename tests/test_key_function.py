@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -165,7 +166,12 @@ def test_one_thread_asks_and_others_go_on(settings: "Settings", monkeypatch: pyt
 
 
 def test_threads_wait_for_the_first_answer(settings: "Settings") -> None:
-    function = name_keys(settings, OLD)
+    def slow() -> list[str]:
+        time.sleep(0.2)
+        return [OLD]
+
+    function = name_keys(settings)
+    function.returns = slow
     assert at_once(*[key_ids] * 8) == [key_ids()] * 8
     assert function.calls == 1
 

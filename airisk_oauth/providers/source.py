@@ -6,6 +6,7 @@ what it raised, because both may contain secrets.
 """
 
 import asyncio
+import math
 import re
 import threading
 import time
@@ -36,6 +37,7 @@ class Source(Generic[Value]):
 
     :param setting: the name of the setting.
     :param every: for how many seconds what the function returned, or that it failed, is good.
+    :param again: for how many seconds it is good that an item was not in it, although the function was called for it.
     :param accept: takes what the function returned, and returns the value; raises ``ImproperlyConfigured`` if it cannot
         be used, with words that do not repeat it.
     :param report: called with the names of the setting and the function, and the name of an exception class when the
@@ -46,10 +48,11 @@ class Source(Generic[Value]):
         self,
         setting: str,
         every: float,
+        again: float,
         accept: Callable[[Any], Value],
         report: Callable[[str, str, str | None], object],
     ) -> None:
-        self.setting, self.every = setting, every
+        self.setting, self.every, self.again = setting, every, again
         self._accept, self._report = accept, report
         self._answers = _Answers[Value]("")
         _SOURCES.append(self)
@@ -80,8 +83,6 @@ class Source(Generic[Value]):
     def value_with(self, item: str, has: Callable[[Value], bool]) -> Value:
         """Return the same value, but call the function again at once if an item is not in it.
 
-        It is called once for each such item. After that, the item is found as soon as :meth:`value` has it.
-
         :param has: tells whether the item is in a value.
         :raises SettingUnavailable: there is no value, or the item is not in it and the function fails.
         """
@@ -89,10 +90,10 @@ class Source(Generic[Value]):
         value = answers.value()
         if has(value):
             return value
-        if not answers.failure and item not in answers.missed:
+        if not answers.failure and time.monotonic() - answers.missed.get(item, -math.inf) >= self.again:
             if len(answers.missed) >= _MAX_MISSED:
                 answers.missed.clear()
-            answers.missed.add(item)
+            answers.missed[item] = time.monotonic()
             self._ask(answers, wait=True)
             value = answers.value()
         if answers.failure and not has(value):
@@ -169,6 +170,7 @@ class Source(Generic[Value]):
             with _in_savepoints():
                 returned = import_string(answers.path)()
         except Exception as error:  # noqa: BLE001 - the site's own code
+            _close_unusable_connections()
             return f"{where} raised {type(error).__name__}.", type(error).__name__
         try:
             answers.known = (self._accept(returned),)
@@ -184,7 +186,7 @@ class _Answers(Generic[Value]):
     :ivar asked_at: when the function was last called, on the monotonic clock.
     :ivar asked_by: the thread that is calling it.
     :ivar failure: why the last call failed, or an empty string.
-    :ivar missed: the items that a call of its own did not find.
+    :ivar missed: when the function was called for the sake of an item, on the same clock.
     """
 
     def __init__(self, path: str) -> None:
@@ -193,7 +195,7 @@ class _Answers(Generic[Value]):
         self.asked_at: float | None = None
         self.asked_by: int | None = None
         self.failure = ""
-        self.missed: set[str] = set()
+        self.missed: dict[str, float] = {}
         self.lock = threading.Lock()
 
     @property
@@ -225,6 +227,13 @@ def _is_in_event_loop() -> bool:
     except RuntimeError:
         return False
     return True
+
+
+def _close_unusable_connections() -> None:
+    """Let the next call use a new connection where the database has closed this thread's."""
+    for connection in connections.all(initialized_only=True):
+        if not connection.in_atomic_block:
+            connection.close_if_unusable_or_obsolete()
 
 
 @contextmanager
