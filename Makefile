@@ -3,7 +3,7 @@ PYTHON ?= python3
 PORT ?= 8000
 BIN := .venv/bin
 
-.PHONY: demo test test-all test-mariadb sites coverage matrix dist bench bench-docs messages mutants screenshots
+.PHONY: demo test test-all test-mariadb sites coverage matrix dist bench bench-docs messages mutants screenshots docs
 .PHONY: lint format clean
 
 demo: .venv/demo
@@ -57,10 +57,13 @@ matrix: .venv/matrix
 	$(BIN)/nox $(NOX)
 
 dist: .venv/dist
-	rm -rf dist
+	rm -rf dist .venv/sbom
 	$(BIN)/python -m build --no-isolation
 	$(BIN)/twine check --strict dist/*
 	$(BIN)/check-wheel-contents dist
+	$(PYTHON) -m venv --without-pip .venv/sbom
+	$(BIN)/pip --python .venv/sbom install --quiet dist/*.whl
+	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --output-file sbom.cdx.json .venv/sbom
 
 bench: .venv/bench
 	$(BIN)/python -m tests.with_postgresql $(BIN)/python -m bench $(BENCH)
@@ -79,6 +82,9 @@ mutants: .venv/mutants
 screenshots: .venv/test
 	$(BIN)/python docs/screenshots.py
 
+docs: .venv/docs
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet -c docs . site
+
 lint: .venv/lint
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -89,7 +95,7 @@ format: .venv/lint
 	$(BIN)/ruff format
 
 clean:
-	rm -rf .venv .nox dist .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache demo.sqlite3* mutants
+	rm -rf .venv .nox dist .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache demo.sqlite3* mutants sbom.cdx.json site
 
 # A stamp file for each group of dependencies, so that `make demo` does not install the test tools.
 .venv/%: pyproject.toml | .venv/pip

@@ -63,7 +63,6 @@ class AIRiskIdentity(models.Model):
     label = models.CharField(
         _("displayed name"), max_length=conf.MAX_LABEL, blank=True, default="", db_default="", help_text=_LABEL_HELP
     )
-
     objects = PrimaryManager()
 
     class Meta:
@@ -185,7 +184,6 @@ class SealingPolicy(models.Model):
     """If there is a row, a site with its own keys no longer decrypts with keys derived from ``SECRET_KEY``."""
 
     derived_dropped_at = models.DateTimeField(default=timezone.now)
-
     objects = PrimaryManager()
 
     class Meta:
@@ -209,10 +207,12 @@ class PendingAuthorizationManager(PrimaryManager["PendingAuthorization"]):
         now = timezone.now()
         rows = self.primary()
         pending = retrying(rows.db, lambda: rows.create(created_at=now, **values))
-        # Ordered by key, because another host's clock may be ahead.
-        others = self.primary().filter(user=pending.user_id, spent_at=None).order_by("-pk")
-        old = self.primary().filter(created_at__lt=now - KEEP_SPENT)
-        pks = [*others.values_list("pk", flat=True)[MAX_PENDING:], *old.values_list("pk", flat=True)[:MAX_SWEPT]]
+        since = now - KEEP_SPENT
+        found = self.primary().filter(Q(user=pending.user_id, spent_at=None) | Q(created_at__lt=since))
+        # Newest first by key, because another host's clock may be ahead. The database would look at every row to sort.
+        several = sorted(found.values_list("pk", "created_at")[:MAX_SWEPT], reverse=True)
+        pks = [pk for pk, created_at in several if created_at < since]
+        pks += [pk for pk, created_at in several if created_at >= since][MAX_PENDING:]
         if pks:
             self.primary().filter(pk__in=pks).forget()
         return cast("PendingAuthorization", pending)

@@ -11,9 +11,15 @@ after that, with ``connect_url``: the path of the page to connect on, or ``None`
 
 from django.dispatch import Signal
 
+#: A user connected, or the application got its first token.
 token_obtained = Signal()
+#: A token was renewed.
 token_renewed = Signal()
+#: A token could not be renewed.
 renewal_failed = Signal()
+#: A token was deleted because its user disconnected, or because staff did it for them.
 token_disconnected = Signal()
+#: Only a person can get the connection working again.
 connection_lost = Signal()
+#: A connection that was lost has a new token.
 connection_restored = Signal()

@@ -77,6 +77,13 @@ def test_every_link_leads_somewhere(page: str) -> None:
             assert anchor in {re.sub(r"[^-\w ]", "", heading).lower().replace(" ", "-") for heading in headings}, target
 
 
+@of_each_page
+def test_every_file_that_a_page_names_exists(page: str) -> None:
+    # Templates are named as Django finds them, and the catalogues of a new language are yet to be made.
+    for path in spans(r"(?:airisk_oauth|bench|demo_project|docs|tests)/[\w./-]+", pages.text_of(page)):
+        assert (ROOT / path).exists() or (PACKAGE / "templates" / path).exists() or "/locale/it/" in path, path
+
+
 def is_there(name: str) -> bool:
     """Tell whether a dotted name exists. Names in a module that cannot be imported here are looked up in its source."""
     try:

@@ -104,7 +104,7 @@ def test_user_is_written_to_once(airisk: World, mia: User, monkeypatch: pytest.M
     assert (letter.subject, letter.to) == ("Please connect to AIRisk again", ["mia@example.com"])
     assert letter.message()["Auto-Submitted"] == "auto-generated"
     text, page = parts_of(letter)
-    for words in ("app.example.com can no longer call AIRisk in your name", "https://app.example.com/airisk/connect/"):
+    for words in ("app.example.com can no longer use AIRisk in your name", "https://app.example.com/airisk/connect/"):
         assert words in text
         assert words in page
     assert "user_42" not in text + page

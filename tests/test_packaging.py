@@ -54,7 +54,19 @@ def test_wheel_metadata_match_pyproject(wheel: zipfile.ZipFile) -> None:
     needed = [line for line in told.get_all("Requires-Dist", []) if "extra ==" not in line]
     assert sorted(needed) == sorted(PROJECT["dependencies"])
     assert told.get_all("Provides-Extra") == sorted(PROJECT["optional-dependencies"])
-    assert told.get_payload() == (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_readme_leads_somewhere_on_the_package_index(wheel: zipfile.ZipFile) -> None:
+    told = metadata(wheel)
+    urls = dict(url.split(", ") for url in told.get_all("Project-URL", []))
+    text = str(told.get_payload())
+    assert not re.findall(r"\]\((?!https?://|#)", text)
+    for kind in ("blob", "raw"):
+        text = text.replace(f"({urls['Repository']}/{kind}/v{PROJECT['version']}/", "(")
+    assert text == (ROOT / "README.md").read_text(encoding="utf-8")
+    images = re.findall(r"!\[[^]]*\]\((\S+)\)", str(told.get_payload()))
+    assert images
+    assert all("/raw/" in image for image in images)
 
 
 def test_no_test_module_imports_another() -> None:

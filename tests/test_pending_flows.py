@@ -5,10 +5,13 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, connection, transaction
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from airisk_oauth.models import KEEP_SPENT, MAX_PENDING, PendingAuthorization
+from airisk_oauth.models import KEEP_SPENT, MAX_PENDING, AIRiskToken, PendingAuthorization
+from tests.support.browsing import connect
 from tests.support.database import committing
 from tests.support.rows import new_users
 from tests.support.threads import at_once
@@ -76,6 +79,16 @@ def test_flow_is_open_when_it_begins(begin: Begin) -> None:
     assert before <= pending.created_at <= timezone.now()
     assert (pending.spent_at, pending.outcome, pending.next) == (None, PendingAuthorization.Outcome.OPEN, "/here/")
     assert str(pending) == f"default, {pending.created_at:%Y-%m-%d %H:%M}"
+
+
+@committing
+@pytest.mark.usefixtures("airisk")
+def test_connecting_costs_few_statements(browser: Client) -> None:
+    """Four of them are Django's own: at either end it reads the session and the user."""
+    with CaptureQueriesContext(connection) as queries:
+        assert connect(browser).status_code == 302
+    assert AIRiskToken.objects.count() == 1
+    assert len(queries) <= 13, [query["sql"] for query in queries]
 
 
 def test_state_is_never_used_by_two_flows(begin: Begin) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, TypeVar
 from .. import conf
 from ..exceptions import AIRiskInvalidResponse, AIRiskUnavailable
 from ..oauth.calls import USER_AGENT
-from ..oauth.deployment import Deployment
+from ..oauth.deployment import DEFAULT_PORTS, Deployment
 from ..tokens.waiting import NON_BLOCKING
 from ..wire.async_environment import EnvironmentTransport, httpx2, leave
 from ..wire.failures import CallFailure
@@ -121,12 +121,12 @@ class AsyncAIRiskClient(AsyncClient):
             request = following
 
     async def _send_once(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
-        if not bearer.is_ours(self.deployment, _address(request)):
+        if not _is_ours(self.deployment, request.url):
             raise httpx2.InvalidURL(bearer.NOT_OURS)
         return await _answered(super().send(request, stream=True, follow_redirects=False, **options))
 
     def _may_follow(self, request: httpx2.Request) -> bool:
-        return bearer.is_ours(self.deployment, _address(request)) and _can_be_sent_again(request)
+        return _is_ours(self.deployment, request.url) and _can_be_sent_again(request)
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(bearer.NO_PICKLES)
@@ -185,15 +185,7 @@ def _can_be_read_again(file: Any) -> bool:
         return False
 
 
-def _address(request: httpx2.Request) -> str:
-    """Return the origin that ``httpx2`` will connect to, made of the parts that it uses, not of the URL as written."""
-    url = request.url
+def _is_ours(deployment: Deployment, url: httpx2.URL) -> bool:
+    """Tell whether the bearer may be sent there, by the parts that ``httpx2`` uses, not by the URL as written."""
     host = url.raw_host.decode("ascii")
-    return "".join(
-        [
-            f"{url.scheme}://",
-            "@" if url.userinfo else "",
-            f"[{host}]" if ":" in host else host,
-            "" if url.port is None else f":{url.port}",
-        ]
-    )
+    return (url.scheme, host, url.port or DEFAULT_PORTS.get(url.scheme)) == deployment.origin and not url.userinfo

@@ -99,15 +99,20 @@ class EnvironmentTransport(httpx2.AsyncBaseTransport):
                 # This ends with a new connection at the latest, because a closed one is not kept.
                 if not course.has_lost_connection or not isinstance(request.stream, httpx2.ByteStream):
                     raise
-        return await self._send(inner, request, request.extensions.get("trace"))
+        return await self._send(inner, request, Course(request.extensions.get("trace")))
 
-    async def _send(self, inner: httpx2.AsyncHTTPTransport, request: httpx2.Request, trace: Any) -> httpx2.Response:
+    async def _send(
+        self, inner: httpx2.AsyncHTTPTransport, request: httpx2.Request, course: "Course"
+    ) -> httpx2.Response:
         if isinstance(request.stream, httpx2.ByteStream) and not isinstance(request.stream, _ChunkedBody):
-            request.stream = _ChunkedBody(b"".join(request.stream))
-        timeouts, given = request.extensions.get("timeout", {}), request.extensions
+            body = b"".join(request.stream)
+            if len(body) > _CHUNK:
+                request.stream = _ChunkedBody(body)
+        given = request.extensions
         try:
             async with asyncio.timeout(None) as limit:
-                request.extensions = {**given, "trace": _HeaderTimeout(limit, timeouts, trace)}
+                course.limit_headers(limit, given.get("timeout", {}).get("read"))
+                request.extensions = {**given, "trace": course}
                 return await inner.handle_async_request(request)
         except TimeoutError:
             if not limit.expired():
@@ -169,43 +174,38 @@ class Course:
     def __init__(self, trace: Any = None) -> None:
         self._trace = trace
         self._has_connected = False
+        self._limit: asyncio.Timeout | None = None
+        self._read_timeout: float | None = None
         self.has_lost_connection = False
 
-    async def __call__(self, event: str, info: dict[str, Any]) -> None:
-        if event.endswith("connect_tcp.started"):
-            self._has_connected = True
-        elif event.endswith("send_request_headers.started"):
-            self.has_lost_connection = not self._has_connected
-        elif event.endswith("receive_response_headers.complete"):
-            self.has_lost_connection = False
-        if self._trace is not None:
-            await self._trace(event, info)
+    def limit_headers(self, limit: asyncio.Timeout, seconds: float | None) -> None:
+        """Limit the time for the response headers.
 
-
-class _HeaderTimeout:
-    """Limits the time for the response headers by the trace events of ``httpcore2``, and passes them on.
-
-    ``httpcore2`` limits connecting and sending itself. Those must not be cancelled from here: cancelled during TLS, it
-    would leave the connection open.
-    """
-
-    def __init__(self, limit: asyncio.Timeout, timeouts: dict[str, float | None], trace: Any) -> None:
-        self._limit = limit
-        self._timeouts = timeouts
-        self._trace = trace
+        ``httpcore2`` limits connecting and sending itself. Those must not be cancelled from here: cancelled during TLS,
+        it would leave the connection open.
+        """
+        self._limit, self._read_timeout = limit, seconds
 
     async def __call__(self, event: str, info: dict[str, Any]) -> None:
-        if event.endswith("receive_response_headers.started"):
-            self._allow(self._timeouts.get("read"))
-        elif event.endswith("receive_response_headers.complete"):
-            # These may be the headers of a proxy's response to CONNECT, and the real ones are still to come.
-            self._allow(None)
+        # Named after the protocol, such as "http11.send_request_headers.started".
+        match event.partition(".")[2]:
+            case "connect_tcp.started":
+                self._has_connected = True
+            case "send_request_headers.started":
+                self.has_lost_connection = not self._has_connected
+            case "receive_response_headers.started":
+                self._allow(self._read_timeout)
+            case "receive_response_headers.complete":
+                self.has_lost_connection = False
+                # These may be the headers of a proxy's response to CONNECT, and the real ones are still to come.
+                self._allow(None)
         if self._trace is not None:
             await self._trace(event, info)
 
     def _allow(self, seconds: float | None) -> None:
-        now = asyncio.get_running_loop().time()
-        self._limit.reschedule(None if seconds is None else now + seconds)
+        if self._limit is not None:
+            now = asyncio.get_running_loop().time()
+            self._limit.reschedule(None if seconds is None else now + seconds)
 
 
 class _ChunkedBody(httpx2.ByteStream):
@@ -216,7 +216,7 @@ class _ChunkedBody(httpx2.ByteStream):
         self._content = content
 
     def __iter__(self) -> Iterator[bytes]:
-        for start in range(0, len(self._content) or 1, _CHUNK):
+        for start in range(0, len(self._content), _CHUNK):
             yield self._content[start : start + _CHUNK]
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
