@@ -25,6 +25,7 @@ from airisk_oauth.sealing import KEYS, Owner, Unreadable, key_ids, seal, unseal
 from airisk_oauth.testing import FakeAIRisk
 from tests.support.admin import listed, messages_in, text_of, token_page
 from tests.support.browsing import authorize, connect, start
+from tests.support.clock import wait_until
 from tests.support.commands import refresh, refresh_json
 from tests.support.doctor import check
 from tests.support.functions import name_keys, time_passes
@@ -210,8 +211,7 @@ def test_event_loop_uses_the_old_answer(settings: "Settings", monkeypatch: pytes
     assert async_to_sync(use)() == old
     answered.set()
     monkeypatch.undo()
-    while key_ids() == old:
-        pass
+    wait_until(lambda: key_ids() != old)
     assert function.calls == 2
 
 

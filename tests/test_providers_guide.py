@@ -2,6 +2,7 @@
 
 import base64
 import json
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -170,6 +171,8 @@ def test_kms_unwraps_the_keys(
     exec(snippet("KMS_WRAPPED_KEYS = "), made)  # noqa: S102 - the page's own
     token_file = tmp_path / "vault-token"
     token_file.write_text(f"{kms.token}\n")
+    for name in ("mysite", "mysite.kms"):
+        monkeypatch.setitem(sys.modules, name, None)
     pages.module("mysite", "")
     pages.module("mysite.kms", snippet("def unwrap"))
     with served(kms) as url:

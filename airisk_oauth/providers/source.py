@@ -11,12 +11,13 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, Final, Generic, TypeVar
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
+from django.db import Error as DatabaseError
 from django.db import connections, transaction
 from django.utils.module_loading import import_string
 
@@ -233,7 +234,8 @@ def _close_unusable_connections() -> None:
     """Let the next call use a new connection where the database has closed this thread's."""
     for connection in connections.all(initialized_only=True):
         if not connection.in_atomic_block:
-            connection.close_if_unusable_or_obsolete()
+            with suppress(DatabaseError):
+                connection.close_if_unusable_or_obsolete()
 
 
 @contextmanager
