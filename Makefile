@@ -16,7 +16,7 @@ PYTEST := pytest
 browsers := $(patsubst %,tests/test_%.py,browser chat_guide demo demo_chat letters readme scheduling spa)
 # Each name also stands for the files that begin with it: renewal, for example, for test_renewal_failures.py.
 servers := $(wildcard $(patsubst %,tests/test_%*.py,answer_response canaries chat_servers client_check dashboard machine processes \
-	renewal selection sweep testing transport wire))
+	providers renewal selection sweep testing transport wire))
 others := $(filter-out $(browsers) $(servers) tests/test_sites.py,$(wildcard tests/test_*.py))
 
 # Otherwise every process would compile the sources again.

@@ -15,6 +15,7 @@ from .connecting import impersonation
 from .connecting.checks import MIDDLEWARE, check_login, check_pages, check_policies
 from .models import AIRiskToken
 from .notices.checks import check_notices, check_recipients
+from .providers.checks import check_deployments, check_paths, check_values
 from .rules import is_quoted
 
 #: With these, connections that write to SQLite wait for each other, and readers wait for nobody.
@@ -24,17 +25,15 @@ _AUTHENTICATION_MIDDLEWARE = "django.contrib.auth.middleware.AuthenticationMiddl
 
 def check_settings() -> list[CheckMessage]:
     """Return the settings with which nothing here works. Commands look for these, too, so no URLs are imported."""
-    of_deployments = [Error(p.message, hint=p.hint, id=f"airisk_oauth.E{p.number:03}") for p in conf.problems()]
-    return [*of_deployments, *_site_errors(), *check_notices()]
+    of_deployments = check_deployments() if conf.DEPLOYMENTS.path is None else ()
+    return [*check_paths(), *of_deployments, *_site_errors(), *check_notices()]
 
 
 def check_site() -> list[CheckMessage]:
     return [
-        *_redirect_uri_warnings(),
-        *_quote_warnings(),
+        *(_deployment_warnings() if conf.DEPLOYMENTS.path is None else ()),
         *_middleware_warnings(),
         *_session_warnings(),
-        *check_login(_usable_aliases()),
         *check_recipients(),
         *_sqlite_warnings(atomic_requests=True),
     ]
@@ -43,6 +42,8 @@ def check_site() -> list[CheckMessage]:
 def check_deployment() -> list[CheckMessage]:
     """Return warnings about what makes a public site less secure; part of ``check --deploy``."""
     return [
+        *check_values(),
+        *(() if conf.DEPLOYMENTS.path is None else _deployment_warnings()),
         *_key_warnings(),
         *_cookie_warnings(),
         *_transport_warnings(),
@@ -51,6 +52,12 @@ def check_deployment() -> list[CheckMessage]:
         *_sqlite_warnings(atomic_requests=False),
         *check_pages(),
     ]
+
+
+def _deployment_warnings() -> Iterator[CheckMessage]:
+    yield from _redirect_uri_warnings()
+    yield from _quote_warnings()
+    yield from check_login(_usable_aliases())
 
 
 def _site_errors() -> Iterator[CheckMessage]:
@@ -204,7 +211,6 @@ def _code_warnings() -> Iterator[CheckMessage]:
 def _usable_aliases() -> Iterator[str]:
     try:
         for alias in conf.aliases():
-            conf.deployment(alias)
-            yield alias
+            yield from (each.alias for each in conf.usable([alias]))
     except ImproperlyConfigured:
         return

@@ -1,5 +1,7 @@
 """The setting ``AIRISK_OAUTH``, read on every use and turned into frozen :class:`Deployment` objects.
 
+It may name a function that returns the deployments; see :mod:`airisk_oauth.providers.source`.
+
 A table in :mod:`airisk_oauth.rules` holds the rule for each option. Whatever breaks a rule is a :class:`Problem`: a
 system check reports all of them, and using a deployment that has one raises ``ImproperlyConfigured``.
 
@@ -7,13 +9,16 @@ Every process imports this module when it starts, so what only a deployment in u
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
 from . import addresses
+from .events import log_setting
+from .providers.source import SettingUnavailable, Source
 from .rules import REQUIRED, RULES
 
 if TYPE_CHECKING:
@@ -25,6 +30,7 @@ DEFAULT_ALIAS: Final = "default"
 MAX_ALIAS: Final = 64
 MAX_USERID: Final = 255
 MAX_LABEL: Final = 150
+_NO_DICTIONARY: Final = "AIRISK_OAUTH must be a dictionary that maps aliases to deployments."
 
 
 class Problem:
@@ -51,22 +57,28 @@ def deployment(alias: str = DEFAULT_ALIAS) -> "Deployment":
     """Return the deployment with this alias.
 
     :raises ImproperlyConfigured: there is none, or one of its settings is wrong.
+    :raises SettingUnavailable: the function that returns the deployments fails; a kind of ``ImproperlyConfigured``.
     """
     from .oauth.deployment import Deployment
     from .oauth.messages import Secret
 
     for problem in problems_of(alias):
         raise ImproperlyConfigured(str(problem))
-    options = {key.lower(): value for key, value in _configured()[alias].items()}
+    options = {key.lower(): value for key, value in _configured(alias)[alias].items()}
     options["base_url"] = options["base_url"].rstrip("/")
     options["client_secret"] = Secret(options["client_secret"])
     return Deployment(alias=alias, **options)
 
 
 def deployment_origin(alias: str) -> str:
-    """Return the origin of the deployment with this alias; empty if there is none or its settings are wrong."""
+    """Return the origin of the deployment with this alias; empty if there is none or its settings are wrong.
+
+    :raises SettingUnavailable: the function that returns the deployments fails.
+    """
     try:
         return deployment(alias).origin_text
+    except SettingUnavailable:
+        raise
     except ImproperlyConfigured:
         return ""
 
@@ -77,6 +89,41 @@ def aliases() -> list[str]:
     :raises ImproperlyConfigured: there is no ``AIRISK_OAUTH``, or it is not a dictionary.
     """
     return list(_configured())
+
+
+def known_aliases() -> list[str]:
+    """Return the same, but none while the function that returns the deployments fails."""
+    try:
+        return aliases()
+    except SettingUnavailable:
+        return []
+
+
+def is_unknown(alias: str) -> bool:
+    """Tell whether there is no deployment with this alias; false while that cannot be found out.
+
+    :raises ImproperlyConfigured: there is no ``AIRISK_OAUTH``, or it is not a dictionary.
+    """
+    try:
+        return alias not in _configured(alias)
+    except SettingUnavailable:
+        return False
+
+
+def usable(names: Iterable[str]) -> "list[Deployment]":
+    """Return the deployments with these aliases.
+
+    A function may return a deployment that is wrong, in a tenant's row say. It is left out, for the sake of the others.
+
+    :raises ImproperlyConfigured: a deployment that is written in the settings is wrong.
+    """
+    if DEPLOYMENTS.path is None:
+        return [deployment(alias) for alias in names]
+    found = []
+    for alias in names:
+        with suppress(ImproperlyConfigured):
+            found.append(deployment(alias))
+    return found
 
 
 def page_url(name: str, alias: str = DEFAULT_ALIAS, request: "HttpRequest | None" = None) -> str | None:
@@ -93,7 +140,7 @@ def is_set(alias: str, option: str) -> bool:
 
     :raises ImproperlyConfigured: there is no ``AIRISK_OAUTH``, or it is not a dictionary.
     """
-    return option in _configured().get(alias, {})
+    return option in _configured(alias).get(alias, {})
 
 
 def problems_of(alias: str) -> Iterator[Problem]:
@@ -101,16 +148,21 @@ def problems_of(alias: str) -> Iterator[Problem]:
 
     :raises ImproperlyConfigured: there is no deployment with this alias.
     """
-    configured = _configured()
+    configured = _configured(alias)
     if alias not in configured:
         raise ImproperlyConfigured(f"AIRISK_OAUTH has no deployment {alias!r}.")
     yield from _problems_of(alias, configured[alias])
 
 
 def problems() -> Iterator[Problem]:
-    """Yield everything that is wrong with ``AIRISK_OAUTH``."""
+    """Yield everything that is wrong with ``AIRISK_OAUTH``; a function that it names is called.
+
+    :raises SettingUnavailable: that function fails.
+    """
     try:
         configured = _configured()
+    except SettingUnavailable:
+        raise
     except ImproperlyConfigured as error:
         yield Problem(1, str(error), "See the README of django-airisk-oauth.")
         return
@@ -118,15 +170,32 @@ def problems() -> Iterator[Problem]:
         yield from _problems_of(alias, options)
 
 
-def _configured() -> Mapping[str, Any]:
-    configured = getattr(settings, "AIRISK_OAUTH", None)
-    if not isinstance(configured, Mapping) or not configured:
-        raise ImproperlyConfigured("AIRISK_OAUTH must be a dictionary that maps aliases to deployments.")
+def _configured(alias: str | None = None) -> Mapping[str, Any]:
+    """Return the dictionary of deployments.
+
+    :param alias: one that is needed: a function is called again if its last answer does not have it.
+    """
+    if DEPLOYMENTS.path is None:
+        configured = getattr(settings, "AIRISK_OAUTH", None)
+        if not configured:
+            raise ImproperlyConfigured(_NO_DICTIONARY)
+        return _checked(configured)
+    return DEPLOYMENTS.value() if alias is None else DEPLOYMENTS.value_with(alias, lambda found: alias in found)
+
+
+def _checked(configured: Any) -> Mapping[str, Any]:
+    if not isinstance(configured, Mapping):
+        raise ImproperlyConfigured(_NO_DICTIONARY)
     if _is_flat(configured):
         raise ImproperlyConfigured(
             'AIRISK_OAUTH has the options of a deployment where aliases belong: put {"default": {...}} around them.'
         )
     return configured
+
+
+#: A function is called every ten seconds, and every second for an alias that it did not return. It may return an empty
+#: dictionary: a site may not have any tenant yet.
+DEPLOYMENTS: Final[Source[Mapping[str, Any]]] = Source("AIRISK_OAUTH", 10.0, 1.0, _checked, log_setting)
 
 
 def _is_flat(configured: Mapping[Any, Any]) -> bool:

@@ -11,6 +11,7 @@ from typing import Any, Final, Literal, Protocol
 from django.dispatch import Signal
 
 _renewal_logger = logging.getLogger("airisk_oauth.renewal")
+_settings_logger = logging.getLogger("airisk_oauth.settings")
 
 #: Sent with each ``event`` and its ``fields``, logged or not: metrics are made of these.
 occurred: Final = Signal()
@@ -25,6 +26,8 @@ Event = Literal[
     "notice.failed",
     "oauth.called",
     "renewal.finished",
+    "setting.restored",
+    "setting.unavailable",
     "sweep.client_refused",
     "sweep.database_wait",
     "sweep.finished",
@@ -90,6 +93,20 @@ def log_not_written(token: _Token, error: Exception) -> None:
     """Log that the database failed to write a change of a token."""
     message = "A change of AIRisk token %(token_id)s of %(owner)s on %(deployment)s could not be written: %(why)s"
     log(_renewal_logger, logging.WARNING, "token.not_written", message, token=token, why=error)
+
+
+def log_setting(setting: str, function: str, error: str | None) -> None:
+    """Log that the function a setting names has begun to fail, or that it works again.
+
+    :param error: the name of an exception class, never its message, which may hold a secret; ``None``: it works again.
+    """
+    fields: dict[str, Any] = {"setting": setting, "function": function}
+    if error is None:
+        message = "%(function)s works again, which %(setting)s names"
+        log(_settings_logger, logging.INFO, "setting.restored", message, **fields)
+        return
+    message = "%(function)s fails, which %(setting)s names: %(error)s. What it returned before stays in use"
+    log(_settings_logger, logging.ERROR, "setting.unavailable", message, error=error, **fields)
 
 
 def log_unreadable(token: _Token, error: Exception) -> None:

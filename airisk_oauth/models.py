@@ -151,7 +151,7 @@ class AIRiskToken(ExpiringModel, FailureModel):
 
         :raises airisk_oauth.sealing.Unreadable: it was encrypted with a key that is gone, or for another owner.
         """
-        return sealing.unseal(self.sealed, self.owner, derived_keys_accepted=SealingPolicy.derived_keys_accepted)
+        return sealing.unseal(self.sealed, self.owner, self.key_id, SealingPolicy.derived_keys_accepted)
 
     @access_token.setter
     def access_token(self, token: str) -> None:

@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
 from itertools import groupby
@@ -48,7 +48,8 @@ def refresh_tokens(
         each deployment in ``deployments``; in ``needs_person`` the tokens that this run has found to need a person; in
         ``client_refused`` the deployments that do not accept the site.
     :raises WrongOption: an option has a value that makes no sense.
-    :raises django.core.exceptions.ImproperlyConfigured: a setting is wrong.
+    :raises django.core.exceptions.ImproperlyConfigured: a setting is wrong. If a function returns the deployments and
+        one of them is wrong, the others are swept first.
     :raises django.db.Error: the database failed. What was renewed is saved if that is possible.
     """
     began = time.monotonic()
@@ -56,6 +57,8 @@ def refresh_tokens(
     workers, limit = parse_count("workers", workers), None if limit is None else parse_count("limit", limit)
     with stopped_by_signals(repeat=True) as stop:
         reports = run(selections, workers=workers, limit=limit, stop=stop)
+    for fault in faults_of_others(selections, deployment):
+        raise ImproperlyConfigured(fault)
     return summary(reports, began)
 
 
@@ -94,7 +97,22 @@ def selections_of(within: timedelta | None, alias: str | None, **options: Any) -
     aliases = conf.aliases() if alias is None else [alias]
     # Wrong keys are found out before AIRisk is asked for a token that could not be encrypted.
     sealing.key_ids()
-    return [Selection(conf.deployment(each), within=within, **options) for each in aliases]
+    usable = conf.usable(aliases)
+    if not usable:
+        # Says what is wrong with the first one.
+        usable = [conf.deployment(each) for each in aliases]
+    return [Selection(deployment, within=within, **options) for deployment in usable]
+
+
+def faults_of_others(selections: list[Selection], alias: str | None) -> list[str]:
+    """Return what is wrong with the deployments that :func:`selections_of` left out."""
+    left_out = set([alias] if alias else conf.aliases()) - {each.deployment.alias for each in selections}
+    faults: list[str] = []
+    for each in sorted(left_out):
+        # It may have disappeared meanwhile.
+        with suppress(ImproperlyConfigured):
+            faults += map(str, conf.problems_of(each))
+    return faults
 
 
 @together()

@@ -2,20 +2,23 @@
 
 The keys are ``AIRISK_OAUTH_ENCRYPTION_KEYS``, newest first. Without that setting they are derived from ``SECRET_KEY``
 and ``SECRET_KEY_FALLBACKS``. Once a site has keys of its own, derived keys still open what they sealed, until they are
-dropped.
+dropped. The setting may name a function that returns the keys; see :mod:`airisk_oauth.providers.source`.
 """
 
 import base64
 import hashlib
 import json
+import math
 from collections.abc import Callable
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.encoding import force_bytes
 
+from .events import log_setting
+from .providers.source import Source
 from .rules import fault_in_text
 
 if TYPE_CHECKING:
@@ -73,14 +76,19 @@ def seal(token: str, owner: Owner) -> tuple[str, str]:
     return FORMATS[0].encrypt(key, message), key_id(FORMATS[0], key)
 
 
-def unseal(sealed: str, owner: Owner, *, derived_keys_accepted: Callable[[], bool] = lambda: True) -> "Secret":
+def unseal(
+    sealed: str, owner: Owner, key_id: str = "", derived_keys_accepted: Callable[[], bool] = lambda: True
+) -> "Secret":
     """Return the token.
 
+    :param key_id: the id of the key that sealed it, if that is known. A function that returns the keys is called again
+        if it has not returned that key: another process may have got it already.
     :param derived_keys_accepted: whether derived keys may open it, too, although the site has keys of its own; called
         only if none of those opens it.
     :raises Unreadable: it was not sealed for this owner with one of our keys.
+    :raises SettingUnavailable: the function that returns the keys fails, so that one of them may be missing.
     """
-    own_keys = _own_keys()
+    own_keys = _own_keys(key_id)
     try:
         message = _opened(sealed, own_keys) if own_keys else b""
         if not message and (not own_keys or derived_keys_accepted()):
@@ -109,7 +117,11 @@ def key_ids(*, derived_keys_accepted: bool = True) -> list[str]:
     """Return the ids that a token may have which can be opened; first the id that :func:`seal` returns now."""
     own_keys = _own_keys()
     derived = _derived_keys() if derived_keys_accepted or not own_keys else ()
-    return [key_id(each, key) for each in FORMATS for key in (*own_keys, *derived)]
+    return _ids((*own_keys, *derived))
+
+
+def _ids(keys: tuple[str, ...]) -> list[str]:
+    return [key_id(each, key) for each in FORMATS for key in keys]
 
 
 def key_id(sealed_in: Format, key: str) -> str:
@@ -118,10 +130,12 @@ def key_id(sealed_in: Format, key: str) -> str:
 
 
 def problem() -> str | None:
-    """Return what is wrong with ``AIRISK_OAUTH_ENCRYPTION_KEYS``, or ``None``."""
+    """Return what is wrong with ``AIRISK_OAUTH_ENCRYPTION_KEYS``, or ``None``; a function in it is not called."""
     keys = getattr(settings, "AIRISK_OAUTH_ENCRYPTION_KEYS", None)
-    if keys is None:
-        return None
+    return None if keys is None or KEYS.path is not None else _fault_in(keys)
+
+
+def _fault_in(keys: object) -> str | None:
     if not isinstance(keys, list | tuple) or not keys:
         found = type(keys).__name__ if keys else "empty"
         return f"AIRISK_OAUTH_ENCRYPTION_KEYS must be a list of Fernet keys, newest first. It is {found}."
@@ -132,12 +146,29 @@ def problem() -> str | None:
     return None
 
 
-def _own_keys() -> tuple[str, ...]:
-    if wrong := problem():
+def _own_keys(wanted: str = "") -> tuple[str, ...]:
+    """Return the keys in the setting, newest first.
+
+    :param wanted: the id of a key that is needed.
+    """
+    if KEYS.path is None:
+        keys = getattr(settings, "AIRISK_OAUTH_ENCRYPTION_KEYS", None)
+        return () if keys is None else _checked(keys)
+    if not wanted:
+        return KEYS.value()
+    return KEYS.value_with(wanted, lambda keys: wanted in _ids((*keys, *_derived_keys())))
+
+
+def _checked(keys: Any) -> tuple[str, ...]:
+    if wrong := _fault_in(keys):
         raise ImproperlyConfigured(wrong)
     from .oauth.messages import Secret
 
-    return tuple(Secret(key) for key in getattr(settings, "AIRISK_OAUTH_ENCRYPTION_KEYS", None) or ())
+    return tuple(Secret(key) for key in keys)
+
+
+#: A function is called every minute, and besides that once for each key that it did not return.
+KEYS: Final[Source[tuple[str, ...]]] = Source("AIRISK_OAUTH_ENCRYPTION_KEYS", 60.0, math.inf, _checked, log_setting)
 
 
 def _derived_keys() -> tuple[str, ...]:

@@ -29,12 +29,12 @@ from .connecting.pages import deployment_or_404, for_browsers_and_scripts, redir
 from .connecting.problems import (
     ConnectionFailed,
     Problem,
-    Reason,
     home_url,
     problem_on_connection_page,
     problem_page,
     reason_of,
 )
+from .connecting.reasons import Reason
 from .connecting.scripts import is_script, json_response
 from .connecting.status import connection_status, own_connections
 from .database.transactions import non_atomic
@@ -43,6 +43,7 @@ from .exceptions import AIRiskError
 from .models import AIRiskToken
 from .oauth.deployment import Deployment
 from .oauth.messages import Secret
+from .providers.source import SettingUnavailable
 
 logger = logging.getLogger("airisk_oauth.views")
 
@@ -92,7 +93,7 @@ def callback(request: HttpRequest, alias: str = conf.DEFAULT_ALIAS) -> HttpRespo
         begun = _begun(request, deployment, query)
         next_url = _safe_next(begun.pending.next)
         connected = flow.complete(deployment, request.user, begun)
-    except (Http404, ConnectionFailed, AIRiskError) as error:
+    except (Http404, ConnectionFailed, AIRiskError, SettingUnavailable) as error:
         if next_url is None:
             next_url = _safe_next(flow.next_of_rejected(alias, request.user, query))
         response = _answer_problem(request, alias, error, next_url)

@@ -22,7 +22,7 @@ GROUPS: Final = {
     "Tutorial": ["Getting started <self>", "All pages <docs/README>"],
     "How-to guides": [
         "docs/chat", "docs/pages", "docs/scripts", "docs/async", "docs/frameworks", "docs/testing", "docs/typing",
-        "docs/admin", "docs/operating", "docs/scheduling", "docs/monitoring", "docs/upgrading",
+        "docs/admin", "docs/operating", "docs/providers", "docs/scheduling", "docs/monitoring", "docs/upgrading",
     ],
     "Reference": ["docs/settings", "docs/reference", "docs/glossary", "CHANGELOG"],
     "Explanation": ["docs/how-it-works", "SECURITY", "docs/privacy", "docs/performance", "docs/sizing"],

@@ -34,7 +34,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client import REGISTRY
 
-from airisk_oauth import AIRiskSession, events, signals
+from airisk_oauth import AIRiskSession, conf, events, signals
 from airisk_oauth.exceptions import AIRiskError, AIRiskUnavailable
 from airisk_oauth.models import AIRiskToken
 from airisk_oauth.sandbox.world import World
@@ -42,6 +42,7 @@ from tests.support import pages
 from tests.support.browsing import authorize, connect, start
 from tests.support.commands import refresh, refresh_json
 from tests.support.database import committing, database_away
+from tests.support.functions import name_deployments, time_passes
 from tests.support.options import set_option, trouble
 from tests.support.people import connected_users, credential, give_token, live_token, renew_token
 from tests.support.threads import attempt
@@ -134,6 +135,15 @@ def call_the_api(browser: Client, mia: User, airisk: World, settings: Any) -> No
         session.get("/api/Chat/ListAgents")
 
 
+def fail_a_function(browser: Client, mia: User, airisk: World, settings: Any) -> None:
+    function = name_deployments(settings, LookupError())
+    assert conf.known_aliases() == []
+    function.returns = {}
+    with pytest.MonkeyPatch.context() as patch:
+        time_passes(patch)
+        assert conf.aliases() == []
+
+
 FLOWS = (
     call_the_api,
     connect_and_disconnect,
@@ -144,6 +154,7 @@ FLOWS = (
     write_in_vain,
     sweep,
     lose_and_recover,
+    fail_a_function,
 )
 
 

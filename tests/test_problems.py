@@ -9,9 +9,11 @@ from django.contrib.auth.models import User
 from django.http import Http404
 from django.test import Client
 
-from airisk_oauth.connecting.problems import ConnectionFailed, Problem, Reason, reason_of
+from airisk_oauth.connecting.problems import ConnectionFailed, Problem, reason_of
+from airisk_oauth.connecting.reasons import Reason
 from airisk_oauth.exceptions import AIRiskInvalidResponse, AIRiskRefused, AIRiskUnavailable
 from airisk_oauth.models import PendingAuthorization
+from airisk_oauth.providers.source import SettingUnavailable
 from airisk_oauth.sandbox.world import World
 from tests.support.browsing import authorize, start
 
@@ -32,6 +34,7 @@ CODES = {
     "airisk_refused": 403,
     "airisk_unavailable": 502,
     "airisk_invalid_response": 502,
+    "settings_unavailable": 503,
 }
 
 
@@ -52,6 +55,7 @@ def test_reason_tells_people_what_to_do(reason: Reason) -> None:
         (Http404(), Reason.UNKNOWN_DEPLOYMENT),
         (AIRiskRefused(401), Reason.AIRISK_REFUSED),
         (AIRiskUnavailable("down"), Reason.AIRISK_UNAVAILABLE),
+        (SettingUnavailable("a function fails"), Reason.SETTINGS_UNAVAILABLE),
         (AIRiskInvalidResponse("odd"), Reason.AIRISK_INVALID_RESPONSE),
     ],
     ids=repr,

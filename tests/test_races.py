@@ -12,7 +12,8 @@ from psycopg import IsolationLevel
 
 from airisk_oauth import conf
 from airisk_oauth.connecting import flow
-from airisk_oauth.connecting.problems import ConnectionFailed, Reason
+from airisk_oauth.connecting.problems import ConnectionFailed
+from airisk_oauth.connecting.reasons import Reason
 from airisk_oauth.models import AIRiskIdentity, AIRiskToken
 from airisk_oauth.oauth.messages import Secret, TokenGrant
 from airisk_oauth.sandbox.world import World

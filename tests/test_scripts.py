@@ -11,7 +11,7 @@ from django.contrib.auth.models import User
 from django.contrib.messages import get_messages
 from django.test import Client
 
-from airisk_oauth.connecting.problems import Reason
+from airisk_oauth.connecting.reasons import Reason
 from airisk_oauth.models import AIRiskIdentity, AIRiskToken, PendingAuthorization
 from airisk_oauth.sandbox.world import World
 from tests.support.browsing import authorize, state_of
@@ -42,7 +42,13 @@ BROWSERS = [
     {**HTMX, "HX-History-Restore-Request": "true"},
 ]
 #: What can go wrong for a script.
-EXPECTED = (Reason.SIGNED_OUT, Reason.NO_IDENTITY, Reason.AT_ANOTHER_HOST, Reason.UNKNOWN_DEPLOYMENT)
+EXPECTED = (
+    Reason.SIGNED_OUT,
+    Reason.NO_IDENTITY,
+    Reason.AT_ANOTHER_HOST,
+    Reason.UNKNOWN_DEPLOYMENT,
+    Reason.SETTINGS_UNAVAILABLE,
+)
 #: A user who has not connected, as scripts see them.
 NOT_CONNECTED = {
     "deployment": "default",

@@ -21,7 +21,7 @@ from django.test import Client
 from django.urls import reverse
 from django.utils.translation import ngettext, override, to_language
 
-from airisk_oauth.connecting.problems import Reason
+from airisk_oauth.connecting.reasons import Reason
 from airisk_oauth.models import AIRiskIdentity, AIRiskToken
 from airisk_oauth.sandbox.world import World
 from airisk_oauth.tokens import report

@@ -22,11 +22,11 @@ class DeploymentFilter(admin.SimpleListFilter):
     parameter_name = "deployment"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [*((alias, alias) for alias in conf.aliases()), (NOT_CONFIGURED, str(_("not in the settings")))]
+        return [*((alias, alias) for alias in conf.known_aliases()), (NOT_CONFIGURED, str(_("not in the settings")))]
 
     def queryset(self, request: HttpRequest, queryset: "QuerySet[Any]") -> "QuerySet[Any]":
         if self.value() == NOT_CONFIGURED:
-            return queryset.exclude(deployment__in=conf.aliases())
+            return queryset.exclude(deployment__in=conf.known_aliases())
         return queryset.filter(deployment=self.value()) if self.value() else queryset
 
 

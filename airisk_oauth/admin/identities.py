@@ -8,11 +8,10 @@ from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.translation import gettext
 
-from .. import conf
 from ..models import AIRiskIdentity
 from .filters import DeploymentFilter, SearchableByUser
 from .import_page import ImportPage
-from .users import AIRiskIdentityFilter, deployment_choices
+from .users import AIRiskIdentityFilter, deployment_choices, find_aliases
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,7 +46,8 @@ class AIRiskIdentityAdmin(SearchableByUser, ImportPage):
         user_admin = self.admin_site._registry.get(users)
         if user_admin is None or not user_admin.has_view_permission(request):
             return
-        if AIRiskIdentityFilter in user_admin.get_list_filter(request):
+        aliases = find_aliases()
+        if aliases and AIRiskIdentityFilter in user_admin.get_list_filter(request):
             page = f"{name}:{users._meta.app_label}_{users._meta.model_name}_changelist"
-            query = f"?{AIRiskIdentityFilter.parameter_name}={conf.aliases()[0]}"
+            query = f"?{AIRiskIdentityFilter.parameter_name}={aliases[0]}"
             yield reverse(page) + query, gettext("Users without an identity")

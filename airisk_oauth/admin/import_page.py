@@ -46,12 +46,12 @@ class ImportForm(forms.Form):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        aliases = conf.aliases()
+        aliases = conf.known_aliases()
         self.fields["deployment"] = forms.ChoiceField(
             label=_("deployment"),
             choices=[(alias, alias) for alias in aliases],
             widget=forms.Select if len(aliases) > 1 else forms.HiddenInput,
-            initial=aliases[0],
+            initial=next(iter(aliases), None),
             help_text=_("For rows that name none."),
         )
 

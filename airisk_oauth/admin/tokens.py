@@ -88,17 +88,25 @@ class AIRiskTokenAdmin(SearchableByUser, TokenPage):
             query = request.GET.copy()
             query["status"] = query.pop("state")[-1]
             return HttpResponseRedirect(f"{request.path}?{query.urlencode()}")
-        ours = {"airisk_deployments": conf.aliases() if self.has_renew_permission(request) else []}
+        if request.method == "GET":
+            self._warn_of_failing_functions(request)
+        ours = {"airisk_deployments": conf.known_aliases() if self.has_renew_permission(request) else []}
         response = super().changelist_view(request, {**(extra_context or {}), **ours})
         context = getattr(response, "context_data", None) or {}
         if "cl" in context:
             context["airisk_statuses"] = list(_numbers_by_status(request, context["cl"]))
         return response
 
+    def _warn_of_failing_functions(self, request: HttpRequest) -> None:
+        from .. import sealing
+
+        for failure in filter(None, (conf.DEPLOYMENTS.failure(), sealing.KEYS.failure())):
+            self.message_user(request, failure, messages.WARNING)
+
     def get_list_display(self, request: HttpRequest) -> tuple[str, ...]:
         """Name the deployment where there are several, and where it is not in the settings."""
         columns = tuple(self.list_display)
-        if len(conf.aliases()) > 1 or request.GET.get(DeploymentFilter.parameter_name) == NOT_CONFIGURED:
+        if len(conf.known_aliases()) != 1 or request.GET.get(DeploymentFilter.parameter_name) == NOT_CONFIGURED:
             return columns
         return tuple(name for name in columns if name != "deployment")
 
@@ -157,18 +165,19 @@ class AIRiskTokenAdmin(SearchableByUser, TokenPage):
         """Obtain the application's token, or renew it; in this browser if AIRisk requires a person."""
         from ..connecting.pages import deployment_or_404, redirect_to_airisk
         from ..connecting.problems import problem_message
+        from ..providers.source import SettingUnavailable
         from ..tokens.renewal import renew_now
         from ..tokens.stored import APPLICATION
 
         if not self.has_renew_permission(request):
             raise PermissionDenied
-        deployment = deployment_or_404(alias)
         back = reverse(_LIST, current_app=self.admin_site.name)
         try:
+            deployment = deployment_or_404(alias)
             done = renew_now(deployment, APPLICATION)
         except ConnectionRequired:
             return redirect_to_airisk(request, deployment, next_url=back, for_application=True)
-        except AIRiskError as error:
+        except (AIRiskError, SettingUnavailable) as error:
             self.message_user(request, problem_message(request, error), messages.ERROR)
         else:
             text = _("The application's token was obtained.") if done else _("Another process is obtaining it.")

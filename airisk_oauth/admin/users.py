@@ -29,7 +29,7 @@ else:
 _DJANGOS_OWN = "django.contrib.auth.admin.UserAdmin"
 
 
-def _aliases() -> list[str]:
+def find_aliases() -> list[str]:
     """Return the deployments in the settings; none if these are wrong, because users can be edited without them."""
     with suppress(ImproperlyConfigured):
         return conf.aliases()
@@ -38,7 +38,7 @@ def _aliases() -> list[str]:
 
 def deployment_choices(*more: str) -> forms.Select:
     """Return a field's widget that offers the deployments in the settings, and these."""
-    return forms.Select(choices=[(alias, alias) for alias in dict.fromkeys([*_aliases(), *more])])
+    return forms.Select(choices=[(alias, alias) for alias in dict.fromkeys([*find_aliases(), *more])])
 
 
 class AIRiskIdentityInline(_Inline):
@@ -61,7 +61,7 @@ class AIRiskIdentityFilter(admin.SimpleListFilter):
     parameter_name = "airisk_without"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(alias, gettext("none for “%(alias)s”") % {"alias": alias}) for alias in _aliases()]
+        return [(alias, gettext("none for “%(alias)s”") % {"alias": alias}) for alias in find_aliases()]
 
     def queryset(self, request: HttpRequest, queryset: "QuerySet[Any]") -> "QuerySet[Any]":
         if not self.value():

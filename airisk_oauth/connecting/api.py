@@ -9,7 +9,7 @@ from django.utils.translation import gettext as _
 from .. import conf
 from ..exceptions import AIRiskUnavailable, ConnectionRequired
 from ..tokens.stored import StoredToken
-from .problems import Reason
+from .reasons import Reason
 
 #: Seconds after which a client may try again, where AIRisk named no time.
 RETRY_AFTER: Final = 30

@@ -13,6 +13,7 @@ from django.db import IntegrityError
 from django.db.models import Subquery
 from django.utils import timezone
 
+from .. import sealing
 from ..database.expiry import is_recent
 from ..events import log
 from ..exceptions import AIRiskRefused
@@ -25,7 +26,8 @@ from ..signals import token_disconnected, token_obtained
 from ..tokens import losses
 from ..tokens.outcomes import store
 from ..userids import userid_of
-from .problems import ConnectionFailed, Reason
+from .problems import ConnectionFailed
+from .reasons import Reason
 
 logger = logging.getLogger("airisk_oauth.flow")
 
@@ -100,6 +102,7 @@ def complete(deployment: Deployment, user: Any, flow: Begun) -> Connected:
     """Complete a flow: verify its callback, and exchange the code for a token.
 
     :raises ConnectionFailed: the flow has expired or is spent, or the user's identity or permission has changed.
+    :raises ImproperlyConfigured: there is no key to encrypt a token with; the callback can be repeated.
     :raises AIRiskError: AIRisk refused, could not be reached, or sent an answer that cannot be used.
     """
     pending, callback = flow
@@ -107,6 +110,8 @@ def complete(deployment: Deployment, user: Any, flow: Begun) -> Connected:
         raise ConnectionFailed(Reason.STATE_EXPIRED)
     if callback.iss is not None and callback.iss.removesuffix("/") != deployment.base_url:
         raise ConnectionFailed(Reason.CALLBACK_REJECTED)
+    # Before the code is spent on a token that could not be encrypted.
+    sealing.key_ids()
     if not PendingAuthorization.objects.spend(pending.pk):
         return _answer_repeated_callback(pending)
     try:

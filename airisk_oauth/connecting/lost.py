@@ -5,6 +5,7 @@ from django.http import HttpRequest
 from .. import conf
 from ..models import AIRiskToken
 from ..oauth.deployment import Deployment
+from ..providers.source import SettingUnavailable
 from . import impersonation
 from .status import ConnectionStatus, connection_status
 
@@ -12,12 +13,16 @@ from .status import ConnectionStatus, connection_status
 def lost_connection(request: HttpRequest, deployment: str = conf.DEFAULT_ALIAS) -> ConnectionStatus | None:
     """Return the signed-in user's connection if it is lost and they can connect again, or ``None``.
 
-    One query tells of a user who has nothing to be told. AIRisk is not called.
+    One query tells of a user who has nothing to be told. AIRisk is not called. Where a function returns the
+    deployments, there is nothing to tell while it fails, because the page may not need AIRisk.
 
     :param deployment: alias.
     :raises ImproperlyConfigured: there is no such deployment, or one of its settings is wrong.
     """
-    options, user = conf.deployment(deployment), getattr(request, "user", None)
+    try:
+        options, user = conf.deployment(deployment), getattr(request, "user", None)
+    except SettingUnavailable:
+        return None
     if user is None or not user.is_authenticated:
         return None
     token = AIRiskToken.objects.primary().owned_by(user.pk, deployment).defer("sealed").first()

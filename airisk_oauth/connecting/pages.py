@@ -11,8 +11,10 @@ from django.shortcuts import redirect
 
 from .. import conf
 from ..oauth.deployment import Deployment
+from ..providers.source import SettingUnavailable
 from . import browsers, flow, hosts, impersonation
-from .problems import ConnectionFailed, Reason, home_url, problem_response
+from .problems import ConnectionFailed, home_url, problem_response
+from .reasons import Reason
 from .scripts import is_script, json_response, keep_from_caches
 from .status import ConnectionStatus, connection_status
 
@@ -71,8 +73,9 @@ def deployment_or_404(alias: str) -> Deployment:
     """Return the deployment that a URL names.
 
     :raises Http404: there is no deployment with this alias.
+    :raises SettingUnavailable: the function that returns the deployments fails.
     """
-    if alias not in conf.aliases():
+    if conf.is_unknown(alias):
         raise Http404
     return conf.deployment(alias)
 
@@ -83,7 +86,13 @@ def for_browsers_and_scripts(view: Callable[..., HttpResponse]) -> Callable[...,
     A browser is redirected to the login page. A script gets every problem as JSON, and is never redirected; that is
     why ``LoginRequiredMiddleware`` has to leave the page alone.
     """
-    for_browsers = login_required(view)
+
+    @login_required
+    def for_browsers(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        try:
+            return view(request, *args, **kwargs)
+        except SettingUnavailable as problem:
+            return problem_response(request, problem)
 
     @login_not_required
     @wraps(view)
@@ -102,7 +111,7 @@ def _answer_script(view: Callable[..., HttpResponse], request: HttpRequest, *arg
     if request.user.is_authenticated:
         try:
             response = view(request, *args, **kwargs)
-        except Http404 as problem:
+        except (Http404, SettingUnavailable) as problem:
             response = problem_response(request, problem)
     else:
         response = problem_response(request, ConnectionFailed(Reason.SIGNED_OUT))

@@ -11,6 +11,7 @@ from .. import conf
 from ..exceptions import ConnectionRequired
 from ..models import AIRiskIdentity, AIRiskToken
 from ..oauth.deployment import Deployment
+from ..providers.source import SettingUnavailable
 from ..tokens.stored import StoredToken
 from ..userids import userid_of
 from . import hosts
@@ -104,7 +105,7 @@ def own_connections(request: HttpRequest, next_url: str = "") -> list[Connection
     """
     aliases = conf.aliases()
     stored = _Stored(request.user, aliases)
-    statuses = [_status(conf.deployment(alias), stored, request, next_url) for alias in aliases]
+    statuses = [_status(deployment, stored, request, next_url) for deployment in conf.usable(aliases)]
     own = [status for status in statuses if status.userid or status.token]
     return own or [status for status in statuses if status.deployment.alias == conf.DEFAULT_ALIAS]
 
@@ -157,6 +158,9 @@ def _status(options: Deployment, stored: _Stored, request: HttpRequest | None, n
         token = _ReadToken(options, stored, userid).check()
     except ConnectionRequired:
         pass
+    except SettingUnavailable:
+        # A token is not lost because its key cannot be fetched now.
+        is_connected = token is not None and not token.needs_person
     else:
         is_connected = not token.needs_person
     label = stored.label(alias, userid)

@@ -63,6 +63,7 @@ def _settings_faults(alias: str) -> Iterator[Finding]:
     for problem in conf.problems_of(alias):
         yield Finding.of("settings", problem.message, f"{SITE} {problem.hint}")
     site_settings = [
+        (sealing.KEYS.failure(), "Fix what makes the function fail; it may be the server that it asks."),
         (sealing.problem(), "Put valid keys there, or remove the setting."),
         (impersonation.problem(), "Name a function (request) -> bool, or remove the setting."),
         (None if settings.USE_TZ else "USE_TZ is not True.", "Set it to True."),

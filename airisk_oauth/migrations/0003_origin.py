@@ -3,11 +3,18 @@ from django.db import migrations, models
 
 def note_origins(apps, schema_editor):
     """What is stored was issued by the address that the settings name, as far as anybody knows."""
+    from django.core.exceptions import ImproperlyConfigured
+
     from airisk_oauth import conf
 
     tokens = apps.get_model("airisk_oauth", "AIRiskToken").objects.using(schema_editor.connection.alias)
     for alias in tokens.exclude(sealed="").order_by().values_list("deployment", flat=True).distinct():
-        tokens.filter(deployment=alias, origin="").exclude(sealed="").update(origin=conf.deployment_origin(alias))
+        try:
+            origin = conf.deployment_origin(alias)
+        except ImproperlyConfigured:
+            # A function of the site may need tables that are not there yet.
+            continue
+        tokens.filter(deployment=alias, origin="").exclude(sealed="").update(origin=origin)
 
 
 class Migration(migrations.Migration):

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
 from django.conf import settings
+from django.utils.module_loading import import_string
 
 Clients: TypeAlias = Mapping[str, Mapping[str, str]]
 
@@ -16,7 +17,10 @@ def clients() -> Clients:
     configured: Clients | None = getattr(settings, "AIRISK_OAUTH_SANDBOX_CLIENTS", None)
     if configured is not None:
         return configured
-    deployments = getattr(settings, "AIRISK_OAUTH", {}).values()
+    configured_by_site = getattr(settings, "AIRISK_OAUTH", {})
+    if isinstance(configured_by_site, str):
+        configured_by_site = import_string(configured_by_site)()
+    deployments = configured_by_site.values()
     names = ("CLIENT_ID", "CLIENT_SECRET", "REDIRECT_URI")
     return clients_of(tuple(deployment.get(name, "") for name in names) for deployment in deployments)
 

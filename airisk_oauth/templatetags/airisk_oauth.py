@@ -9,6 +9,7 @@ from django.utils.html import format_html
 from .. import conf
 from ..connecting.lost import lost_connection
 from ..connecting.status import connection_status
+from ..providers.source import SettingUnavailable
 
 if TYPE_CHECKING:
     from django.http import HttpRequest
@@ -20,17 +21,20 @@ register = template.Library()
 def airisk_connection(context: template.Context, deployment: str = conf.DEFAULT_ALIAS) -> dict[str, Any]:
     """Show the signed-in user's connection to a deployment, with buttons to connect and disconnect.
 
-    Both buttons lead back to the page. Shows nothing to a visitor who is not signed in.
+    Both buttons lead back to the page. Shows nothing to a visitor who is not signed in, or while a function that
+    returns the deployments fails.
 
     :param deployment: alias.
-
     :raises ImproperlyConfigured: the context has no ``request``, or there is no such deployment.
     """
     request = _request(context, "airisk_connection")
     if not request.user.is_authenticated:
         return {}
     next_url = _here(request)
-    status = connection_status(request.user, deployment, request=request, next_url=next_url)
+    try:
+        status = connection_status(request.user, deployment, request=request, next_url=next_url)
+    except SettingUnavailable:
+        return {}
     return {"connection": status, "next": next_url, "csrf_token": context.get("csrf_token")}
 
 

@@ -17,6 +17,7 @@ from ..conf import DEFAULT_ALIAS
 from ..models import AIRiskIdentity, AIRiskToken
 from ..oauth.deployment import Deployment
 from ..oauth.messages import Secret, TokenGrant
+from ..providers.source import forget_all
 from ..sandbox.world import Caller
 from ..tokens import unwritten
 from ..tokens.outcomes import store
@@ -50,11 +51,14 @@ class FakeAIRisk(AIRiskServer):
         # In a local name first: if this fails, the patches that are active must not be lost.
         patches = patched(self)
         self._patches: ExitStack = patches
+        # What a function of the site returned in another test may be wrong in this one.
+        forget_all()
         return self
 
     def __exit__(self, *exc: object) -> None:
         self._patches.close()
         unwritten.forget_all()
+        forget_all()
 
     def connect(
         self,

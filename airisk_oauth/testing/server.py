@@ -183,7 +183,7 @@ class AIRiskServer:
 def deployments_at(url: str) -> list[Deployment]:
     """Return the deployments whose base URL is the longest match: several can share a host, or even an AIRisk."""
     origin, path = origin_of(url), urlsplit(url).path
-    here = [each for each in map(conf.deployment, conf.aliases()) if each.origin == origin]
+    here = [each for each in conf.usable(conf.aliases()) if each.origin == origin]
     inside = [_prefix(each) for each in here if path.startswith(f"{_prefix(each)}/")]
     return [each for each in here if not inside or _prefix(each) == max(inside, key=len)]
 

@@ -8,9 +8,10 @@ from django.contrib.auth import get_user_model
 from ..events import log, log_unreadable
 from ..models import AIRiskToken
 from ..oauth.deployment import Deployment
+from ..providers.source import SettingUnavailable
 from ..sealing import Unreadable
 from ..userids import userids_of
-from .report import DEACTIVATED, IDENTITY_CHANGED, OTHER_ADDRESS, UNREADABLE, UNRESOLVED
+from .report import DEACTIVATED, IDENTITY_CHANGED, KEYS_UNAVAILABLE, OTHER_ADDRESS, UNREADABLE, UNRESOLVED
 from .selection import has_is_active_column, is_known_to_need_person
 
 logger = logging.getLogger("airisk_oauth.sweep")
@@ -37,20 +38,22 @@ def reasons_to_skip(deployment: Deployment, tokens: list[AIRiskToken]) -> dict[A
             reasons[token.pk] = IDENTITY_CHANGED
         elif token.user_id is not None and not token.is_from(deployment):
             reasons[token.pk] = OTHER_ADDRESS
-        elif not _can_be_decrypted(token):
-            reasons[token.pk] = UNREADABLE
+        elif (reason := _reason_not_to_decrypt(token)) is not None:
+            reasons[token.pk] = reason
     return reasons
 
 
-def _can_be_decrypted(token: AIRiskToken) -> bool:
-    """Tell whether this process has the token's key: without it, it must not replace what others can decrypt."""
+def _reason_not_to_decrypt(token: AIRiskToken) -> str | None:
+    """Return why this process lacks the token's key, if it does: it must not replace what others can decrypt."""
     try:
         token.access_token  # noqa: B018
+    except SettingUnavailable:
+        return KEYS_UNAVAILABLE
     except Unreadable as error:
         if not is_known_to_need_person(token):
             log_unreadable(token, error)
-        return False
-    return True
+        return UNREADABLE
+    return None
 
 
 def _log_failed_userid(deployment: Deployment, user_id: Any, error: Exception) -> None:

@@ -180,9 +180,7 @@ class Renewal:
         return None
 
     async def _obtain(self, token: AIRiskToken) -> Outcome:
-        if token.sealed:
-            # A host with a wrong key must not replace what the others can still decrypt.
-            await self._waiting.query(self.stored.open, token)
+        await self._waiting.query(self.stored.require_key, token)
         began = time.monotonic()
         try:
             outcome: Outcome = await self._waiting.obtain(self.deployment, token.requested_userid)

@@ -22,6 +22,7 @@ OTHER_ADDRESS: Final = gettext_noop("the token was issued by another address of 
 UNRESOLVED: Final = gettext_noop("the site's USERID failed for the user")
 NOT_OBTAINED: Final = gettext_noop("no token was obtained yet")
 UNREADABLE: Final = gettext_noop("the stored token cannot be decrypted")
+KEYS_UNAVAILABLE: Final = gettext_noop("its encryption key cannot be fetched now")
 DEACTIVATED: Final = gettext_noop("the user is deactivated")
 BY_HAND: Final = gettext_noop("a person has to connect")
 AIRISK_DOWN: Final = gettext_noop("not tried, because AIRisk is not available")

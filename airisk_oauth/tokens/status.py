@@ -53,7 +53,7 @@ def explanation(token: AIRiskToken) -> str:
     :param token: one that :func:`with_status` annotated.
     """
     status = status_of(token)
-    if token.deployment not in conf.aliases():
+    if conf.is_unknown(token.deployment):
         return gettext("the settings have no deployment “%(alias)s”") % {"alias": token.deployment}
     if status == Status.UNREADABLE:
         return gettext("its encryption key is not in the settings")
@@ -63,10 +63,11 @@ def explanation(token: AIRiskToken) -> str:
         return gettext("the next call renews it")
     if status != Status.RECONNECT or token.needs_person:
         return ""
-    if token.is_expired and not conf.deployment(token.deployment).silent_renewal:
-        return gettext(BY_HAND)
-    if not token.is_from(conf.deployment(token.deployment)):
-        return gettext(OTHER_ADDRESS)
+    for deployment in conf.usable([token.deployment]):
+        if token.is_expired and not deployment.silent_renewal:
+            return gettext(BY_HAND)
+        if not token.is_from(deployment):
+            return gettext(OTHER_ADDRESS)
     return gettext(IDENTITY_CHANGED)
 
 
@@ -80,11 +81,10 @@ def count_by_status(tokens: "QuerySet[AIRiskToken]") -> dict[Status, int]:
 def with_status(tokens: "QuerySet[AIRiskToken]") -> "QuerySet[AIRiskToken]":
     """Annotate tokens with ``status``, a value of :class:`Status`: the most urgent of those that apply."""
     now = timezone.now()
-    deployments = [conf.deployment(alias) for alias in conf.aliases()]
-    keys = sealing.key_ids(derived_keys_accepted=not sealing.has_own_keys() or SealingPolicy.derived_keys_accepted())
+    deployments = conf.usable(conf.known_aliases())
     return tokens.annotate(
         status=Case(
-            When(~Q(sealed="") & ~Q(key_id__in=keys), then=Value(Status.UNREADABLE)),
+            When(_is_unreadable(), then=Value(Status.UNREADABLE)),
             When(_needs_person(deployments, now), then=Value(Status.RECONNECT)),
             When(failure_count__gt=0, then=Value(Status.FAILING)),
             When(sealed="", then=Value(Status.AWAITED)),
@@ -94,6 +94,14 @@ def with_status(tokens: "QuerySet[AIRiskToken]") -> "QuerySet[AIRiskToken]":
             output_field=CharField(),
         )
     )
+
+
+def _is_unreadable() -> Q:
+    """Return whether we do not have a token's key; always false while the function that returns the keys fails."""
+    if sealing.KEYS.failure():
+        return Q(pk__in=[])
+    keys = sealing.key_ids(derived_keys_accepted=not sealing.has_own_keys() or SealingPolicy.derived_keys_accepted())
+    return ~Q(sealed="") & ~Q(key_id__in=keys)
 
 
 def _needs_person(deployments: list[Deployment], now: datetime) -> Q:

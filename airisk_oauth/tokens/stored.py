@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 from django.db import Error as DatabaseError
 from django.utils import timezone
 
-from .. import conf
+from .. import conf, sealing
 from ..database.expiry import is_recent
 from ..database.transactions import in_transaction, reconnecting, retrying
 from ..events import log_unreadable
@@ -174,6 +174,14 @@ class StoredToken:
         except Unreadable as error:
             log_unreadable(token, error)
             raise self.connection_required("The stored token cannot be decrypted.") from None
+
+    def require_key(self, token: AIRiskToken) -> None:
+        """Raise as :meth:`open` does if a new token must not replace this one, or could not be encrypted."""
+        if token.sealed:
+            # A host with a wrong key must not replace what the others can still decrypt.
+            self.open(token)
+        else:
+            sealing.key_ids()
 
     def take(self, token: AIRiskToken) -> Secret:
         """Decrypt a token that is about to be used, and note that use from time to time."""

@@ -33,10 +33,12 @@ class Command(BaseCommand):
         user = None if options["user"] is None else _user(options["user"])
         alias = options["deployment"]
         try:
-            aliases = conf.aliases()
-            if alias is not None and alias not in aliases:
+            if alias is not None and conf.is_unknown(alias):
                 raise CommandError(f"--deployment: AIRISK_OAUTH has no deployment {alias!r}.")
-            faults = sum(self._report(each, user) for each in (aliases if alias is None else [alias]))
+            aliases = conf.aliases() if alias is None else [alias]
+            if not aliases:
+                self.stdout.write(f"There is no deployment yet: {conf.DEPLOYMENTS.path} returned none.")
+            faults = sum(self._report(each, user) for each in aliases)
         except ImproperlyConfigured as error:
             raise CommandError(str(error)) from None
         if faults:

@@ -65,9 +65,10 @@ class Command(ChecksSettings):
         for report in reports.values():
             report.look_up_names(names_of)
         self._print(reports, began, as_json=options["json"])
-        if not all(report.is_clean for report in reports.values()):
+        others = refresh.faults_of_others(selections, options["deployment"])
+        if others or not all(report.is_clean for report in reports.values()):
             faults = [fault for alias, report in reports.items() for fault in report.faults(alias)]
-            raise CommandError(" ".join(["Not all tokens were renewed.", *faults]), returncode=NOT_ALL)
+            raise CommandError(" ".join(["Not all tokens were renewed.", *faults, *others]), returncode=NOT_ALL)
 
     @contextmanager
     def _progress(self, total: int, *, quiet: bool) -> Iterator[Callable[[str], object]]:
@@ -124,7 +125,7 @@ def _selections(options: dict[str, Any]) -> list[Selection]:
     within = None if options["all"] else refresh.parse_duration("within", options["within"])
     user_id = None if options["user"] is None else _user_id(options["user"])
     alias = options["deployment"]
-    if alias is not None and alias not in conf.aliases():
+    if alias is not None and conf.is_unknown(alias):
         raise refresh.WrongOption(f"deployment: AIRISK_OAUTH has no deployment {alias!r}.")
     return refresh.selections_of(within, alias, user_id=user_id)
 

@@ -65,7 +65,12 @@ def _reseal(*, derived_keys_accepted: bool | None = None) -> tuple[int, int]:
     for page in _pages(sealing.key_ids()[0]):
         for token in page:
             try:
-                text = sealing.unseal(token.sealed, token.owner, derived_keys_accepted=lambda: derived_keys_accepted)
+                text = sealing.unseal(
+                    token.sealed,
+                    token.owner,
+                    key_id=token.key_id,
+                    derived_keys_accepted=lambda: derived_keys_accepted,
+                )
             except sealing.Unreadable:
                 unreadable += 1
             else:
