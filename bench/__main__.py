@@ -18,12 +18,17 @@ def main() -> None:
     parser.add_argument(
         "--full", action="store_true", help="sweep 100,000 tokens instead of 15,000, and list 1,000,000"
     )
+    parser.add_argument("--only", metavar="FIGURE", help="take one of the functions in bench/figures.py")
     options = parser.parse_args()
+    if options.only and options.write:
+        parser.error("the page shows all figures: --write and --only exclude each other")
     taken = []
     with tempfile.TemporaryDirectory(prefix="airisk-oauth-bench-") as folder, airisk.running() as server:
         site = Site(Databases(folder), server)
         started = time.monotonic()
-        for figure in figures.take(site, 100_000 if options.full else 15_000, full=options.full):
+        many = 100_000 if options.full else 15_000
+        chosen = [getattr(figures, options.only)(site)] if options.only else figures.take(site, many, full=options.full)
+        for figure in chosen:
             taken.append(figure)
             print(f"{figure.title}: measured, {time.monotonic() - started:.0f} s", file=sys.stderr)
         machine = report.machine(site.databases)

@@ -2,6 +2,7 @@
 
 import statistics
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +11,7 @@ from . import startup as fresh
 from .contenders import POSTGRESQL, SQLITE, Contender, Site
 from .rounds import Rounds, interleave, medians, pick, ratios
 
-OURS, REQUESTS, ESI = "ours", "requests", "django-esi"
+OURS, REQUESTS, ESI, SOCIAL = "ours", "requests", "django-esi", "social-auth-app-django"
 BY_HAND = "by hand"
 FEW = 1_000
 
@@ -58,6 +59,86 @@ def calls(site: Site) -> Figure:
     return figure
 
 
+def async_calls(site: Site) -> Figure:
+    number, calls = 25, 100
+    figure = Figure(
+        "One authorised call on an event loop",
+        f"GET by a client that is already in use, over an open connection to a server in another process; httpx2 with "
+        f"a fixed header = 1, lower is better. {number} rounds of {calls} calls.",
+    )
+    with site.contender("async_calls", str(calls)) as contender:
+        contender.wait_until_ready()
+        rounds = [contender.measure() for _ in range(number)]
+    figure.add("Time, local HTTP", ratios(rounds, "httpx2"))
+    return figure
+
+
+def connecting(site: Site) -> Figure:
+    figure = Figure(
+        "Connecting for the first time",
+        "From the click on Connect to the page after the callback, for a signed-in user: statements, transaction "
+        "control included. Four of them are Django's own, for the session and the user. social-auth-app-django keeps "
+        "the state in the session, so it does not need a row for it, but writes the session.",
+    )
+    for kind in (POSTGRESQL, SQLITE):
+        measured = {}
+        for name, apps in ((OURS, "airisk_oauth"), (SOCIAL, "airisk_oauth,social_django")):
+            with site.contender("connecting", name, kind=kind, apps=apps) as contender:
+                contender.wait_until_ready()
+                contender.measure()
+                measured[name] = contender.measure()["statements"]
+        figure.add(f"Database statements, {kind}", measured, "{:.0f}")
+    return figure
+
+
+def sweeps(site: Site) -> Figure:
+    number, rounds = 6000, 3
+    figure = Figure(
+        f"Several sweeps of {number:,} tokens at once, PostgreSQL",
+        f"Each is a process with 32 workers, AIRisk answers after 20 ms; one sweep = 1; the median of {rounds} rounds. "
+        "The statements are of all sweeps together. The share is what the least and the most busy sweep renewed of the "
+        "tokens that each would have renewed if all did the same.",
+    )
+    site.airisk.delay(0.02)
+    url = site.databases.new(POSTGRESQL)
+    with site.contender("sweeps", "fill", str(number), url=url) as filler:
+        filler.wait_until_ready()
+        alone = 0.0
+        for several in (1, 2, 4):
+            taken = [_sweeps_at_once(site, url, filler, several) for _ in range(rounds)]
+            rate = statistics.median(number / each["seconds"] for each in taken)
+            alone = alone or rate
+            statements = statistics.median(each["queries"] for each in taken) / number
+            shares = [share * several / number for each in taken for share in each["shares"]]
+            memory = max(each["memory"] for each in taken)
+            seen = {(each["least"], each["most"]) for each in taken}
+            figure.rows.append(Row(f"Rate, {several} at once", f"{rate / alone:.2f} ({rate:.0f} tokens per second)"))
+            figure.rows.append(Row(f"Statements per token, {several} at once", f"{statements:.3f}"))
+            figure.rows.append(Row(f"Memory of each in MiB, {several} at once", f"{memory:.0f}"))
+            if several > 1:
+                figure.rows.append(Row(f"Shares, {several} at once", f"{min(shares):.2f} to {max(shares):.2f}"))
+            least, most = min(seen)[0], max(most for _least, most in seen)
+            figure.rows.append(Row(f"Renewals per token, {several} at once", f"{least} to {most}"))
+    return figure
+
+
+def _sweeps_at_once(site: Site, url: str, filler: Contender, several: int) -> dict[str, Any]:
+    filler.measure()
+    site.airisk.renewed()
+    with ExitStack() as stack, ThreadPoolExecutor(several) as pool:
+        contenders = [stack.enter_context(site.contender("sweeps", "sweep", "0", url=url)) for _ in range(several)]
+        for contender in contenders:
+            contender.wait_until_ready()
+        measured = list(pool.map(Contender.measure, contenders))
+    return {
+        "seconds": max(each["ended"] for each in measured) - min(each["began"] for each in measured),
+        "queries": sum(each["queries"] for each in measured),
+        "memory": max(each["memory"] for each in measured),
+        "shares": [each["renewed"] for each in measured],
+        **site.airisk.renewed(),
+    }
+
+
 def renewal(site: Site) -> Figure:
     number, few = "3000", "100"
     figure = Figure(
@@ -100,7 +181,7 @@ def _on_one_database(figure: Figure, rounds: Rounds, kind: str) -> None:
     figure.add(f"Statements per token, {kind}", {name: queries[name] for name in (OURS, ESI)}, "{:.3f}")
 
 
-def size(site: Site, many: int) -> Figure:
+def size(site: Site, many: int = 15_000) -> Figure:
     figure = Figure(
         f"Renewing {many:,} tokens compared with {FEW:,}",
         f"Ours only; {FEW:,} tokens = 1. AIRisk answers at once, so the cost is our own. Each sweep is the first in a "
@@ -169,7 +250,7 @@ def startup(_site: Site) -> Figure:
     return figure
 
 
-def admin(site: Site, many: int) -> Figure:
+def admin(site: Site, many: int = 100_000) -> Figure:
     few, times, pages = 1_000, 5, "all" if many > 100_000 else "few"
     figure = Figure(
         f"The admin's list of {many:,} tokens",
@@ -191,6 +272,10 @@ def admin(site: Site, many: int) -> Figure:
             text = f"{ratio:.2f} ({1000 * seconds:.0f} ms, {queries:.0f} statements)"
             figure.rows.append(Row(f"Time, {page}, {kind}", text))
     return figure
+
+
+def admin_of_a_million(site: Site) -> Figure:
+    return admin(site, 1_000_000)
 
 
 def answers(site: Site) -> Figure:
@@ -224,11 +309,14 @@ def _in_ms(rounds: list[dict[str, float]]) -> dict[str, float]:
 
 def take(site: Site, many: int, *, full: bool = False) -> Iterable[Figure]:
     yield calls(site)
+    yield async_calls(site)
     yield startup(site)
+    yield connecting(site)
     yield herd(site)
     yield renewal(site)
-    yield admin(site, 100_000)
+    yield sweeps(site)
+    yield admin(site)
     if full:
-        yield admin(site, 1_000_000)
+        yield admin_of_a_million(site)
     yield answers(site)
     yield size(site, many)

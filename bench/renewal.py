@@ -30,9 +30,8 @@ FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 
 
 def prepare(contender: str, number: str) -> Measure:
-    measure = {"ours": ours, "prepared": prepared, "django-esi": django_esi, "bare": bare, "requests": bare_requests}[
-        contender
-    ](int(number))
+    prepares = {"ours": ours, "prepared": prepared, "django-esi": django_esi, "bare": bare, "requests": bare_requests}
+    measure = prepares[contender](int(number))
     airisk = AIRisk(settings.AIRISK_URL)
 
     def counted() -> Measurement:

@@ -71,3 +71,10 @@ ESI_SSO_CLIENT_SECRET = "secret-1"
 ESI_SSO_CALLBACK_URL = "http://127.0.0.1/sso/callback/"
 ESI_USER_CONTACT_EMAIL = "staff@example.com"
 ESI_CODE_EXCHANGE_URL = f"{AIRISK_URL}/refresh"
+
+AUTHENTICATION_BACKENDS = ["django.contrib.auth.backends.ModelBackend"]
+if "social_django" in INSTALLED_APPS:
+    AUTHENTICATION_BACKENDS.append("bench.social.AIRiskOAuth2")
+SOCIAL_AUTH_AIRISK_KEY = "client-1"
+SOCIAL_AUTH_AIRISK_SECRET = "secret-1"
+LOGIN_REDIRECT_URL = "/airisk/"

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 import yaml
 from cryptography.fernet import Fernet
 from django.contrib.auth.models import User
@@ -41,6 +42,7 @@ pytestmark = [pytest.mark.django_db, pytest.mark.once]
 PAGE = "docs/scheduling.md"
 snippet = partial(pages.snippet, PAGE)
 ON_TIME = "*/5 * * * *"
+REDIS = shutil.which("redis-server")
 
 SETTINGS = """
 from tests.settings import *
@@ -290,6 +292,30 @@ def test_celery_worker_shut_down_loses_nothing(airisk: World, celery_site: Site)
     assert "succeeded in" in ended(worker)
     assert 0 < sum(renewed_of(tokens)) == len(token_requests(airisk)) < 200
     assert not AIRiskToken.objects.exclude(lease=None).exists()
+
+
+@committing
+@pytest.mark.skipif(REDIS is None and "CI" not in os.environ, reason="there is no redis-server")
+def test_celery_workers_share_the_tokens(airisk: World, celery_site: Site) -> None:
+    """Three workers, with a broker as most sites have it, that all sweep at the same time."""
+    tokens = connected_users(240)
+    airisk.switches.latency = 0.1
+    socket = celery_site.folder / "redis"
+    celery_site.start(f"{REDIS} --port 0 --unixsocket {socket} --save '' --dir {celery_site.folder}")
+    broker = f"\nCELERY_BROKER_URL = 'redis+socket://{socket}'\nCELERY_BROKER_TRANSPORT_OPTIONS = {{}}\n"
+    settings = celery_site.folder / "mysite/settings.py"
+    settings.write_text(settings.read_text() + broker)
+    workers = [celery_site.start(f"{WORKER} --pool=solo --loglevel=INFO --hostname={name}") for name in "abc"]
+    with redis.Redis(unix_socket_path=str(socket)) as queue:
+        wait_until(lambda: socket.exists() and queue.scard("_kombu.binding.celery.pidbox") == len(workers))
+    send = "from airisk_oauth.tasks import refresh_airisk_tokens as task; [task.delay() for _worker in range(3)]"
+    celery_site.run(f'python manage.py shell --verbosity=0 -c "{send}"')
+    wait_until(lambda: all(renewed_of(tokens)))
+    for worker in workers:
+        worker.send_signal(signal.SIGTERM)
+    shares = [int(re.findall(r"succeeded in .*?'renewed': (\d+)", ended(worker))[0]) for worker in workers]
+    assert min(shares) > 0
+    assert sum(shares) == len(token_requests(airisk)) == 240
 
 
 def test_tasks_module_is_empty_without_celery(monkeypatch: pytest.MonkeyPatch) -> None:
