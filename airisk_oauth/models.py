@@ -14,7 +14,7 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from . import conf, sealing
-from .database.constraints import PartialUniqueConstraint
+from .database.constraints import PartialUniqueConstraint, prefix_index
 from .database.expiry import ExpiringModel
 from .database.failures import NO_FAILURE, FailureModel
 from .database.fields import ExactCharField, UnsearchableTextField
@@ -31,9 +31,7 @@ MAX_PENDING: Final = 10
 KEEP_SPENT: Final = timedelta(hours=1)
 MAX_SWEPT: Final = 1000
 MAX_NEXT: Final = 2000
-_LABEL_HELP: Final = _(
-    "How pages name this person, for example “Mia Meyer”. If empty: the userid, unless it is a GUID."
-)
+_HELP: Final = _("How pages name this person, for example “Mia Meyer”. If empty: the userid, unless it is a GUID.")
 
 
 def validate_userid(value: str) -> None:
@@ -61,16 +59,15 @@ class AIRiskIdentity(models.Model):
     )
     # With a default in the database, because the previous version stores identities while this one is rolled out.
     label = models.CharField(
-        _("displayed name"), max_length=conf.MAX_LABEL, blank=True, default="", db_default="", help_text=_LABEL_HELP
+        _("displayed name"), max_length=conf.MAX_LABEL, blank=True, default="", db_default="", help_text=_HELP
     )
     objects = PrimaryManager()
 
     class Meta:
         verbose_name = _("AIRisk identity")
         verbose_name_plural = _("AIRisk identities")
-        constraints = [
-            models.UniqueConstraint(fields=["user", "deployment"], name="airisk_oauth_one_identity"),
-        ]
+        constraints = [models.UniqueConstraint(fields=["user", "deployment"], name="airisk_oauth_one_identity")]
+        indexes = [prefix_index("userid", "airisk_oauth_identity_userid"), prefix_index("label", "airisk_oauth_label")]
 
     def __str__(self) -> str:
         return f"{self.userid} ({self.deployment})"
@@ -116,7 +113,11 @@ class AIRiskToken(ExpiringModel, FailureModel):
                 fields=["deployment"], condition=Q(user=None), name="airisk_oauth_one_application_token"
             ),
         ]
-        indexes = [models.Index(fields=["deployment", "expires_at", "id"], name="airisk_oauth_expiry")]
+        indexes = [
+            models.Index(fields=["deployment", "expires_at", "id"], name="airisk_oauth_expiry"),
+            prefix_index("userid", "airisk_oauth_token_userid"),
+            prefix_index("failure_trace_id", "airisk_oauth_trace_id"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.userid or _('the application')} ({self.deployment})"
@@ -142,8 +143,7 @@ class AIRiskToken(ExpiringModel, FailureModel):
             if self.user is not None:
                 raise ValueError("Save the user before its token: a token is encrypted for the user it belongs to.")
             return self.deployment, None, self.userid
-        user_key = get_user_model()._meta.pk.to_python(self.user_id)
-        return self.deployment, str(user_key), self.userid
+        return self.deployment, str(get_user_model()._meta.pk.to_python(self.user_id)), self.userid
 
     @property
     def access_token(self) -> "Secret":

@@ -5,10 +5,12 @@ from time import perf_counter
 
 from django.contrib.auth.models import User
 from django.db import connection
+from django.db.models import F
 from django.test import Client
 
 from airisk_oauth.admin import AIRiskTokenAdmin
 from airisk_oauth.models import AIRiskToken
+from airisk_oauth.tokens.status import Status
 
 from .contenders import Measure, Measurement
 from .people import Queries, connected_users, expire_tokens, migrated
@@ -17,23 +19,40 @@ URL = "/admin/airisk_oauth/airisktoken/"
 #: One token in this many has expired.
 EXPIRED_IN = 10
 TIMES = 3
+#: How many are stored at a time.
+AT_ONCE = 50_000
 
 
-def prepare(number: str) -> Measure:
+def prepare(number: str, pages: str) -> Measure:
+    """:param pages: ``few``, or ``all``."""
     migrated()
-    connected_users(int(number), expires_in=3600, sealed=False)
-    expire_tokens(-60, AIRiskToken.objects.filter(user_id__in=User.objects.all()[::EXPIRED_IN]))
+    for first in range(0, int(number), AT_ONCE):
+        connected_users(min(AT_ONCE, int(number) - first), expires_in=3600, sealed=False, first=first)
+    expire_tokens(-60, AIRiskToken.objects.annotate(part=F("user_id") % EXPIRED_IN).filter(part=0))
     with connection.cursor() as cursor:
         # Autovacuum would have done this on a site that has been running for a while.
         cursor.execute("ANALYZE")
     staff = User.objects.create_superuser("staff")
     browser = Client()
     browser.force_login(staff)
-    last = (int(number) - 1) // AIRiskTokenAdmin.list_per_page + 1
-    pages = {"first page": URL, "last page": f"{URL}?p={last}", "expired only": f"{URL}?status=ended"}
-    measure = partial(visit_all, browser, pages, Queries())
+    measure = partial(visit_all, browser, pages_of(int(number), everything=pages == "all"), Queries())
     measure()
     return measure
+
+
+def pages_of(number: int, *, everything: bool) -> dict[str, str]:
+    last = (number - 1) // AIRiskTokenAdmin.list_per_page + 1
+    pages = {"first page": URL, "last page": f"{URL}?p={last}", "expired only": f"{URL}?status=ended"}
+    if everything:
+        middle = number // 2
+        pages |= {f"{status.label} only": f"{URL}?status={status.value}" for status in Status}
+        pages |= {
+            "not in the settings": f"{URL}?deployment=!",
+            "search for a username": f"{URL}?q=user-{middle}",
+            "search for a userid": f"{URL}?q=airisk-{middle}",
+            "search in vain": f"{URL}?q=nobody",
+        }
+    return pages
 
 
 def visit_all(browser: Client, pages: dict[str, str], queries: Queries) -> Measurement:

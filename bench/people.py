@@ -21,30 +21,38 @@ def migrated() -> None:
     call_command("migrate", verbosity=0)
 
 
-def connected_users(number: int, *, expires_in: float, sealed: bool = True) -> list[User]:
+def connected_users(number: int, *, expires_in: float, sealed: bool = True, first: int = 0) -> list[User]:
     """Create users with tokens that are valid for an hour.
 
     :param expires_in: seconds until the tokens expire; negative if they have expired.
     :param sealed: false if no token will be decrypted; then all have the same text, which is faster.
+    :param first: the number of the first of them, which is in their names.
     """
-    users = User.objects.bulk_create((User(username=f"user-{i}") for i in range(number)), BATCH)
+    users = User.objects.bulk_create((User(username=f"user-{i}") for i in range(first, first + number)), BATCH)
     named = [(user, f"airisk-{user.pk}") for user in users]
     AIRiskIdentity.objects.bulk_create((AIRiskIdentity(user=user, userid=userid) for user, userid in named), BATCH)
     any_token = AIRiskToken(user=users[0], access_token="a-token")
-    text = {"sealed": any_token.sealed, "key_id": any_token.key_id}
+    text: dict[str, Any] = {"sealed": any_token.sealed, "key_id": any_token.key_id}
+    text |= _hour_until(expires_in)
     tokens = (AIRiskToken(user=user, userid=userid, **text) for user, userid in named)
     if sealed:
-        tokens = (AIRiskToken(user=user, userid=userid, access_token="a-token") for user, userid in named)
+        tokens = (
+            AIRiskToken(user=user, userid=userid, access_token="a-token", **_hour_until(expires_in))
+            for user, userid in named
+        )
     AIRiskToken.objects.bulk_create(tokens, BATCH)
-    expire_tokens(expires_in)
     return users
 
 
 def expire_tokens(expires_in: float, tokens: "QuerySet[AIRiskToken] | None" = None) -> None:
     """Set when these tokens, or all, expire: in so many seconds, an hour after they were renewed."""
-    expires_at = timezone.now() + timedelta(seconds=expires_in)
     rows = AIRiskToken.objects.all() if tokens is None else tokens
-    rows.update(expires_at=expires_at, renewed_at=expires_at - timedelta(hours=1), last_used_at=timezone.now())
+    rows.update(**_hour_until(expires_in), last_used_at=timezone.now())
+
+
+def _hour_until(expires_in: float) -> dict[str, Any]:
+    expires_at = timezone.now() + timedelta(seconds=expires_in)
+    return {"expires_at": expires_at, "renewed_at": expires_at - timedelta(hours=1)}
 
 
 class Queries:

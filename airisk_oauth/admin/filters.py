@@ -1,9 +1,9 @@
-"""How the lists of the admin are filtered and searched."""
+"""How the lists of the admin are filtered."""
 
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from django.contrib import admin
-from django.contrib.auth import get_user_model
+from django.db.models import Q
 from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
@@ -17,7 +17,15 @@ if TYPE_CHECKING:
 NOT_CONFIGURED: Final = "!"
 
 
-class DeploymentFilter(admin.SimpleListFilter):
+class _Filter(admin.SimpleListFilter):
+    """A filter that knows the admin whose list it is for."""
+
+    def __init__(self, request: HttpRequest, params: Any, model: Any, model_admin: Any) -> None:
+        self._model_admin = model_admin
+        super().__init__(request, params, model, model_admin)
+
+
+class DeploymentFilter(_Filter):
     title = _("deployment")
     parameter_name = "deployment"
 
@@ -25,12 +33,15 @@ class DeploymentFilter(admin.SimpleListFilter):
         return [*((alias, alias) for alias in conf.known_aliases()), (NOT_CONFIGURED, str(_("not in the settings")))]
 
     def queryset(self, request: HttpRequest, queryset: "QuerySet[Any]") -> "QuerySet[Any]":
+        numbers = getattr(self._model_admin, "numbers", None)
+        if self.value() == NOT_CONFIGURED and numbers:
+            return queryset.filter(deployment__in=numbers(request).other_deployments())
         if self.value() == NOT_CONFIGURED:
             return queryset.exclude(deployment__in=conf.known_aliases())
         return queryset.filter(deployment=self.value()) if self.value() else queryset
 
 
-class StatusFilter(admin.SimpleListFilter):
+class StatusFilter(_Filter):
     title = _("status")
     parameter_name = "status"
 
@@ -40,17 +51,10 @@ class StatusFilter(admin.SimpleListFilter):
         return list(Status.choices)
 
     def queryset(self, request: HttpRequest, queryset: "QuerySet[Any]") -> "QuerySet[Any]":
-        return queryset.filter(status=self.value()) if self.value() else queryset
+        from ..tokens.status import implied_by
 
-
-class SearchableByUser:
-    """Search by userid, and by what the site's user model has as a name and an e-mail address."""
-
-    searched: ClassVar[tuple[str, ...]] = ("userid",)
-
-    def get_search_fields(self, request: HttpRequest) -> list[str]:
-        user = get_user_model()
-        fields = {field.name for field in user._meta.get_fields()}
-        email = getattr(user, "get_email_field_name", lambda: "email")()
-        names = {user.USERNAME_FIELD, email} & fields
-        return [*self.searched, *(f"user__{name}" for name in sorted(names))]
+        status = self.value()
+        if not status:
+            return queryset
+        rare = self._model_admin.numbers(request).rare.get(status)
+        return queryset.filter(implied_by(status) if rare is None else Q(pk__in=rare), status=status)

@@ -9,8 +9,9 @@ from django.urls import reverse
 from django.utils.translation import gettext
 
 from ..models import AIRiskIdentity
-from .filters import DeploymentFilter, SearchableByUser
+from .filters import DeploymentFilter
 from .import_page import ImportPage
+from .searching import SearchableByUser
 from .users import AIRiskIdentityFilter, deployment_choices, find_aliases
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ class AIRiskIdentityAdmin(SearchableByUser, ImportPage):
     list_filter = (DeploymentFilter,)
     searched = ("userid", "label")
     list_select_related = ("user",)
+    show_full_result_count = False
     raw_id_fields = ("user",)
 
     def get_autocomplete_fields(self, request: HttpRequest) -> list[str]:
@@ -36,7 +38,8 @@ class AIRiskIdentityAdmin(SearchableByUser, ImportPage):
         return super().get_form(request, obj, change, **kwargs)
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
-        return super().changelist_view(request, {**(extra_context or {}), "airisk_tools": [*self._tools(request)]})
+        ours = {"airisk_tools": [*self._tools(request)], "airisk_notes": self.notes(request)}
+        return super().changelist_view(request, {**(extra_context or {}), **ours})
 
     def _tools(self, request: HttpRequest) -> "Iterator[tuple[str, str]]":
         """Yield the addresses and labels of the buttons above the list."""

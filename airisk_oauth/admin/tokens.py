@@ -1,5 +1,6 @@
 """The tokens: their list, and what staff can do to them."""
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from django.contrib import admin, messages
@@ -15,8 +16,10 @@ from .. import conf
 from ..database.transactions import non_atomic
 from ..exceptions import AIRiskError, ConnectionRequired
 from ..models import AIRiskToken
-from .filters import NOT_CONFIGURED, DeploymentFilter, SearchableByUser, StatusFilter
+from .filters import NOT_CONFIGURED, DeploymentFilter, StatusFilter
+from .numbers import KNOWN, Numbers, numbers_of, page_by_keys
 from .questions import ask, disconnected, same_request, to_disconnect, to_renew
+from .searching import SearchableByUser
 from .token_page import TokenPage
 
 if TYPE_CHECKING:
@@ -57,6 +60,31 @@ class AIRiskTokenAdmin(SearchableByUser, TokenPage):
 
         return with_status(super().get_queryset(request).defer("sealed"))
 
+    def numbers(self, request: HttpRequest) -> Numbers:
+        """Return how many tokens there are, by deployment and status, counted at most once for each request."""
+        known: dict[str, Numbers] = request.__dict__.setdefault("_airisk_numbers", {})
+        site = self.admin_site.name
+        if site not in known:
+            known[site] = numbers_of(self.get_queryset(request), request, site)
+        return known[site]
+
+    def is_large(self, request: HttpRequest) -> bool:
+        return self.numbers(request).are_kept
+
+    def notes(self, request: HttpRequest) -> list[str]:
+        notes = super().notes(request)
+        return [gettext("The list is long, so its numbers can be up to a minute old."), *notes] if notes else []
+
+    def get_paginator(self, request: HttpRequest, queryset: Any, *args: Any, **kwargs: Any) -> Any:
+        paginator = super().get_paginator(request, queryset, *args, **kwargs)
+        if request.GET.keys() <= KNOWN:
+            chosen = self.numbers(request).chosen(*map(request.GET.get, ("deployment", "status")))
+            # In place of another query: it is a cached property.
+            paginator.__dict__["count"] = chosen.total()
+        if self.is_large(request):
+            paginator.__dict__["page"] = partial(page_by_keys, paginator)
+        return paginator
+
     def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest) -> bool:
         """Refuse to filter by a hidden column: a list that gets shorter reveals what is in the column."""
         hidden = {field.name for field in self.opts.fields if not field.editable}
@@ -94,7 +122,8 @@ class AIRiskTokenAdmin(SearchableByUser, TokenPage):
         response = super().changelist_view(request, {**(extra_context or {}), **ours})
         context = getattr(response, "context_data", None) or {}
         if "cl" in context:
-            context["airisk_statuses"] = list(_numbers_by_status(request, context["cl"]))
+            context["airisk_statuses"] = list(_numbers_by_status(self, request, context["cl"]))
+            context["airisk_notes"] = self.notes(request)
         return response
 
     def _warn_of_failing_functions(self, request: HttpRequest) -> None:
@@ -187,14 +216,17 @@ class AIRiskTokenAdmin(SearchableByUser, TokenPage):
         return redirect(back)
 
 
-def _numbers_by_status(request: HttpRequest, changelist: Any) -> "Iterator[tuple[Any, int, str, bool]]":
+def _numbers_by_status(admin: AIRiskTokenAdmin, request: HttpRequest, changelist: Any) -> "Iterator[tuple[Any, ...]]":
     """Yield each status, how many tokens have it, the list of these, and whether that is the list on the page.
 
     The other filters and the search of this list apply, and stay.
     """
-    from ..tokens.status import count_by_status
+    from ..tokens.status import count_by_deployment, total_by_status
 
-    tokens = changelist.get_queryset(request, exclude_parameters=[StatusFilter.parameter_name])
-    for status, number in count_by_status(tokens).items():
+    if request.GET.keys() <= KNOWN:
+        counts = admin.numbers(request).chosen(request.GET.get(DeploymentFilter.parameter_name))
+    else:
+        counts = count_by_deployment(changelist.get_queryset(request, exclude_parameters=[StatusFilter.parameter_name]))
+    for status, number in total_by_status(counts).items():
         link = changelist.get_query_string({StatusFilter.parameter_name: status.value}, ["p"])
         yield status, number, link, request.GET.get(StatusFilter.parameter_name) == status.value

@@ -94,7 +94,10 @@ def begun(deployment: Deployment, user: Any, *, browser: str | None, query: Secr
     :param query: the callback's query string, undecoded.
     :raises ConnectionFailed: the callback is malformed, or not one that this user in this browser is waiting for.
     """
-    callback = _read(query)
+    try:
+        callback = read_callback(query)
+    except MalformedCallback:
+        raise ConnectionFailed(Reason.MALFORMED_CALLBACK) from None
     return Begun(_pending(deployment, user, browser, callback.state), callback)
 
 
@@ -148,13 +151,6 @@ def disconnect(token: AIRiskToken) -> None:
         message = "AIRisk token %(token_id)s of %(owner)s on %(deployment)s was disconnected"
         log(logger, logging.INFO, "token.disconnected", message, token=token)
         token_disconnected.send_robust(AIRiskToken, user_id=user_id, deployment=deployment)
-
-
-def _read(query: Secret) -> Callback:
-    try:
-        return read_callback(query)
-    except MalformedCallback:
-        raise ConnectionFailed(Reason.MALFORMED_CALLBACK) from None
 
 
 def _pending(deployment: Deployment, user: Any, browser: str | None, state: Secret) -> PendingAuthorization:

@@ -1,4 +1,4 @@
-"""A unique constraint for some rows only, on every database."""
+"""A unique constraint for some rows only, and an index for searches, on every database."""
 
 from typing import Any
 
@@ -52,3 +52,8 @@ class PartialUniqueConstraint(models.UniqueConstraint):
     def deconstruct(self) -> Any:
         _path, args, options = super().deconstruct()
         return "django.db.models.UniqueConstraint", args, options
+
+
+def prefix_index(column: str, name: str) -> models.Index:
+    """Return an index that finds what begins with a text; on PostgreSQL, an ordinary one does not."""
+    return models.Index(fields=[column], name=name, opclasses=["varchar_pattern_ops"])

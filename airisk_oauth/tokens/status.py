@@ -1,5 +1,6 @@
 """The status of a stored token, as one database expression: lists and filters decrypt no token."""
 
+from collections import Counter
 from datetime import datetime, timedelta
 from typing import Any, cast
 
@@ -18,7 +19,8 @@ from django.db.models import (
     Value,
     When,
 )
-from django.db.models.lookups import LessThanOrEqual
+from django.db.models.functions import Coalesce
+from django.db.models.lookups import GreaterThan, LessThanOrEqual
 from django.utils import timezone
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
@@ -40,6 +42,10 @@ class Status(TextChoices):
     FAILING = "failing", _("failing")
     UNREADABLE = "unreadable", _("cannot be decrypted")
     AWAITED = "awaited", _("not obtained yet")
+
+
+#: How many tokens have which status, by deployment.
+Counts = Counter[tuple[str, Status]]
 
 
 def status_of(token: AIRiskToken) -> Status:
@@ -73,19 +79,55 @@ def explanation(token: AIRiskToken) -> str:
 
 def count_by_status(tokens: "QuerySet[AIRiskToken]") -> dict[Status, int]:
     """Return how many of these tokens have each status; a status that none has is left out."""
-    annotated: Any = with_status(tokens.order_by())
-    found = dict(annotated.values_list("status").annotate(Count("pk")))
-    return {status: found[status] for status in Status if status in found}
+    return total_by_status(count_by_deployment(tokens))
 
 
-def with_status(tokens: "QuerySet[AIRiskToken]") -> "QuerySet[AIRiskToken]":
-    """Annotate tokens with ``status``, a value of :class:`Status`: the most urgent of those that apply."""
+def count_by_deployment(tokens: "QuerySet[AIRiskToken]") -> Counts:
+    """Return how many of these tokens each deployment has in each status.
+
+    Identities are compared in a query of its own: a database can compare all of them at once, but looks up one for each
+    token if that is a part of a larger expression.
+    """
+    plain = with_status(tokens.order_by(), identities_compared=False)
+    counts = _count(plain)
+    for (deployment, status), number in _count(plain.filter(has_other_identity())).items():
+        if status not in (Status.UNREADABLE, Status.RECONNECT):
+            counts[deployment, status] -= number
+            counts[deployment, Status.RECONNECT] += number
+    # A token that changed between the two queries may have been counted only in the second one.
+    return +counts
+
+
+def total_by_status(counts: Counts) -> dict[Status, int]:
+    """Return how many tokens have each status in all deployments; a status that none has is left out."""
+    totals: Counter[Status] = Counter()
+    for (_deployment, status), number in counts.items():
+        totals[status] += number
+    return {status: totals[status] for status in Status if status in totals}
+
+
+def _count(tokens: Any) -> Counts:
+    # Not the column itself: SQLite would read the whole table in the order of an index on it.
+    alias = Coalesce("deployment", Value(""))
+    groups = tokens.annotate(alias=alias).values_list("alias", "status").annotate(Count("pk"))
+    return Counter({(deployment, Status(status)): number for deployment, status, number in groups})
+
+
+def with_status(tokens: "QuerySet[AIRiskToken]", *, identities_compared: bool = True) -> "QuerySet[AIRiskToken]":
+    """Annotate tokens with ``status``, a value of :class:`Status`: the most urgent of those that apply.
+
+    :param identities_compared: false to give a token its status without looking at its user's identity, which takes
+        most of the time; see :func:`has_other_identity`.
+    """
     now = timezone.now()
-    deployments = conf.usable(conf.known_aliases())
+    deployments = _deployments()
+    needs_person = _needs_person(deployments, now)
+    if identities_compared:
+        needs_person |= has_other_identity()
     return tokens.annotate(
         status=Case(
             When(_is_unreadable(), then=Value(Status.UNREADABLE)),
-            When(_needs_person(deployments, now), then=Value(Status.RECONNECT)),
+            When(needs_person, then=Value(Status.RECONNECT)),
             When(failure_count__gt=0, then=Value(Status.FAILING)),
             When(sealed="", then=Value(Status.AWAITED)),
             When(_is_expired(now), then=Value(Status.EXPIRED)),
@@ -94,6 +136,41 @@ def with_status(tokens: "QuerySet[AIRiskToken]") -> "QuerySet[AIRiskToken]":
             output_field=CharField(),
         )
     )
+
+
+def implied_by(status: str) -> Q:
+    """Return what is true of every token with this status, as plain conditions on columns.
+
+    A database rules out most rows by these, before it works out the status of any. It reads the rows in the order of
+    the list for that: by an index on the expiry it might have to sort most of the table for one page.
+    """
+    expires_at = Coalesce("expires_at", "expires_at")
+    now = timezone.now()
+    later = Q(GreaterThan(expires_at, now - SKEW))
+    works = Q(failure_count=0) & ~Q(sealed="")
+    soonest = max((each.renew_before for each in _deployments()), default=0)
+    conditions = {
+        Status.VALID: works & (Q(expires_at=None) | later),
+        Status.EXPIRES_SOON: works & later & Q(LessThanOrEqual(expires_at, now + timedelta(seconds=soonest))),
+        Status.EXPIRED: works & Q(LessThanOrEqual(expires_at, now + SKEW)),
+        Status.FAILING: Q(failure_count__gt=0),
+        Status.UNREADABLE: _is_unreadable(),
+        Status.AWAITED: Q(sealed=""),
+    }
+    return conditions.get(cast("Any", status), Q())
+
+
+def has_other_identity() -> Q:
+    """Return whether a token was issued for another userid than the one that its user's identity names now."""
+    by_identity = [each.alias for each in _deployments() if each.userid == Deployment.userid]
+    same_identity = AIRiskIdentity.objects.filter(
+        user=OuterRef("user"), deployment=OuterRef("deployment"), userid=OuterRef("userid")
+    )
+    return Q(~Exists(same_identity), deployment__in=by_identity, user__isnull=False)
+
+
+def _deployments() -> list[Deployment]:
+    return conf.usable(conf.known_aliases())
 
 
 def _is_unreadable() -> Q:
@@ -106,20 +183,11 @@ def _is_unreadable() -> Q:
 
 def _needs_person(deployments: list[Deployment], now: datetime) -> Q:
     by_hand = [deployment.alias for deployment in deployments if not deployment.silent_renewal]
-    by_identity = [deployment.alias for deployment in deployments if deployment.userid == Deployment.userid]
-    same_identity = AIRiskIdentity.objects.filter(
-        user=OuterRef("user"), deployment=OuterRef("deployment"), userid=OuterRef("userid")
-    )
     here = [Q(deployment=deployment.alias, origin__in=["", deployment.origin_text]) for deployment in deployments]
     from_elsewhere = Q(deployment__in=[each.alias for each in deployments], user__isnull=False)
     for each in here:
         from_elsewhere &= ~each
-    return (
-        Q(failure_kind__in=AIRiskToken.NEEDS_PERSON)
-        | from_elsewhere
-        | Q(deployment__in=by_hand) & _is_expired(now)
-        | Q(~Exists(same_identity), deployment__in=by_identity, user__isnull=False)
-    )
+    return Q(failure_kind__in=AIRiskToken.NEEDS_PERSON) | from_elsewhere | Q(deployment__in=by_hand) & _is_expired(now)
 
 
 def _is_expired(now: datetime) -> Q:
