@@ -1,6 +1,7 @@
 """``import_airisk_identities`` imports a whole file, or nothing if a row is wrong, and reports each wrong row."""
 
 import io
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from django.core.management import CommandError, call_command
 from django.db import IntegrityError, connection, transaction
 from django.test.utils import CaptureQueriesContext
 
+from airisk_oauth.management import importing
 from airisk_oauth.models import AIRiskIdentity
 from tests.support.clock import wait_until
 from tests.support.database import ask_server, not_on_sqlite
@@ -85,6 +87,41 @@ def test_labels_are_imported_with_their_userids(run: Import) -> None:
     assert labels()["mia"] == "Mia Meyer"
     assert run("user,userid", "mia,user_43") == (0, "0 added, 1 changed, 0 unchanged.\n")
     assert labels()["mia"] == ""
+
+
+def test_many_rows_are_checked_before_any_is_saved(run: Import, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importing, "BATCH", 2)
+    names = [f"user-{number}" for number in range(5)]
+    User.objects.bulk_create(User(username=name) for name in names)
+    rows = [f"{name},{name.upper()}" for name in names]
+    status, said = run("user,userid", *rows, "user-0,again", "nobody,user_1")
+    assert (status, said.splitlines()) == (
+        1,
+        [
+            "Line 7: line 2 is already about this user.",
+            "Line 8: there is no user 'nobody'.",
+            "2 of 7 rows are wrong. Nothing was imported.",
+        ],
+    )
+    assert identities() == BEFORE
+    assert run("user,userid", *rows, "mia,user_7") == (0, "5 added, 1 changed, 0 unchanged.\n")
+    assert identities() == {("mia", "default", "user_7"), *((name, "default", name.upper()) for name in names)}
+
+
+@pytest.mark.once
+def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
+    names = [f"user-{number}" for number in range(8000)]
+    User.objects.bulk_create((User(username=name) for name in names), 500)
+    peaks: list[int] = []
+    # The first run also loads what any run needs.
+    for number in (1000, 1000, 8000):
+        file = tmp_path / "people.csv"
+        file.write_text("user,userid\n" + "".join(f"{name},{name}-{len(peaks)}\n" for name in names[:number]))
+        tracemalloc.start()
+        call_command("import_airisk_identities", file, stdout=io.StringIO())
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[2] < 1.5 * peaks[1]
 
 
 @pytest.mark.parametrize("label", ["Mia\u202eMeyer", "x" * 151])

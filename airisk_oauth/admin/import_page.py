@@ -8,6 +8,7 @@ from django.contrib import admin, messages
 from django.contrib.admin.models import ADDITION, CHANGE, LogEntry
 from django.core.exceptions import PermissionDenied
 from django.db import Error as DatabaseError
+from django.db.models import prefetch_related_objects
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
@@ -19,7 +20,7 @@ from .. import conf
 from ..models import AIRiskIdentity
 
 if TYPE_CHECKING:
-    from ..management.importing import Changes, Import
+    from ..management.importing import Result
 
     _IdentityAdmin = admin.ModelAdmin[AIRiskIdentity]
 else:
@@ -83,46 +84,25 @@ class ImportPage(_IdentityAdmin):
         context: dict[str, Any] = {}
         if form.is_valid():
             is_checked = not form.cleaned_data["file"]
-            rows = self._read(form)
-            changes = self._save(form, rows, dry_run=not is_checked) if rows else None
-            if changes and is_checked:
-                return self._saved(request, changes)
-            context = {"rows": rows, "wrong": rows.wrong[:NAMED] if rows else []}
-            if changes:
+            done = _Import(form, dry_run=not is_checked)
+            result = done.result
+            if result and not result.wrong:
+                if is_checked:
+                    return self._saved(request, done, result)
                 # The next form has the text of the file: a browser does not send a file again by itself.
                 text = form.cleaned_data["content"].decode("utf-8-sig")
                 form = ImportForm(initial={"text": text, "deployment": form.cleaned_data["deployment"]})
-                context |= {"changes": changes, "named": _named(changes), "summary": _summary(changes)}
+                context = {"named": done.named(), "summary": _summary(result)}
+            context |= {"result": result, "wrong": done.wrong[:NAMED]}
         return self._import_page(request, {**context, "form": form})
 
-    def _read(self, form: ImportForm) -> "Import | None":
-        """Return the rows of the file; ``None``, with an error in the form, if it is not such a file."""
-        from ..management.importing import Import, UnreadableFile
-
-        with TextIOWrapper(BytesIO(form.cleaned_data["content"]), encoding="utf-8-sig", newline="") as lines:
-            try:
-                return Import(lines, form.cleaned_data["deployment"])
-            except UnreadableFile as error:
-                form.add_error(None, gettext("The file cannot be read: %s") % error.why.translated)
-        return None
-
-    def _save(self, form: ImportForm, rows: "Import", *, dry_run: bool) -> "Changes | None":
-        """Return what was saved, or would be; ``None`` if a row is wrong or, with an error in the form, on failure."""
-        if rows.wrong:
-            return None
-        try:
-            return rows.save(dry_run=dry_run)
-        except DatabaseError as error:
-            form.add_error(None, gettext("Nothing was imported: [%s]") % error)
-        return None
-
-    def _saved(self, request: HttpRequest, changes: "Changes") -> HttpResponse:
+    def _saved(self, request: HttpRequest, done: "_Import", result: "Result") -> HttpResponse:
         words, staff = gettext("Imported from a file."), cast("Any", request.user).pk
-        changed = [identity for identity, _before in changes.changed]
-        for identities, flag in ((_stored(changes.added), ADDITION), (changed, CHANGE)):
+        changed = [identity for identity, _before in done.changed]
+        for identities, flag in ((_stored(done.added), ADDITION), (changed, CHANGE)):
             if identities:
                 LogEntry.objects.log_actions(staff, identities, flag, words)
-        self.message_user(request, _summary(changes), messages.SUCCESS)
+        self.message_user(request, _summary(result), messages.SUCCESS)
         return redirect(self._list())
 
     def _import_page(self, request: HttpRequest, context: dict[str, Any]) -> HttpResponse:
@@ -134,16 +114,47 @@ class ImportPage(_IdentityAdmin):
         return reverse("admin:airisk_oauth_airiskidentity_changelist", current_app=self.admin_site.name)
 
 
-def _summary(changes: "Changes") -> str:
-    numbers = {"added": len(changes.added), "changed": len(changes.changed), "unchanged": changes.unchanged}
+class _Import:
+    """What became of a form's file.
+
+    :ivar result: ``None`` if it failed; then the form has an error.
+    """
+
+    def __init__(self, form: ImportForm, *, dry_run: bool) -> None:
+        from ..management.csv_rows import Row, UnreadableFile
+        from ..management.importing import import_identities
+
+        self.wrong: list[Row] = []
+        self.added: list[AIRiskIdentity] = []
+        self.changed: list[tuple[AIRiskIdentity, str]] = []
+        self.result: Result | None = None
+        given = form.cleaned_data
+        with TextIOWrapper(BytesIO(given["content"]), encoding="utf-8-sig", newline="") as lines:
+            try:
+                self.result = import_identities(
+                    lines, given["deployment"], on_wrong=self.wrong.append, on_saved=self._note, dry_run=dry_run
+                )
+            except UnreadableFile as error:
+                form.add_error(None, gettext("The file cannot be read: %s") % error.why.translated)
+            except DatabaseError as error:
+                form.add_error(None, gettext("Nothing was imported: [%s]") % error)
+
+    def _note(self, added: list[AIRiskIdentity], changed: list[tuple[AIRiskIdentity, str]]) -> None:
+        self.added += added
+        self.changed += changed
+
+    def named(self) -> list[tuple[AIRiskIdentity, str, str]]:
+        """Return the first changed identities, each with what it was and what it would be."""
+        from ..management.importing import describe
+
+        first = self.changed[:NAMED]
+        prefetch_related_objects([identity for identity, _before in first], "user")
+        return [(identity, before, describe(identity)) for identity, before in first]
+
+
+def _summary(result: "Result") -> str:
+    numbers = {"added": result.added, "changed": result.changed, "unchanged": result.unchanged}
     return gettext("%(added)d added, %(changed)d changed, %(unchanged)d unchanged.") % numbers
-
-
-def _named(changes: "Changes") -> list[tuple[AIRiskIdentity, str, str]]:
-    """Return the first changed identities, each with what it was and what it would be."""
-    from ..management.importing import describe
-
-    return [(identity, before, describe(identity)) for identity, before in changes.changed[:NAMED]]
 
 
 def _stored(added: list[AIRiskIdentity]) -> list[AIRiskIdentity]:

@@ -1,189 +1,124 @@
-"""The import of AIRisk identities from a CSV file: all of them, or none if any row is wrong.
+"""The import of AIRisk identities from a CSV file: all of them, or none if any row is wrong."""
 
-Its sentences are English; a page translates them, a command does not.
-"""
-
-import csv
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
-from dataclasses import dataclass, field
-from itertools import chain
-from typing import Any, Final, NamedTuple
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Final
 
 from django.contrib.auth import get_user_model
 from django.contrib.auth.base_user import BaseUserManager
 from django.db import connections, transaction
-from django.utils.translation import gettext, gettext_noop
 
 from .. import conf
 from ..models import AIRiskIdentity
+from .csv_rows import NO_PROBLEM, REPEATED, Row, Sentence, problem_of, read
 from .users import find_user
 
-COLUMNS: Final = ("user", "userid", "deployment", "label")
-#: Spreadsheets separate fields by one of these, depending on their language.
-DELIMITERS: Final = ",;\t"
 BATCH: Final = 500
-
-
-class Sentence(NamedTuple):
-    """A sentence in English, and what has to be put into it; false if there is none."""
-
-    text: str
-    values: dict[str, Any]
-
-    def __bool__(self) -> bool:
-        return bool(self.text)
-
-    def __str__(self) -> str:
-        return self.text % self.values
-
-    @property
-    def translated(self) -> str:
-        return gettext(self.text) % self.values
-
-
-NO_PROBLEM: Final = Sentence("", {})
-_NOT_UTF_8: Final = gettext_noop("it is not in UTF-8. In a spreadsheet, save it as CSV UTF-8.")
-_WRONG_COLUMNS: Final = gettext_noop(
-    "its first line must name the columns user, userid and, optionally, deployment and label"
-)
-_WRONG_FORMAT: Final = gettext_noop("in the row after line %(line)d, %(error)s")
-_WRONG_NUMBER: Final = gettext_noop("it has more or fewer fields than the first line.")
-_NO_USER: Final = gettext_noop("there is no user %(name)r.")
-_NO_USERID: Final = gettext_noop("%(userid)r is not a valid userid.")
-_NO_LABEL: Final = gettext_noop("%(label)r is not a valid label.")
-_NO_DEPLOYMENT: Final = gettext_noop("there is no deployment %(alias)r.")
-_REPEATED: Final = gettext_noop("line %(line)d is already about this user.")
-
-
-class UnreadableFile(ValueError):
-    """The file is not what is expected, and no row was looked at.
-
-    :ivar why: goes after "… cannot be read: ".
-    """
-
-    def __init__(self, text: str, **values: Any) -> None:
-        self.why = Sentence(text, values)
-        super().__init__(str(self.why))
-
-
-class Row(NamedTuple):
-    """A row of the file.
-
-    :ivar line: the number of the line that it ends on.
-    :ivar name: the user's natural key.
-    :ivar label: as in :class:`AIRiskIdentity`; ``None`` if the file has no such column.
-    :ivar problem: what is wrong with the row.
-    """
-
-    line: int
-    name: str = ""
-    userid: str = ""
-    deployment: str = ""
-    label: str | None = None
-    problem: Sentence = NO_PROBLEM
+#: Fewer, because an UPDATE takes time that grows with the square of its rows.
+UPDATED_AT_ONCE: Final = 50
 
 
 @dataclass
-class Changes:
-    """What an import saves, or would save.
+class Result:
+    """What an import saved, or would save.
 
-    :ivar changed: the identities, each with its userid and label before.
+    :ivar total: how many rows there are.
+    :ivar wrong: how many of them are wrong; if any is, nothing was saved.
     """
 
-    added: list[AIRiskIdentity] = field(default_factory=list)
-    changed: list[tuple[AIRiskIdentity, str]] = field(default_factory=list)
-    unchanged: int = 0
+    total: int = 0
+    wrong: int = 0
+    added: int = 0
+    changed: int = 0
+
+    @property
+    def unchanged(self) -> int:
+        return self.total - self.added - self.changed
 
 
-class Import:
-    """The rows of a file, checked, and saved by :meth:`save` if :attr:`wrong` is empty.
+#: Called with identities that were added, and with those that were changed, each with its userid and label before.
+OnSaved = Callable[[list[AIRiskIdentity], list[tuple[AIRiskIdentity, str]]], object]
+
+
+def import_identities(
+    lines: Iterable[str],
+    deployment: str,
+    *,
+    on_wrong: Callable[[Row], object],
+    on_saved: OnSaved = lambda _added, _changed: None,
+    dry_run: bool = False,
+) -> Result:
+    """Check all rows of a file and, if none is wrong, save them. Memory does not grow with the file.
 
     :param lines: the file's lines, without a byte order mark.
     :param deployment: the alias for rows that name none.
-    :raises UnreadableFile: it is not such a file.
+    :param on_wrong: called with each row that is wrong.
+    :param dry_run: save nothing, but return what would be saved.
+    :raises .csv_rows.UnreadableFile: it is not such a file.
     :raises django.core.exceptions.ImproperlyConfigured: the settings are wrong.
+    :raises django.db.Error: the database failed, and nothing was saved.
     """
+    result = Result()
+    # An empty name makes a database in a temporary file, which is deleted when it is closed.
+    with closing(sqlite3.connect("")) as kept:
+        kept.execute("CREATE TABLE rows (user, deployment, line, userid, label, PRIMARY KEY (user, deployment))")
+        for row in _checked(read(lines, deployment), conf.aliases(), kept):
+            result.total += 1
+            if row.problem:
+                result.wrong += 1
+                on_wrong(row)
+        if not result.wrong:
+            # Two imports at the same time lock rows in the same order; otherwise they could deadlock.
+            rows = kept.execute("SELECT user, deployment, userid, label FROM rows ORDER BY user, deployment")
+            _save(rows, result, on_saved, dry_run=dry_run)
+    return result
 
-    def __init__(self, lines: Iterable[str], deployment: str) -> None:
-        try:
-            rows = list(_rows(iter(lines), deployment))
-        except UnicodeDecodeError:
-            raise UnreadableFile(_NOT_UTF_8) from None
-        aliases = conf.aliases()
-        self.users = _users({row.name for row in rows})
-        self.rows = list(_checked(rows, self.users, aliases))
-        self.wrong = [row for row in self.rows if row.problem]
 
-    def save(self, *, dry_run: bool = False) -> Changes:
-        """Save all rows, and return what that changed; with ``dry_run``, what it would change."""
-        identities = AIRiskIdentity.objects.primary()
-        changes = Changes()
-        # Two imports at the same time lock rows in the same order; otherwise they could deadlock.
-        rows = sorted(self.rows, key=lambda row: (self.users[row.name].pk, row.deployment))
-        with transaction.atomic(using=identities.db):
-            if not connections[identities.db].features.has_select_for_update:
-                # A transaction on SQLite that starts by reading may not be able to write later.
-                identities.filter(pk=0).update(userid="")
-            for start in range(0, len(rows), BATCH):
-                self._compare(rows[start : start + BATCH], identities, changes)
-            identities.bulk_create(changes.added, BATCH)
-            identities.bulk_update([identity for identity, _before in changes.changed], ["userid", "label"], BATCH)
-            transaction.set_rollback(dry_run, using=identities.db)
-        changes.unchanged = len(rows) - len(changes.added) - len(changes.changed)
-        return changes
+def _save(rows: sqlite3.Cursor, result: Result, on_saved: OnSaved, *, dry_run: bool) -> None:
+    identities = AIRiskIdentity.objects.primary()
+    with transaction.atomic(using=identities.db):
+        if not connections[identities.db].features.has_select_for_update:
+            # A transaction on SQLite that starts by reading may not be able to write later.
+            identities.filter(pk=0).update(userid="")
+        while batch := rows.fetchmany(BATCH):
+            added, changed = _compare(batch, identities)
+            identities.bulk_create(added)
+            identities.bulk_update([identity for identity, _before in changed], ["userid", "label"], UPDATED_AT_ONCE)
+            result.added += len(added)
+            result.changed += len(changed)
+            on_saved(added, changed)
+        transaction.set_rollback(dry_run, using=identities.db)
 
-    def _compare(self, batch: list[Row], identities: Any, changes: Changes) -> None:
-        """Note what these rows change, and lock the identities that they are about."""
-        known = identities.filter(user__in=[self.users[row.name].pk for row in batch])
-        known = known.select_for_update().order_by("user_id", "deployment")
-        existing = {(identity.user_id, identity.deployment): identity for identity in known}
-        for row in batch:
-            user = self.users[row.name]
-            identity = existing.get((user.pk, row.deployment))
-            if identity is None:
-                identity = AIRiskIdentity(user=user, deployment=row.deployment)
-                changes.added.append(identity)
-            elif identity.userid != row.userid or row.label not in (None, identity.label):
-                changes.changed.append((identity, describe(identity)))
-            _apply(row, identity)
+
+def _compare(batch: list[Any], identities: Any) -> tuple[list[AIRiskIdentity], list[tuple[AIRiskIdentity, str]]]:
+    """Lock the identities that these rows are about, and return what the rows add and change."""
+    to_python = get_user_model()._meta.pk.to_python
+    wanted = {(to_python(user), alias): (userid, label) for user, alias, userid, label in batch}
+    known = identities.filter(user__in={user for user, _alias in wanted}).select_for_update()
+    existing = {(each.user_id, each.deployment): each for each in known.order_by("user_id", "deployment")}
+    added: list[AIRiskIdentity] = []
+    changed: list[tuple[AIRiskIdentity, str]] = []
+    for owner, (userid, label) in wanted.items():
+        identity = existing.get(owner)
+        if identity is None:
+            user, alias = owner
+            identity = AIRiskIdentity(user_id=user, deployment=alias)
+            added.append(identity)
+        elif identity.userid != userid or label not in (None, identity.label):
+            changed.append((identity, describe(identity)))
+        if label is not None or identity.userid != userid:
+            # A label names a userid: it must not stay with another one.
+            identity.label = label or ""
+        identity.userid = userid
+    return added, changed
 
 
 def describe(identity: AIRiskIdentity) -> str:
     """Return the userid, and the label if there is one."""
     return f"{identity.userid}, {identity.label}" if identity.label else identity.userid
-
-
-def _apply(row: Row, identity: AIRiskIdentity) -> None:
-    if row.label is not None or identity.userid != row.userid:
-        # A label names a userid: it must not stay with another one.
-        identity.label = row.label or ""
-    identity.userid = row.userid
-
-
-def _rows(lines: Iterator[str], default: str) -> Iterator[Row]:
-    header = next(lines, "")
-    reader = csv.reader(chain([header], lines), delimiter=max(DELIMITERS, key=header.count), strict=True)
-    last = 0
-    try:
-        columns = [name.strip().lower() for name in next(reader, [])]
-        if not {"user", "userid"} <= set(columns) <= set(COLUMNS) or len(columns) > len(set(columns)):
-            raise UnreadableFile(_WRONG_COLUMNS)
-        last = reader.line_num
-        for fields in reader:
-            last = reader.line_num
-            if any(map(str.strip, fields)):
-                yield _row(last, columns, fields, default)
-    except csv.Error as error:
-        # An unclosed quote is only noticed at the end of the file.
-        raise UnreadableFile(_WRONG_FORMAT, line=last, error=error) from None
-
-
-def _row(line: int, columns: list[str], fields: list[str], default: str) -> Row:
-    if len(fields) != len(columns):
-        return Row(line, problem=Sentence(_WRONG_NUMBER, {}))
-    values = dict(zip(columns, map(str.strip, fields), strict=True))
-    return Row(line, values["user"], values["userid"], values.get("deployment") or default, values.get("label"))
 
 
 def _users(names: set[str]) -> dict[str, Any]:
@@ -203,23 +138,20 @@ def _users(names: set[str]) -> dict[str, Any]:
     return found
 
 
-def _checked(rows: list[Row], users: dict[str, Any], aliases: list[str]) -> Iterator[Row]:
-    """Yield the rows, each with its problem, if any."""
-    first: dict[tuple[Any, str], int] = {}
-    for row in rows:
-        problem = row.problem or _problem(row, users, aliases)
-        if not problem and (line := first.setdefault((users[row.name].pk, row.deployment), row.line)) != row.line:
-            problem = Sentence(_REPEATED, {"line": line})
-        yield row._replace(problem=problem)
+def _checked(rows: Iterator[Row], aliases: list[str], kept: sqlite3.Connection) -> Iterator[Row]:
+    """Yield the rows, each with its problem, if any; keep those that have none."""
+    while batch := list(islice(rows, BATCH)):
+        users = _users({row.name for row in batch})
+        for row in batch:
+            problem = problem_of(row, users, aliases)
+            yield row._replace(problem=problem or _keep(row, users[row.name].pk, kept))
 
 
-def _problem(row: Row, users: dict[str, Any], aliases: list[str]) -> Sentence:
-    if row.name not in users:
-        return Sentence(_NO_USER, {"name": row.name})
-    if not conf.is_userid(row.userid):
-        return Sentence(_NO_USERID, {"userid": row.userid})
-    if row.label is not None and not (row.label.isprintable() and len(row.label) <= conf.MAX_LABEL):
-        return Sentence(_NO_LABEL, {"label": row.label})
-    if row.deployment not in aliases:
-        return Sentence(_NO_DEPLOYMENT, {"alias": row.deployment})
-    return NO_PROBLEM
+def _keep(row: Row, user: Any, kept: sqlite3.Connection) -> Sentence:
+    """Keep a row, unless there is one about this user already."""
+    owner = (user if isinstance(user, int) else str(user), row.deployment)
+    values = (*owner, row.line, row.userid, row.label)
+    if kept.execute("INSERT OR IGNORE INTO rows VALUES (?, ?, ?, ?, ?)", values).rowcount:
+        return NO_PROBLEM
+    [line] = kept.execute("SELECT line FROM rows WHERE user = ? AND deployment = ?", owner).fetchone()
+    return Sentence(REPEATED, {"line": line})

@@ -8,7 +8,8 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import Error as DatabaseError
 
 from airisk_oauth import conf
-from airisk_oauth.management.importing import Import, UnreadableFile
+from airisk_oauth.management.csv_rows import Row, UnreadableFile
+from airisk_oauth.management.importing import import_identities
 
 
 class Command(BaseCommand):
@@ -22,18 +23,18 @@ class Command(BaseCommand):
         parser.add_argument("--dry-run", action="store_true", help="report what would change, without saving it")
 
     def handle(self, *args: Any, **options: Any) -> None:
+        dry_run = options["dry_run"]
         try:
             with options["file"].open(encoding="utf-8-sig", newline="") as lines:
-                rows = Import(lines, options["deployment"])
+                result = import_identities(lines, options["deployment"], on_wrong=self._name, dry_run=dry_run)
         except (OSError, UnreadableFile, ImproperlyConfigured) as error:
             raise CommandError(f"{options['file']} cannot be read: {error}") from None
-        for row in rows.wrong:
-            self.stderr.write(f"Line {row.line}: {row.problem}")
-        if rows.wrong:
-            raise CommandError(f"{len(rows.wrong)} of {len(rows.rows)} rows are wrong. Nothing was imported.")
-        try:
-            changes = rows.save(dry_run=options["dry_run"])
         except DatabaseError as error:
             raise CommandError(f"Nothing was imported: {error}") from None
-        summary = f"{len(changes.added)} added, {len(changes.changed)} changed, {changes.unchanged} unchanged"
-        self.stdout.write(f"{summary}{'; nothing was saved' if options['dry_run'] else ''}.")
+        if result.wrong:
+            raise CommandError(f"{result.wrong} of {result.total} rows are wrong. Nothing was imported.")
+        summary = f"{result.added} added, {result.changed} changed, {result.unchanged} unchanged"
+        self.stdout.write(f"{summary}{'; nothing was saved' if dry_run else ''}.")
+
+    def _name(self, row: Row) -> None:
+        self.stderr.write(f"Line {row.line}: {row.problem}")
