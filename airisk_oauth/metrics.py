@@ -19,7 +19,7 @@ from . import conf
 from .database.transactions import reconnecting
 from .events import occurred
 from .models import AIRiskToken
-from .tokens.status import Status, count_by_status
+from .tokens.status import Status, count_by_deployment
 
 #: Seconds, from a fast AIRisk to one that is given up.
 BUCKETS: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -126,13 +126,10 @@ def _read() -> list[Observation]:
 
 
 def _count() -> list[Observation]:
+    """Return the number of tokens in each status; where there is none, it is 0, so that its series ends."""
+    counts = count_by_deployment(AIRiskToken.objects.all())
     return [
-        Observation(number, {DEPLOYMENT: alias, STATUS: status.name.lower()})
-        for alias in conf.aliases()
-        for status, number in _all_statuses(AIRiskToken.objects.filter(deployment=alias)).items()
+        Observation(counts[alias, status], {DEPLOYMENT: alias, STATUS: status.name.lower()})
+        for alias in conf.known_aliases()
+        for status in Status
     ]
-
-
-def _all_statuses(tokens: Any) -> dict[Status, int]:
-    """Return how many tokens have each status; one that none has is reported as 0, so that its series ends."""
-    return {**dict.fromkeys(Status, 0), **count_by_status(tokens)}

@@ -15,7 +15,7 @@ from django.test.utils import CaptureQueriesContext
 
 from airisk_oauth.admin import AIRiskTokenAdmin, numbers, searching
 from airisk_oauth.models import AIRiskIdentity, AIRiskToken
-from airisk_oauth.tokens.status import Status, count_by_status
+from airisk_oauth.tokens.status import Status, count_by_deployment, total_by_status
 from tests.support.admin import identity_page, listed, person, text_of, token_page
 from tests.support.people import give_token
 from tests.support.statuses import STATUSES, store
@@ -92,8 +92,8 @@ def test_tokens_are_counted_by_status() -> None:
     for pk in (pk for pk, (status, _alias) in rows.items() if status in (Status.RECONNECT, Status.UNREADABLE)):
         AIRiskToken.objects.filter(pk=pk).update(userid="somebody-else")
     expected = Counter(status for status, _alias in rows.values())
-    assert count_by_status(AIRiskToken.objects.all()) == expected
-    assert count_by_status(AIRiskToken.objects.none()) == {}
+    assert total_by_status(count_by_deployment(AIRiskToken.objects.all())) == expected
+    assert total_by_status(count_by_deployment(AIRiskToken.objects.none())) == {}
 
 
 def test_identities_of_removed_deployments_are_found(admin_client: Client) -> None:

@@ -77,11 +77,6 @@ def explanation(token: AIRiskToken) -> str:
     return gettext(IDENTITY_CHANGED)
 
 
-def count_by_status(tokens: "QuerySet[AIRiskToken]") -> dict[Status, int]:
-    """Return how many of these tokens have each status; a status that none has is left out."""
-    return total_by_status(count_by_deployment(tokens))
-
-
 def count_by_deployment(tokens: "QuerySet[AIRiskToken]") -> Counts:
     """Return how many of these tokens each deployment has in each status.
 
