@@ -17,6 +17,7 @@ from airisk_oauth.admin import AIRiskTokenAdmin, numbers, searching
 from airisk_oauth.models import AIRiskIdentity, AIRiskToken
 from airisk_oauth.tokens.status import Status, count_by_deployment, total_by_status
 from tests.support.admin import identity_page, listed, person, text_of, token_page
+from tests.support.clock import stop_clock
 from tests.support.people import give_token
 from tests.support.statuses import STATUSES, store
 
@@ -69,6 +70,7 @@ def test_long_list_shows_what_a_short_one_does(
 ) -> None:
     """In all combinations of filters, before and after the numbers are kept."""
     monkeypatch.setattr(numbers, "RARE", rare)
+    stop_clock(monkeypatch)
     rows = store_all()
     assert {status for status, _alias in rows.values()} == set(Status)
     for alias in ("", "default", "second", "!"):
@@ -86,7 +88,8 @@ def test_long_list_shows_what_a_short_one_does(
 
 
 @pytest.mark.usefixtures("second_by_hand", "db")
-def test_tokens_are_counted_by_status() -> None:
+def test_tokens_are_counted_by_status(monkeypatch: pytest.MonkeyPatch) -> None:
+    stop_clock(monkeypatch)
     rows = store_all()
     # Its identity does not count, because it needs a person, or has no key, anyway.
     for pk in (pk for pk, (status, _alias) in rows.items() if status in (Status.RECONNECT, Status.UNREADABLE)):

@@ -19,3 +19,9 @@ def wait_until(condition: Callable[[], object]) -> None:
 def set_clock(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
     """Set Django's clock this many seconds ahead of the real time; AIRisk's clock is not changed."""
     monkeypatch.setattr(timezone, "now", lambda: datetime.now(UTC) + timedelta(seconds=seconds))
+
+
+def stop_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let it be now for as long as the test takes; some statuses last only a few seconds."""
+    now = timezone.now()
+    monkeypatch.setattr(timezone, "now", lambda: now)
