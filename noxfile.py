@@ -13,7 +13,8 @@ from python_discovery import get_interpreter
 nox.needs_version = ">=2026.8"
 nox.options.default_venv_backend = "uv"
 nox.options.download_python = "never"
-nox.options.parallel = "auto"
+# One more than there are processors, because the tests also wait.
+nox.options.parallel = (os.cpu_count() or 1) + 1
 
 # Of pyenv's Pythons, only those that are activated can be found.
 PYENV = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
