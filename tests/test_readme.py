@@ -68,12 +68,16 @@ def test_new_project_ends_in_a_streaming_chat(tmp_path: Path, chromium: Browser)
         expect(page).to_have_url(f"http://{site.address}/")
         page.get_by_role("combobox").select_option("Risk classes under the EU AI Act")
         page.evaluate(WATCH)
-        for question in ("Is it a high risk?", "And why?"):
+        # A browser with much else to do may draw several pieces at once, but not those of every answer.
+        for asked, question in enumerate(["Is it a high risk?", "And why?", *(f"Why, {n}?" for n in range(10))]):
+            if asked >= 2 and page.evaluate("seen.size") > asked:
+                break
             page.get_by_role("textbox").fill(question)
             click(page, "Ask")
             expect(page.get_by_role("status")).to_contain_text(f"You asked: {question}")
             expect(page.get_by_role("status")).to_contain_text("No other finding.")
-        assert page.evaluate("seen.size") > 2, "The answers came in pieces."
+        else:
+            pytest.fail("No answer came in pieces.")
 
 
 WATCH = """() => {
