@@ -158,6 +158,22 @@ def test_kept_numbers_are_not_shared(admin_client: Client, desk: Client, staff: 
 
 
 @pytest.mark.usefixtures("long_list")
+def test_hidden_rows_crowd_nothing_out_of_a_search(admin_client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(searching, "FOUND", 2)
+    pks = [give_token(person(name), userid=f"user_{name}").pk for name in ("a", "b", "c", "d", "e")]
+
+    class FewerAdmin(AIRiskTokenAdmin):
+        def get_queryset(self, request: HttpRequest) -> Any:
+            return super().get_queryset(request).filter(pk__in=pks[3:])
+
+    request = HttpRequest()
+    request.user = User.objects.get(username="admin")
+    fewer: Any = FewerAdmin(AIRiskToken, admin.AdminSite())
+    found, _may_have_duplicates = fewer.get_search_results(request, fewer.get_queryset(request), "user_")
+    assert {token.pk for token in found} == set(pks[3:])
+
+
+@pytest.mark.usefixtures("long_list")
 def test_numbers_are_counted_without_a_cache(admin_client: Client, settings: Any) -> None:
     settings.CACHES = {"default": {"BACKEND": f"{__name__}.BrokenCache"}}
     for name in ("mia", "tom"):

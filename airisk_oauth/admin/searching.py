@@ -48,7 +48,9 @@ class SearchableByUser(_ModelAdmin):
         known: dict[Any, list[Any]] = request.__dict__.setdefault("_airisk_found", {})
         key = self.opts.label, search_term
         if key not in known:
-            known[key] = rows_beginning_with(search_term.strip(), self.get_search_fields(request), queryset)
+            known[key] = rows_beginning_with(
+                search_term.strip(), self.get_search_fields(request), self.get_queryset(request)
+            )
         return queryset.filter(pk__in=known[key]), False
 
     def notes(self, request: HttpRequest) -> list[str]:
@@ -59,17 +61,19 @@ class SearchableByUser(_ModelAdmin):
 
 
 def rows_beginning_with(text: str, fields: "Iterable[str]", rows: "QuerySet[Any]") -> list[Any]:
-    """Return the keys of the first rows that have this text at the beginning of a field, as typed or in lower case."""
+    """Return the keys of the first rows that have this text at the beginning of a field, as typed or in lower case.
+
+    :param rows: those that this member of staff may see, without filters.
+    """
     found: set[Any] = set()
-    everything = rows.model._base_manager.using(rows.db)
     users: Any = get_user_model()
     for field in fields:
         _, of_user, name = field.rpartition("user__")
         if not of_user:
-            found.update(_first(everything, name, text))
+            found.update(_first(rows, name, text))
         elif "@" in text or _has_index(users, name):
             owners = list(_first(users._base_manager.using(rows.db), name, text))
-            found.update(everything.filter(user__in=owners).values_list("pk", flat=True)[:FOUND])
+            found.update(rows.filter(user__in=owners).order_by().values_list("pk", flat=True)[:FOUND])
     return sorted(found)[:FOUND]
 
 
