@@ -3,6 +3,7 @@
 Members sign up with an id from another system, written as 32 hexadecimal digits.
 """
 
+import io
 import tempfile
 import uuid
 from pathlib import Path
@@ -63,5 +64,14 @@ def deleted_member_leaves_no_token() -> None:
     assert member.token.count() == 0
 
 
+def file_says_who_members_are() -> None:
+    known, new = new_member().user, Member.objects.create(id=uuid.uuid4(), email=f"{uuid.uuid4()}@example.com")
+    file = Path(FOLDER.name, "members.csv")
+    file.write_text(f"user,userid\n{new.email},user_7\n{known.email},user_8\n", encoding="utf-8")
+    call_command("import_airisk_identities", file, stdout=io.StringIO())
+    userids = AIRiskIdentity.objects.filter(user__in=[known, new]).values_list("user", "userid")
+    assert dict(userids) == {new.pk: "user_7", known.pk: "user_8"}
+
+
 call_command("migrate", run_syncdb=True, verbosity=0)
-running.keep(mission, deleted_member_leaves_no_token)
+running.keep(mission, deleted_member_leaves_no_token, file_says_who_members_are)
