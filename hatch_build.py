@@ -9,7 +9,6 @@ from typing import Any
 
 from hatchling.metadata.plugin.interface import MetadataHookInterface
 
-#: Pages of documentation are better read where they are rendered; pictures have to be files.
 LINK = re.compile(r"(!?\[[^\]]*\])\((?!\w+:|#)([^)]+)\)")
 
 
@@ -25,6 +24,7 @@ class RepositoryMetadataHook(MetadataHookInterface):
         }
 
         def absolute(link: re.Match[str]) -> str:
+            # GitHub renders a page at "blob", and serves a picture at "raw".
             kind = "raw" if link[1].startswith("!") else "blob"
             return f"{link[1]}({repository}/{kind}/{tag}/{link[2]})"
 

@@ -193,8 +193,8 @@ def _checked(configured: Any) -> Mapping[str, Any]:
     return configured
 
 
-#: A function is called every ten seconds, and every second for an alias that it did not return. It may return an empty
-#: dictionary: a site may not have any tenant yet.
+#: A function is called at most every ten seconds, and at most every second for an alias that it did not return. It may
+#: return an empty dictionary: a site may not have any tenant yet.
 DEPLOYMENTS: Final[Source[Mapping[str, Any]]] = Source("AIRISK_OAUTH", 10.0, 1.0, _checked, log_setting)
 
 

@@ -102,10 +102,10 @@ def log_setting(setting: str, function: str, error: str | None) -> None:
     """
     fields: dict[str, Any] = {"setting": setting, "function": function}
     if error is None:
-        message = "%(function)s works again, which %(setting)s names"
+        message = "%(setting)s: %(function)s works again"
         log(_settings_logger, logging.INFO, "setting.restored", message, **fields)
         return
-    message = "%(function)s fails, which %(setting)s names: %(error)s. What it returned before stays in use"
+    message = "%(setting)s: %(function)s fails (%(error)s). What it returned before stays in use"
     log(_settings_logger, logging.ERROR, "setting.unavailable", message, error=error, **fields)
 
 

@@ -209,7 +209,7 @@ class PendingAuthorizationManager(PrimaryManager["PendingAuthorization"]):
         pending = retrying(rows.db, lambda: rows.create(created_at=now, **values))
         since = now - KEEP_SPENT
         found = self.primary().filter(Q(user=pending.user_id, spent_at=None) | Q(created_at__lt=since))
-        # Newest first by key, because another host's clock may be ahead. The database would look at every row to sort.
+        # Newest first by key, because another host's clock may be ahead. Sorted here: a database might read every row.
         several = sorted(found.values_list("pk", "created_at")[:MAX_SWEPT], reverse=True)
         pks = [pk for pk, created_at in several if created_at < since]
         pks += [pk for pk, created_at in several if created_at >= since][MAX_PENDING:]

@@ -167,7 +167,7 @@ def _checked(keys: Any) -> tuple[str, ...]:
     return tuple(Secret(key) for key in keys)
 
 
-#: A function is called every minute, and besides that once for each key that it did not return.
+#: A function is called at most once a minute, and besides that once for each key that it did not return.
 KEYS: Final[Source[tuple[str, ...]]] = Source("AIRISK_OAUTH_ENCRYPTION_KEYS", 60.0, math.inf, _checked, log_setting)
 
 

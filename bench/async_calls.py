@@ -14,7 +14,7 @@ from .calls import HOUR, PATH
 from .contenders import Measure, Measurement
 from .people import connected_users, migrated
 
-#: Some clients need a few calls until nothing is done for the first time.
+#: The first calls do what later ones need not do again.
 WARM_UP: Final = 50
 
 

@@ -96,8 +96,8 @@ def sweeps(site: Site) -> Figure:
     figure = Figure(
         f"Several sweeps of {number:,} tokens at once, PostgreSQL",
         f"Each is a process with 32 workers, AIRisk answers after 20 ms; one sweep = 1; the median of {rounds} rounds. "
-        "The statements are of all sweeps together. The share is what the least and the most busy sweep renewed of the "
-        "tokens that each would have renewed if all did the same.",
+        "The statements are of all sweeps together. Shares are what the least and the most busy sweep renewed; 1 would "
+        "be an equal share.",
     )
     site.airisk.delay(0.02)
     url = site.databases.new(POSTGRESQL)

@@ -58,7 +58,7 @@ html_show_sphinx = False
 
 
 def add_sidebar(_app: Sphinx, docname: str, source: list[str]) -> None:
-    """Add the groups of pages to the first one, which cannot contain them where it is read elsewhere."""
+    """Add the groups of pages to the first page. In its file they would be shown as text elsewhere, on GitHub say."""
     if docname == root_doc:
         for caption, pages in GROUPS.items():
             source[0] += "\n".join(["", "```{toctree}", ":hidden:", f":caption: {caption}", *pages, "```", ""])

@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
-from django import template
 from django.core.exceptions import ImproperlyConfigured
+from django.template import Context, Library
 from django.utils.html import format_html
 
 from .. import conf
@@ -14,11 +14,11 @@ from ..providers.source import SettingUnavailable
 if TYPE_CHECKING:
     from django.http import HttpRequest
 
-register = template.Library()
+register = Library()
 
 
 @register.inclusion_tag("airisk_oauth/_connection.html", takes_context=True)
-def airisk_connection(context: template.Context, deployment: str = conf.DEFAULT_ALIAS) -> dict[str, Any]:
+def airisk_connection(context: Context, deployment: str = conf.DEFAULT_ALIAS) -> dict[str, Any]:
     """Show the signed-in user's connection to a deployment, with buttons to connect and disconnect.
 
     Both buttons lead back to the page. Shows nothing to a visitor who is not signed in, or while a function that
@@ -39,7 +39,7 @@ def airisk_connection(context: template.Context, deployment: str = conf.DEFAULT_
 
 
 @register.inclusion_tag("airisk_oauth/_notice.html", takes_context=True)
-def airisk_notice(context: template.Context, deployment: str = conf.DEFAULT_ALIAS) -> dict[str, Any]:
+def airisk_notice(context: Context, deployment: str = conf.DEFAULT_ALIAS) -> dict[str, Any]:
     """Show a line with a Connect button to a signed-in user whose connection is lost, and nothing else ever.
 
     The button leads back to the page.
@@ -55,7 +55,7 @@ def airisk_notice(context: template.Context, deployment: str = conf.DEFAULT_ALIA
 
 
 @register.simple_tag(takes_context=True)
-def airisk_nonce(context: template.Context) -> str:
+def airisk_nonce(context: Context) -> str:
     """Return the ``nonce`` attribute that a Content-Security-Policy requires of a ``<style>``, or an empty string.
 
     Works with the nonces of Django (6.0 or later) and django-csp, and needs neither's context processor. Both are made
@@ -67,7 +67,7 @@ def airisk_nonce(context: template.Context) -> str:
     return format_html(' nonce="{}"', nonce) if nonce else ""
 
 
-def _request(context: template.Context, tag: str) -> "HttpRequest":
+def _request(context: Context, tag: str) -> "HttpRequest":
     request: HttpRequest | None = context.get("request")
     if request is None:
         raise ImproperlyConfigured(f"{{% {tag} %}} needs the request in the template's context.")

@@ -22,6 +22,6 @@ def set_clock(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
 
 
 def stop_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let it be now for as long as the test takes; some statuses last only a few seconds."""
+    """Stop Django's clock for the rest of the test, because some statuses last only a few seconds."""
     now = timezone.now()
     monkeypatch.setattr(timezone, "now", lambda: now)

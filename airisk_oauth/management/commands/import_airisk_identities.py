@@ -26,7 +26,7 @@ class Command(BaseCommand):
         dry_run = options["dry_run"]
         try:
             with options["file"].open(encoding="utf-8-sig", newline="") as lines:
-                result = import_identities(lines, options["deployment"], on_wrong=self._name, dry_run=dry_run)
+                result = import_identities(lines, options["deployment"], on_wrong=self._report, dry_run=dry_run)
         except (OSError, UnreadableFile, ImproperlyConfigured) as error:
             raise CommandError(f"{options['file']} cannot be read: {error}") from None
         except DatabaseError as error:
@@ -36,5 +36,5 @@ class Command(BaseCommand):
         summary = f"{result.added} added, {result.changed} changed, {result.unchanged} unchanged"
         self.stdout.write(f"{summary}{'; nothing was saved' if dry_run else ''}.")
 
-    def _name(self, row: Row) -> None:
+    def _report(self, row: Row) -> None:
         self.stderr.write(f"Line {row.line}: {row.problem}")
