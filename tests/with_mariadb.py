@@ -42,7 +42,8 @@ class Server:
 
     def __init__(self, folder: str) -> None:
         self.socket, self.log = Path(folder, "socket"), Path(folder, "log")
-        given = ["--no-defaults", f"--user={getpass.getuser()}", f"--datadir={folder}/data"]
+        # A server that starts removes the temporary tables of all others that share its folder for them.
+        given = ["--no-defaults", f"--user={getpass.getuser()}", f"--datadir={folder}/data", f"--tmpdir={folder}"]
         install = [_find("mariadb-install-db"), *given, "--auth-root-authentication-method=normal", "--skip-test-db"]
         subprocess.run(install, check=True, stdout=subprocess.DEVNULL)
         self._command = [_find("mariadbd"), *given, *OPTIONS, f"--socket={self.socket}", f"--pid-file={folder}/pid"]
