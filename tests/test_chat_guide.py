@@ -29,8 +29,7 @@ pytestmark = [pytest.mark.django_db, pytest.mark.once]
 @pytest.fixture
 def guide(settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A site made of the page's views, addresses, template and script."""
-    views: Any = types.ModuleType("guide_views")
-    exec(snippet("def chat(request)"), vars(views))  # noqa: S102 - the page's own
+    views = pages.module("guide_views", snippet("def chat(request)"))
     urlconf: Any = types.ModuleType("guide_urls")
     urlconf.urlpatterns = [path("", include("tests.urls"))]
     exec(snippet("urlpatterns +="), {"path": path, "views": views, "urlpatterns": urlconf.urlpatterns})  # noqa: S102

@@ -2,8 +2,9 @@
 
 import re
 import sys
+from importlib.abc import InspectLoader
+from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -33,10 +34,19 @@ def spans(pattern: str, text: str) -> set[str]:
     return {span for span in re.findall(r"`([^`]+)`", prose) if re.fullmatch(pattern, span)}
 
 
+class _Snippets(InspectLoader):
+    def __init__(self, snippets: tuple[str, ...]) -> None:
+        self._source = "\n".join(snippets)
+
+    def get_source(self, fullname: str) -> str:
+        return self._source
+
+
 def module(name: str, *snippets: str) -> Any:
     """Make a module of these snippets, as the reader of a page would."""
-    made = ModuleType(name)
-    sys.modules[name] = made
-    for text in snippets:
-        exec(compile(text, name, "exec"), vars(made))  # noqa: S102 - the page's own
+    loader = _Snippets(snippets)
+    spec = spec_from_loader(name, loader)
+    assert spec is not None
+    made = sys.modules[name] = module_from_spec(spec)
+    loader.exec_module(made)
     return made
