@@ -31,7 +31,7 @@ SITES = {
     "production pgbouncer": PRODUCTION,
     "schemas": TENANTS,
     "routed": TENANTS,
-    "uuid_users": ["mission", "deleted_member_leaves_no_token"],
+    "uuid_users": ["mission", "deleted_member_leaves_no_token", "file_says_who_members_are"],
     "api": [
         "drf_mission",
         "ninja_mission",
