@@ -56,5 +56,6 @@ class StatusFilter(_Filter):
         status = self.value()
         if not status:
             return queryset
-        rare = self._model_admin.numbers(request).rare.get(status)
-        return queryset.filter(implied_by(status) if rare is None else Q(pk__in=rare), status=status)
+        admin = self._model_admin
+        few = admin.numbers(request).few_with(status, admin.get_queryset(request))
+        return queryset.filter(implied_by(status) if few is None else Q(pk__in=few), status=status)

@@ -2,7 +2,7 @@
 
 import hashlib
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from django.core.cache import cache
@@ -18,22 +18,20 @@ from .filters import NOT_CONFIGURED, DeploymentFilter, StatusFilter
 if TYPE_CHECKING:
     from django.db.models import QuerySet
 
-    from ..tokens.status import Counts, Status
+    from ..tokens.status import Counts
 
 #: For how many seconds the numbers of a long list are kept.
 KEPT_FOR: Final = 60
-#: The tokens of a status that has at most this many are kept as well: to find them again, all others would be read.
-RARE: Final = 1_000
 #: Parameters of a list whose numbers follow from those of the whole table: filters, page, order, notice of an error.
 KNOWN: Final = frozenset({StatusFilter.parameter_name, DeploymentFilter.parameter_name, "p", "o", "e", "all"})
 
 
 @dataclass
 class Numbers:
-    """:ivar rare: the keys of the tokens in each status that few have."""
+    """:ivar key: under which they are kept in the cache."""
 
     counts: "Counts"
-    rare: dict["Status", list[Any]] = field(default_factory=dict)
+    key: str
 
     @property
     def are_kept(self) -> bool:
@@ -54,38 +52,53 @@ class Numbers:
             }
         )
 
+    def few_with(self, status: str, tokens: "QuerySet[Any]") -> list[Any] | None:
+        """Return the keys of the tokens with this status if they are few in a long list; otherwise ``None``.
+
+        They are kept as well: to find them again, all other tokens would be read.
+
+        :param tokens: those of the list without any filter.
+        """
+        from ..tokens.status import FEW, implied_by
+
+        total = self.chosen(None, status).total()
+        if not self.are_kept or total > FEW:
+            return None
+        key = f"{self.key}.{status}"
+        keys = _kept(key) if total else []
+        if not isinstance(keys, list):
+            found = tokens.filter(implied_by(status), status=status).order_by().values_list("pk", flat=True)
+            keys = list(found[: FEW * 2])
+            _keep(key, keys)
+        return keys
+
 
 def numbers_of(tokens: "QuerySet[Any]", request: HttpRequest, site: str) -> Numbers:
     """Return the numbers of the tokens that a list shows without any filter.
 
     :param site: the name of the admin site.
     """
+    from ..tokens.status import count_by_deployment
+
     key = _key(tokens, request, site)
-    return _kept(key) or _count(tokens, key)
+    numbers = _kept(key)
+    if not isinstance(numbers, Numbers):
+        numbers = Numbers(count_by_deployment(tokens), key)
+        if numbers.are_kept:
+            _keep(key, numbers)
+    return numbers
 
 
-def _kept(key: str) -> Numbers | None:
+def _kept(key: str) -> Any:
     # A cache that is not available raises errors of its own: then the tokens are counted.
     with suppress(Exception):
-        kept = cache.get(key)
-        return kept if isinstance(kept, Numbers) else None
+        return cache.get(key)
     return None
 
 
-def _count(tokens: "QuerySet[Any]", key: str) -> Numbers:
-    from ..tokens.status import Status, count_by_deployment, implied_by, total_by_status
-
-    numbers = Numbers(count_by_deployment(tokens))
-    if numbers.are_kept:
-        totals = total_by_status(numbers.counts)
-        for status in Status:
-            if totals.get(status, 0) <= RARE:
-                rows = tokens.filter(implied_by(status), status=status)
-                keys = rows.order_by().values_list("pk", flat=True)[: RARE * 2]
-                numbers.rare[status] = list(keys) if status in totals else []
-        with suppress(Exception):
-            cache.set(key, numbers, KEPT_FOR)
-    return numbers
+def _keep(key: str, value: Any) -> None:
+    with suppress(Exception):
+        cache.set(key, value, KEPT_FOR)
 
 
 def _key(tokens: "QuerySet[Any]", request: HttpRequest, site: str) -> str:

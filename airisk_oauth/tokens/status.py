@@ -2,13 +2,15 @@
 
 from collections import Counter
 from datetime import datetime, timedelta
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from django.db.models import (
+    BooleanField,
     Case,
     CharField,
     Count,
     Exists,
+    ExpressionWrapper,
     F,
     FloatField,
     Func,
@@ -31,6 +33,9 @@ from ..models import AIRiskIdentity, AIRiskToken, SealingPolicy
 from ..oauth.deployment import Deployment
 from .report import BY_HAND, DEACTIVATED, IDENTITY_CHANGED, OTHER_ADDRESS
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 
 class Status(TextChoices):
     """What a token is good for. The values are part of URLs and CSS classes."""
@@ -44,6 +49,8 @@ class Status(TextChoices):
     AWAITED = "awaited", _("not obtained yet")
 
 
+#: So many keys at most are read to find rows again by them.
+FEW: Final = 1_000
 #: How many tokens have which status, by deployment.
 Counts = Counter[tuple[str, Status]]
 
@@ -80,16 +87,19 @@ def explanation(token: AIRiskToken) -> str:
 def count_by_deployment(tokens: "QuerySet[AIRiskToken]") -> Counts:
     """Return how many of these tokens each deployment has in each status.
 
-    Identities are compared in a query of its own: a database can compare all of them at once, but looks up one for each
-    token if that is a part of a larger expression.
+    Identities are compared in queries of their own: a database can compare all of them at once, but looks up one for
+    each token if that is a part of a larger expression.
     """
-    plain = with_status(tokens.order_by(), identities_compared=False)
-    counts = _count(plain)
-    for (deployment, status), number in _count(plain.filter(has_other_identity())).items():
+    counts = _count(tokens)
+    others = tokens.order_by().filter(has_other_identity())
+    # First only their keys, because to compare whole rows a database might have to write them to the disk.
+    keys = list(others.values_list("pk", flat=True)[: FEW + 1])
+    others = tokens.filter(pk__in=keys) if len(keys) <= FEW else others
+    for (deployment, status), number in _count(others).items() if keys else ():
         if status not in (Status.UNREADABLE, Status.RECONNECT):
             counts[deployment, status] -= number
             counts[deployment, Status.RECONNECT] += number
-    # A token that changed between the two queries may have been counted only in the second one.
+    # A token that changed between the queries may have been counted only in the last one.
     return +counts
 
 
@@ -101,36 +111,45 @@ def total_by_status(counts: Counts) -> dict[Status, int]:
     return {status: totals[status] for status in Status if status in totals}
 
 
-def _count(tokens: Any) -> Counts:
+def _count(tokens: "QuerySet[AIRiskToken]") -> Counts:
+    """Count tokens without comparing identities.
+
+    They are grouped by each condition: PostgreSQL expects two groups of each, and one for every row of a larger
+    expression, so that it would sort all rows.
+    """
+    conditions: dict[Status, Q] = {}
+    for status, condition in _conditions():
+        conditions[status] = conditions.get(status, Q()) | condition
+    applies: dict[str, Any] = {
+        f"is_{each.value}": ExpressionWrapper(q, BooleanField()) for each, q in conditions.items()
+    }
     # Not the column itself: SQLite would read the whole table in the order of an index on it.
     alias = Coalesce("deployment", Value(""))
-    groups = tokens.annotate(alias=alias).values_list("alias", "status").annotate(Count("pk"))
-    return Counter({(deployment, Status(status)): number for deployment, status, number in groups})
+    groups: Any = tokens.order_by().annotate(alias=alias, **applies).values_list("alias", *applies)
+    counts: Counts = Counter()
+    for deployment, *applying, number in groups.annotate(Count("pk")):
+        status = next((each for each, applied in zip(conditions, applying, strict=True) if applied), Status.VALID)
+        counts[deployment, status] += number
+    return counts
 
 
-def with_status(tokens: "QuerySet[AIRiskToken]", *, identities_compared: bool = True) -> "QuerySet[AIRiskToken]":
-    """Annotate tokens with ``status``, a value of :class:`Status`: the most urgent of those that apply.
+def with_status(tokens: "QuerySet[AIRiskToken]") -> "QuerySet[AIRiskToken]":
+    """Annotate tokens with ``status``, a value of :class:`Status`: the most urgent of those that apply."""
+    cases = (When(condition, then=Value(status)) for status, condition in _conditions(has_other_identity()))
+    return tokens.annotate(status=Case(*cases, default=Value(Status.VALID), output_field=CharField()))
 
-    :param identities_compared: false to give a token its status without looking at its user's identity, which takes
-        most of the time; see :func:`has_other_identity`.
-    """
+
+def _conditions(another_reason_to_reconnect: Q = Q()) -> "Iterator[tuple[Status, Q]]":  # noqa: B008 - never changed
+    """Yield what is true of the tokens with each status except ``VALID``, the most urgent first."""
     now = timezone.now()
     deployments = _deployments()
-    needs_person = _needs_person(deployments, now)
-    if identities_compared:
-        needs_person |= has_other_identity()
-    return tokens.annotate(
-        status=Case(
-            When(_is_unreadable(), then=Value(Status.UNREADABLE)),
-            When(needs_person, then=Value(Status.RECONNECT)),
-            When(failure_count__gt=0, then=Value(Status.FAILING)),
-            When(sealed="", then=Value(Status.AWAITED)),
-            When(_is_expired(now), then=Value(Status.EXPIRED)),
-            *(When(_is_due(deployment, now), then=Value(Status.EXPIRES_SOON)) for deployment in deployments),
-            default=Value(Status.VALID),
-            output_field=CharField(),
-        )
-    )
+    yield Status.UNREADABLE, _is_unreadable()
+    yield Status.RECONNECT, _needs_person(deployments, now) | another_reason_to_reconnect
+    yield Status.FAILING, Q(failure_count__gt=0)
+    yield Status.AWAITED, Q(sealed="")
+    yield Status.EXPIRED, _is_expired(now)
+    for deployment in deployments:
+        yield Status.EXPIRES_SOON, _is_due(deployment, now)
 
 
 def implied_by(status: str) -> Q:
