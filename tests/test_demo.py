@@ -64,6 +64,7 @@ def test_fix_restores_the_lost_connection(visitor: Browser) -> None:
     visitor.submit("/airisk/connect/", next="/")
     visitor.submit("/trials/login/")
     assert "AIRisk shows a login page. Fix AIRisk Your connection to AIRisk was lost." in visitor.see("/")
+    assert "Reconnect first: these buttons change" in visitor.see("/")
     home = visitor.submit("/trials/fix/")
     assert "was lost" not in home
     assert "Please reconnect" not in home
