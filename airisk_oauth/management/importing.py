@@ -17,8 +17,6 @@ from .csv_rows import NO_PROBLEM, REPEATED, Row, Sentence, problem_of, read
 from .users import find_user
 
 BATCH: Final = 500
-#: Fewer, because an UPDATE takes time that grows with the square of its rows.
-UPDATED_AT_ONCE: Final = 50
 
 
 @dataclass
@@ -86,11 +84,21 @@ def _save(rows: sqlite3.Cursor, result: Result, on_saved: OnSaved, *, dry_run: b
         while batch := rows.fetchmany(BATCH):
             added, changed = _compare(batch, identities)
             identities.bulk_create(added)
-            identities.bulk_update([identity for identity, _before in changed], ["userid", "label"], UPDATED_AT_ONCE)
+            _update([identity for identity, _before in changed], identities)
             result.added += len(added)
             result.changed += len(changed)
             on_saved(added, changed)
         transaction.set_rollback(dry_run, using=identities.db)
+
+
+def _update(changed: list[AIRiskIdentity], identities: Any) -> None:
+    """Save changed identities, whose rows are locked.
+
+    ``bulk_update`` would take several times as long: for each row, its statement tries all keys until one fits.
+    """
+    named = connections[identities.db].features.supports_update_conflicts_with_target
+    unique: dict[str, Any] = {"unique_fields": ["id"]} if named else {}
+    identities.bulk_create(changed, update_conflicts=True, update_fields=["userid", "label"], **unique)
 
 
 def _compare(batch: list[Any], identities: Any) -> tuple[list[AIRiskIdentity], list[tuple[AIRiskIdentity, str]]]:
