@@ -25,9 +25,11 @@ PROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = [python for python in nox.project.python_versions(PROJECT) if get_interpreter(python)]
 DJANGO = "Framework :: Django :: "
 DJANGOS = [line.removeprefix(DJANGO) for line in PROJECT["project"]["classifiers"] if line.startswith(DJANGO)]
-# Django 6.0 does not support Python 3.11.
-PAIRS = [(python, django) for django in DJANGOS for python in PYTHONS if (python, django[0]) != ("3.11", "6")]
-NEWEST = [(python, django) for django, python in {django: python for python, django in PAIRS}.items()]
+UNSUPPORTED = {("3.11", "6.0"), ("3.11", "6.1"), ("3.15", "5.2"), ("3.15", "6.0")}
+PAIRS = [(python, django) for django in DJANGOS for python in PYTHONS if (python, django) not in UNSUPPORTED]
+# There is no package of a PostgreSQL server for Python 3.15.
+WITH_SERVER = [(python, django) for python, django in PAIRS if python != "3.15"]
+NEWEST = [(python, django) for django, python in {django: python for python, django in WITH_SERVER}.items()]
 
 matrix = nox.session(venv_params=["--seed"], allow_parallel=True)
 on_the_oldest = nox.session(python=PYTHONS[0], venv_params=["--seed"], allow_parallel=True)

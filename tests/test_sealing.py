@@ -197,6 +197,7 @@ def test_key_ids_are_stable_and_reveal_nothing(settings: "Settings") -> None:
 @given(st.text())
 @example("")
 @example("gAAAAA")
+@example("gAAAAA+/")
 @example("ü" * 120)
 @example("\ud800")
 @example("\0" * 200)
