@@ -4,6 +4,7 @@ from collections import Counter
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from django.db import connections
 from django.db.models import (
     BooleanField,
     Case,
@@ -34,7 +35,7 @@ from ..oauth.deployment import Deployment
 from .report import BY_HAND, DEACTIVATED, IDENTITY_CHANGED, OTHER_ADDRESS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 
 class Status(TextChoices):
@@ -112,31 +113,37 @@ def total_by_status(counts: Counts) -> dict[Status, int]:
 
 
 def _count(tokens: "QuerySet[AIRiskToken]") -> Counts:
-    """Count tokens without comparing identities.
-
-    They are grouped by each condition: PostgreSQL expects two groups of each, and one for every row of a larger
-    expression, so that it would sort all rows.
-    """
-    conditions: dict[Status, Q] = {}
-    for status, condition in _conditions():
-        conditions[status] = conditions.get(status, Q()) | condition
-    applies: dict[str, Any] = {
-        f"is_{each.value}": ExpressionWrapper(q, BooleanField()) for each, q in conditions.items()
-    }
+    """Count tokens without comparing identities."""
     # Not the column itself: SQLite would read the whole table in the order of an index on it.
-    alias = Coalesce("deployment", Value(""))
-    groups: Any = tokens.order_by().annotate(alias=alias, **applies).values_list("alias", *applies)
+    rows = tokens.order_by().annotate(alias=Coalesce("deployment", Value("")))
+    if connections[rows.db].vendor == "postgresql":
+        return _count_by_conditions(rows)
+    groups = rows.annotate(status=_first_of(_conditions())).values_list("alias", "status").annotate(Count("pk"))
+    return Counter({(deployment, Status(status)): number for deployment, status, number in groups})
+
+
+def _count_by_conditions(rows: Any) -> Counts:
+    """Count rows grouped by each condition, of which PostgreSQL knows that it makes two groups.
+
+    Of a larger expression, it expects as many groups as there are rows, and sorts all of them.
+    """
+    conditions = dict(_conditions())
+    applies = {f"is_{status.value}": ExpressionWrapper(q, BooleanField()) for status, q in conditions.items()}
     counts: Counts = Counter()
-    for deployment, *applying, number in groups.annotate(Count("pk")):
+    for alias, *applying, number in rows.annotate(**applies).values_list("alias", *applies).annotate(Count("pk")):
         status = next((each for each, applied in zip(conditions, applying, strict=True) if applied), Status.VALID)
-        counts[deployment, status] += number
+        counts[alias, status] += number
     return counts
 
 
 def with_status(tokens: "QuerySet[AIRiskToken]") -> "QuerySet[AIRiskToken]":
     """Annotate tokens with ``status``, a value of :class:`Status`: the most urgent of those that apply."""
-    cases = (When(condition, then=Value(status)) for status, condition in _conditions(has_other_identity()))
-    return tokens.annotate(status=Case(*cases, default=Value(Status.VALID), output_field=CharField()))
+    return tokens.annotate(status=_first_of(_conditions(has_other_identity())))
+
+
+def _first_of(conditions: "Iterable[tuple[Status, Q]]") -> Case:
+    cases = (When(condition, then=Value(status)) for status, condition in conditions)
+    return Case(*cases, default=Value(Status.VALID), output_field=CharField())
 
 
 def _conditions(another_reason_to_reconnect: Q = Q()) -> "Iterator[tuple[Status, Q]]":  # noqa: B008 - never changed
@@ -148,8 +155,7 @@ def _conditions(another_reason_to_reconnect: Q = Q()) -> "Iterator[tuple[Status,
     yield Status.FAILING, Q(failure_count__gt=0)
     yield Status.AWAITED, Q(sealed="")
     yield Status.EXPIRED, _is_expired(now)
-    for deployment in deployments:
-        yield Status.EXPIRES_SOON, _is_due(deployment, now)
+    yield Status.EXPIRES_SOON, Q(Q(pk__in=[]), *(_is_due(each, now) for each in deployments), _connector=Q.OR)
 
 
 def implied_by(status: str) -> Q:
