@@ -66,9 +66,7 @@ def visit(browser: Client, **query: str) -> Any:
 
 @pytest.mark.usefixtures("second_by_hand", "long_list")
 @pytest.mark.parametrize("few", [0, 1, 1000])
-def test_long_list_shows_what_a_short_one_does(
-    few: int, admin_client: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_long_list_shows_what_a_short_one_does(few: int, admin_client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """In all combinations of filters, before and after the numbers are kept."""
     monkeypatch.setattr(status_module, "FEW", few)
     stop_clock(monkeypatch)

@@ -7,7 +7,6 @@ import hashlib
 import json
 import re
 from base64 import urlsafe_b64encode
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -35,7 +34,7 @@ from tests.support.losses import told
 from tests.support.options import set_option
 from tests.support.stored import rows_of_flows_and_tokens
 from tests.support.upgrade import rows
-from tests.support.upgrade.rows import Site
+from tests.support.upgrade.rows import Copy, Site
 
 pytestmark = committing
 
@@ -66,26 +65,31 @@ def server() -> AIRisk:
 
 
 @pytest.fixture
-def airisk(transactional_db: None, settings: Any, server: AIRisk) -> Iterator[AIRisk]:
+def airisk(transactional_db: None, settings: Any, server: AIRisk) -> AIRisk:
     """Both deployments answered by one small AIRisk."""
     for alias in settings.AIRISK_OAUTH:
         set_option(settings, alias, BASE_URL=server.url)
     server.refuses = False
     for seen in (server.granted, server.calls, server.codes, server.tokens):
         seen.clear()
-    yield server
-    # A test that failed halfway leaves the next one a database to start from.
-    rows.migrate()
+    return server
 
 
 def upgraded(settings: Any, airisk: AIRisk, age: timedelta) -> Site:
     """Upgrade a database that version 1.0.0 filled so long ago, for an AIRisk that knows its tokens."""
-    site = rows.load(age)
-    rows.migrate()
+    try:
+        site = rows.load(age)
+    finally:
+        # Even if that failed, the next test needs the tables of this version.
+        rows.migrate()
+    adopt(site, settings, airisk)
+    return site
+
+
+def adopt(site: Site, settings: Any, airisk: AIRisk) -> None:
     for name, value in site.settings.items():
         setattr(settings, name, value)
     accept(airisk, site.access_tokens)
-    return site
 
 
 def accept(airisk: AIRisk, access_tokens: dict[int, str]) -> None:
@@ -93,9 +97,20 @@ def accept(airisk: AIRisk, access_tokens: dict[int, str]) -> None:
     airisk.tokens.update({token: userids[pk] for pk, token in access_tokens.items()})
 
 
+@pytest.fixture(scope="module")
+def copies() -> list[Copy]:
+    return []
+
+
 @pytest.fixture
-def site(settings: Any, airisk: AIRisk) -> Site:
-    return upgraded(settings, airisk, timedelta(minutes=1))
+def site(settings: Any, airisk: AIRisk, copies: list[Copy]) -> Site:
+    if not copies:
+        site = upgraded(settings, airisk, timedelta(minutes=1))
+        copies.append(Copy(site))
+        return site
+    site = copies[0].restore()
+    adopt(site, settings, airisk)
+    return site
 
 
 def access_tokens() -> dict[int, str]:
