@@ -17,6 +17,7 @@ _SERVER: Final = {
         "count connections": "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()",
         "count waits": "SELECT count(*) FROM pg_locks WHERE NOT granted",
         "wait for 5 s": "SET lock_timeout = '5s'",
+        "shorten the log": "CHECKPOINT",
         # The server stops all its other processes when one is killed.
         "find the process": "SELECT pg_backend_pid()",
     },
