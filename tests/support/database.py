@@ -14,7 +14,6 @@ not_on_sqlite = pytest.mark.skipif(connection.vendor == "sqlite", reason="SQLite
 _SERVER: Final = {
     "postgresql": {
         "end this connection": "SELECT pg_terminate_backend(pg_backend_pid())",
-        "count connections": "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()",
         "count waits": "SELECT count(*) FROM pg_locks WHERE NOT granted",
         "wait for 5 s": "SET lock_timeout = '5s'",
         "shorten the log": "CHECKPOINT",
@@ -23,7 +22,6 @@ _SERVER: Final = {
     },
     "mysql": {
         "end this connection": "KILL CONNECTION_ID()",
-        "count connections": "SELECT count(*) FROM information_schema.processlist WHERE db = database()",
         "count waits": "SHOW GLOBAL STATUS LIKE 'Innodb_row_lock_current_waits'",
         "wait for 5 s": "SET innodb_lock_wait_timeout = 5",
         "find the process": "SELECT @@pid_file",
