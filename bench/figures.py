@@ -233,7 +233,7 @@ def herd(site: Site) -> Figure:
 
 
 def startup(_site: Site) -> Figure:
-    number = 7
+    number = 25
     rounds = fresh.rounds(number)
     heavy = rounds[0][OURS]["heavy"]
     figure = Figure(

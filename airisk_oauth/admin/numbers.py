@@ -2,7 +2,6 @@
 
 import hashlib
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from django.core.cache import cache
@@ -26,12 +25,14 @@ KEPT_FOR: Final = 60
 KNOWN: Final = frozenset({StatusFilter.parameter_name, DeploymentFilter.parameter_name, "p", "o", "e", "all"})
 
 
-@dataclass
 class Numbers:
-    """:ivar key: under which they are kept in the cache."""
+    """How many tokens each deployment has in each status.
 
-    counts: "Counts"
-    key: str
+    :param key: under which they are kept in the cache.
+    """
+
+    def __init__(self, counts: "Counts", key: str) -> None:
+        self.counts, self.key = counts, key
 
     @property
     def are_kept(self) -> bool:
