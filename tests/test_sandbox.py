@@ -188,10 +188,20 @@ def test_journal_shows_overlapping_requests(client: Client) -> None:
 def test_journal_size_is_limited(client: Client) -> None:
     authorize(client, userid=10_000 * "x")
     assert len(world.journal[0].values["userid"]) == 200
-    entry = JournalEntry(NOON, 0, 0, "/api/Chat/ListAgents", "GET", (), {}, 200)
+    now = time.monotonic()
+    entry = JournalEntry(NOON, now, now, "/api/Chat/ListAgents", "GET", (), {}, 200)
     for _ in range(JOURNAL_LENGTH):
         world.record(entry)
     assert world.journal == JOURNAL_LENGTH * [entry]
+
+
+def test_journal_has_no_request_from_before_a_reset(client: Client) -> None:
+    """A slow one may be answered when another test has begun."""
+    authorize(client)
+    [entry] = world.journal
+    world.reset()
+    world.record(entry)
+    assert world.journal == []
 
 
 # Clients and users

@@ -120,6 +120,7 @@ class World:
             self._chats: dict[str, Chats] = {}
             self._journal: deque[JournalEntry] = deque(maxlen=JOURNAL_LENGTH)
             self._latest_tick = self._ended_tick = 0
+            self._reset_at = time.monotonic()
 
     @property
     def journal(self) -> list[JournalEntry]:
@@ -128,9 +129,10 @@ class World:
             return list(self._journal)
 
     def record(self, entry: JournalEntry) -> None:
-        """Add an entry to the journal."""
+        """Add an entry to the journal, unless the request was received before the last reset."""
         with self._lock:
-            self._journal.append(entry)
+            if entry.started >= self._reset_at:
+                self._journal.append(entry)
 
     def new_code(self, grant: Grant) -> str:
         """Return a short-lived, single-use code (RFC 6749, section 4.1.2)."""
