@@ -89,8 +89,7 @@ def test_pieces_before_what_is_unknown_are_kept(chat_at: ChatAt) -> None:
     script = Watched(
         HEAD + b"Content-Encoding: gzip\r\n\r\n" + gzip.compress(new_stream("One. ", end=""))[:-4], b"junk"
     )
-    threading.Timer(0.2, script.go_on.set).start()
-    answer = chat_at(script).side.take()
+    answer = chat_at(script).side.take(on_piece=lambda _piece: script.go_on.set())
     assert answer.pieces == ["One. "]
     assert isinstance(answer.error, AIRiskInvalidResponse)
 

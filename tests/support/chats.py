@@ -27,6 +27,13 @@ CONVERSATION: Final = "c-1"
 #: Seconds that nothing takes, even on a busy machine.
 SOON: Final = 5
 
+#: Called with each piece of an answer.
+OnPiece = Callable[[str], object]
+
+
+def ignore(_piece: str) -> None:
+    """Do nothing."""
+
 
 class Taken(NamedTuple):
     """What somebody got of an answer."""
@@ -52,7 +59,14 @@ class BlockingSide:
     def conversations(self) -> list[Conversation]:
         return list(self.chat.conversations())
 
-    def take(self, most: int | None = None, text: str = "Why?", to: str = CONVERSATION, **options: Any) -> Taken:
+    def take(
+        self,
+        most: int | None = None,
+        text: str = "Why?",
+        to: str = CONVERSATION,
+        on_piece: OnPiece = ignore,
+        **options: Any,
+    ) -> Taken:
         """Ask, and take the whole answer or so many pieces."""
         pieces, error = [], None
         answer = self.chat.ask(to, text, **options)
@@ -60,6 +74,7 @@ class BlockingSide:
             with answer:
                 for piece in answer:
                     pieces.append(piece)
+                    on_piece(piece)
                     if len(pieces) == most:
                         break
         except AIRiskError as caught:
@@ -88,16 +103,24 @@ class AsyncSide:
 
         return async_to_sync(listed)()
 
-    def take(self, most: int | None = None, text: str = "Why?", to: str = CONVERSATION, **options: Any) -> Taken:
-        return async_to_sync(self._take)(most, text, to, **options)
+    def take(
+        self,
+        most: int | None = None,
+        text: str = "Why?",
+        to: str = CONVERSATION,
+        on_piece: OnPiece = ignore,
+        **options: Any,
+    ) -> Taken:
+        return async_to_sync(self._take)(most, text, to, on_piece, **options)
 
-    async def _take(self, most: int | None, text: str, to: str, **options: Any) -> Taken:
+    async def _take(self, most: int | None, text: str, to: str, on_piece: OnPiece, **options: Any) -> Taken:
         pieces, error = [], None
         answer = self.chat.ask(to, text, **options)
         try:
             async with answer:
                 async for piece in answer:
                     pieces.append(piece)
+                    on_piece(piece)
                     if len(pieces) == most:
                         break
         except AIRiskError as caught:
