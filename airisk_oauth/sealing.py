@@ -59,7 +59,7 @@ def _decrypt(keys: tuple[str, ...], text: str) -> bytes:
     from cryptography.fernet import InvalidToken
 
     if not set(text).isdisjoint("+/"):
-        # No sealed text contains them, and Python warns when it decodes them.
+        # No sealed text contains them, and Python 3.15 warns about them.
         return b""
     try:
         return _fernet(keys).decrypt(text)
@@ -197,7 +197,7 @@ def _fernet(keys: tuple[str, ...]) -> "MultiFernet":
 
 
 def _url_safe(key: str) -> str:
-    """Return a key in the alphabet that is safe in URLs, because Python warns when it has to decode both at once."""
+    """Return a key in the URL-safe alphabet: Python 3.15 warns about the other one."""
     return key.replace("+", "-").replace("/", "_")
 
 

@@ -18,7 +18,7 @@ from .people import Queries, connected_users, expire_tokens, migrated
 
 URL = "/admin/airisk_oauth/airisktoken/"
 #: A long list is counted once a minute, and the page that does so takes longer.
-COUNTED = "first page, which counts"
+COUNTED = "first page, counted anew"
 #: One token in this many has expired.
 EXPIRED_IN = 10
 TIMES = 3

@@ -89,7 +89,7 @@ def test_pieces_before_what_is_unknown_are_kept(chat_at: ChatAt) -> None:
     script = Watched(
         HEAD + b"Content-Encoding: gzip\r\n\r\n" + gzip.compress(new_stream("One. ", end=""))[:-4], b"junk"
     )
-    answer = chat_at(script).side.take(on_piece=lambda _piece: script.go_on.set())
+    answer = chat_at(script).side.take(begun=script.go_on)
     assert answer.pieces == ["One. "]
     assert isinstance(answer.error, AIRiskInvalidResponse)
 

@@ -222,7 +222,7 @@ def test_database_crash_and_outage_cost_no_token(airisk: World, start: Start) ->
 def crash_server() -> None:
     """Kill the server, which is started again and recovers from its log, as after a power cut."""
     if connection.vendor == "postgresql":
-        # It would also replay the log of all tests before this one, for longer than a sweep waits.
+        # Otherwise it also replays the log of all earlier tests, which can take longer than a sweep waits.
         ask_server("shorten the log")
     found = ask_server("find the process")
     os.kill(int(Path(found).read_text() if connection.vendor == "mysql" else found), signal.SIGKILL)

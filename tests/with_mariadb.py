@@ -42,7 +42,7 @@ class Server:
 
     def __init__(self, folder: str) -> None:
         self.socket, self.log = Path(folder, "socket"), Path(folder, "log")
-        # A server that starts removes the temporary tables of all others that share its folder for them.
+        # A server that starts removes every temporary table in this folder, those of other servers, too.
         given = ["--no-defaults", f"--user={getpass.getuser()}", f"--datadir={folder}/data", f"--tmpdir={folder}"]
         install = [_find("mariadb-install-db"), *given, "--auth-root-authentication-method=normal", "--skip-test-db"]
         subprocess.run(install, check=True, stdout=subprocess.DEVNULL)

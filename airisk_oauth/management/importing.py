@@ -94,7 +94,7 @@ def _save(rows: sqlite3.Cursor, result: Result, on_saved: OnSaved, *, dry_run: b
 def _update(changed: list[AIRiskIdentity], identities: Any) -> None:
     """Save changed identities, whose rows are locked.
 
-    ``bulk_update`` would take several times as long: for each row, its statement tries all keys until one fits.
+    ``bulk_update`` would take several times as long: its statement goes through all keys for each row.
     """
     named = connections[identities.db].features.supports_update_conflicts_with_target
     unique: dict[str, Any] = {"unique_fields": ["id"]} if named else {}

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import Any, Final, cast
 
 from django.db import connections
 from django.db.models import (
@@ -34,9 +34,6 @@ from ..models import AIRiskIdentity, AIRiskToken, SealingPolicy
 from ..oauth.deployment import Deployment
 from .report import BY_HAND, DEACTIVATED, IDENTITY_CHANGED, OTHER_ADDRESS
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
 
 class Status(TextChoices):
     """What a token is good for. The values are part of URLs and CSS classes."""
@@ -50,7 +47,7 @@ class Status(TextChoices):
     AWAITED = "awaited", _("not obtained yet")
 
 
-#: So many keys at most are read to find rows again by them.
+#: At most this many rows are found again by their keys.
 FEW: Final = 1_000
 #: How many tokens have which status, by deployment.
 Counts = Counter[tuple[str, Status]]
@@ -95,11 +92,11 @@ def count_by_deployment(tokens: "QuerySet[AIRiskToken]") -> Counts:
     others = tokens.order_by().filter(has_other_identity())
     # First only their keys, because to compare whole rows a database might have to write them to the disk.
     keys = list(others.values_list("pk", flat=True)[: FEW + 1])
-    others = tokens.filter(pk__in=keys) if len(keys) <= FEW else others
-    for (deployment, status), number in _count(others).items() if keys else ():
-        if status not in (Status.UNREADABLE, Status.RECONNECT):
-            counts[deployment, status] -= number
-            counts[deployment, Status.RECONNECT] += number
+    if keys:
+        for (deployment, status), number in _count(tokens.filter(pk__in=keys) if len(keys) <= FEW else others).items():
+            if status not in (Status.UNREADABLE, Status.RECONNECT):
+                counts[deployment, status] -= number
+                counts[deployment, Status.RECONNECT] += number
     # A token that changed between the queries may have been counted only in the last one.
     return +counts
 
@@ -123,11 +120,12 @@ def _count(tokens: "QuerySet[AIRiskToken]") -> Counts:
 
 
 def _count_by_conditions(rows: Any) -> Counts:
-    """Count rows grouped by each condition, of which PostgreSQL knows that it makes two groups.
+    """Count rows grouped by conditions.
 
-    Of a larger expression, it expects as many groups as there are rows, and sorts all of them.
+    PostgreSQL knows that a condition makes two groups. For any other expression it expects almost as many groups as
+    rows, and sorts all rows.
     """
-    conditions = dict(_conditions())
+    conditions = _conditions()
     applies = {f"is_{status.value}": ExpressionWrapper(q, BooleanField()) for status, q in conditions.items()}
     counts: Counts = Counter()
     for alias, *applying, number in rows.annotate(**applies).values_list("alias", *applies).annotate(Count("pk")):
@@ -138,24 +136,28 @@ def _count_by_conditions(rows: Any) -> Counts:
 
 def with_status(tokens: "QuerySet[AIRiskToken]") -> "QuerySet[AIRiskToken]":
     """Annotate tokens with ``status``, a value of :class:`Status`: the most urgent of those that apply."""
-    return tokens.annotate(status=_first_of(_conditions(has_other_identity())))
+    conditions = _conditions()
+    conditions[Status.RECONNECT] |= has_other_identity()
+    return tokens.annotate(status=_first_of(conditions))
 
 
-def _first_of(conditions: "Iterable[tuple[Status, Q]]") -> Case:
-    cases = (When(condition, then=Value(status)) for status, condition in conditions)
+def _first_of(conditions: dict[Status, Q]) -> Case:
+    cases = (When(condition, then=Value(status)) for status, condition in conditions.items())
     return Case(*cases, default=Value(Status.VALID), output_field=CharField())
 
 
-def _conditions(another_reason_to_reconnect: Q = Q()) -> "Iterator[tuple[Status, Q]]":  # noqa: B008 - never changed
-    """Yield what is true of the tokens with each status except ``VALID``, the most urgent first."""
+def _conditions() -> dict[Status, Q]:
+    """Return what is true of tokens with each status but ``VALID``, most urgent first; identities are not compared."""
     now = timezone.now()
     deployments = _deployments()
-    yield Status.UNREADABLE, _is_unreadable()
-    yield Status.RECONNECT, _needs_person(deployments, now) | another_reason_to_reconnect
-    yield Status.FAILING, Q(failure_count__gt=0)
-    yield Status.AWAITED, Q(sealed="")
-    yield Status.EXPIRED, _is_expired(now)
-    yield Status.EXPIRES_SOON, Q(Q(pk__in=[]), *(_is_due(each, now) for each in deployments), _connector=Q.OR)
+    return {
+        Status.UNREADABLE: _is_unreadable(),
+        Status.RECONNECT: _needs_person(deployments, now),
+        Status.FAILING: Q(failure_count__gt=0),
+        Status.AWAITED: Q(sealed=""),
+        Status.EXPIRED: _is_expired(now),
+        Status.EXPIRES_SOON: Q(Q(pk__in=[]), *(_is_due(each, now) for each in deployments), _connector=Q.OR),
+    }
 
 
 def implied_by(status: str) -> Q:

@@ -27,13 +27,6 @@ CONVERSATION: Final = "c-1"
 #: Seconds that nothing takes, even on a busy machine.
 SOON: Final = 5
 
-#: Called with each piece of an answer.
-OnPiece = Callable[[str], object]
-
-
-def ignore(_piece: str) -> None:
-    """Do nothing."""
-
 
 class Taken(NamedTuple):
     """What somebody got of an answer."""
@@ -64,17 +57,18 @@ class BlockingSide:
         most: int | None = None,
         text: str = "Why?",
         to: str = CONVERSATION,
-        on_piece: OnPiece = ignore,
+        begun: threading.Event | None = None,
         **options: Any,
     ) -> Taken:
-        """Ask, and take the whole answer or so many pieces."""
+        """Ask, and take the whole answer or so many pieces; set ``begun`` once there is one."""
         pieces, error = [], None
         answer = self.chat.ask(to, text, **options)
         try:
             with answer:
                 for piece in answer:
                     pieces.append(piece)
-                    on_piece(piece)
+                    if begun:
+                        begun.set()
                     if len(pieces) == most:
                         break
         except AIRiskError as caught:
@@ -108,19 +102,20 @@ class AsyncSide:
         most: int | None = None,
         text: str = "Why?",
         to: str = CONVERSATION,
-        on_piece: OnPiece = ignore,
+        begun: threading.Event | None = None,
         **options: Any,
     ) -> Taken:
-        return async_to_sync(self._take)(most, text, to, on_piece, **options)
+        return async_to_sync(self._take)(most, text, to, begun, **options)
 
-    async def _take(self, most: int | None, text: str, to: str, on_piece: OnPiece, **options: Any) -> Taken:
+    async def _take(self, most: int | None, text: str, to: str, begun: threading.Event | None, **options: Any) -> Taken:
         pieces, error = [], None
         answer = self.chat.ask(to, text, **options)
         try:
             async with answer:
                 async for piece in answer:
                     pieces.append(piece)
-                    on_piece(piece)
+                    if begun:
+                        begun.set()
                     if len(pieces) == most:
                         break
         except AIRiskError as caught:

@@ -119,7 +119,7 @@ def _insert(rows: Rows, models: dict[str, Any]) -> None:
 
 
 class Copy:
-    """A copy of an upgraded site, because to upgrade it takes a second."""
+    """A copy of an upgraded site, because upgrading takes a second."""
 
     def __init__(self, site: Site) -> None:
         self._site, self._rows, self._made_at = site, all_rows(), timezone.now()
