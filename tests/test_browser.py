@@ -10,8 +10,10 @@ from urllib.parse import urlsplit
 import pytest
 from django.contrib.auth.models import User
 from django.contrib.sessions.models import Session
+from django.core.cache import cache
 from playwright.sync_api import Browser, Page, expect
 
+from airisk_oauth.admin import searching
 from airisk_oauth.models import AIRiskIdentity, AIRiskToken
 from airisk_oauth.sandbox.world import World
 from tests.support.chromium import assert_no_barrier, assert_said, click, disconnect, needs_chromium, sign_in
@@ -254,6 +256,20 @@ def test_lists_of_the_admin_are_not_cut_off(page: Page, mia: User) -> None:
         page.goto(f"/admin/airisk_oauth/{name}/")
         assert page.locator("#nav-sidebar").is_visible()
         assert page.locator("#changelist .results").evaluate("table => table.scrollWidth <= table.clientWidth")
+
+
+def test_long_list_gets_its_numbers_afterwards(page: Page, mia: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(searching, "LARGE", 0)
+    cache.clear()
+    User.objects.update(is_staff=True, is_superuser=True)
+    give_token(mia)
+    with page.expect_request(lambda request: request.headers.get("x-airisk-numbers") == "now"):
+        page.goto("/admin/airisk_oauth/airisktoken/")
+    expect(page.locator(".airisk-states")).to_have_text("1 valid")
+    page.get_by_role("link", name="1 valid").click()
+    expect(page).to_have_url(re.compile(r"\?status=live$"))
+    assert_said(page, "1 AIRisk token")
+    cache.clear()
 
 
 def test_connecting_needs_no_script(chromium: Browser, site: str, mia: User) -> None:

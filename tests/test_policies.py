@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any
 import django
 import pytest
 from django.contrib.auth.models import User
+from django.core.cache import cache
 from django.test import Client
 
+from airisk_oauth.admin import searching
 from tests.support.people import give_token
 
 if TYPE_CHECKING:
@@ -80,6 +82,18 @@ def test_styles_take_the_nonce_of_a_sites_own(page: str, staff: Client, settings
     processors = [*engine["OPTIONS"]["context_processors"], f"{__name__}.own_nonce"]
     settings.TEMPLATES = [{**engine, "OPTIONS": {"context_processors": processors}}]
     assert nonces_of(staff.get(page)) == {"n0nce"}
+
+
+def test_script_of_a_long_list_takes_the_nonce(
+    staff: Client, settings: "Settings", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(searching, "LARGE", 0)
+    [engine] = settings.TEMPLATES
+    processors = [*engine["OPTIONS"]["context_processors"], f"{__name__}.own_nonce"]
+    settings.TEMPLATES = [{**engine, "OPTIONS": {"context_processors": processors}}]
+    cache.clear()
+    assert '<script nonce="n0nce">' in staff.get("/admin/airisk_oauth/airisktoken/").text
+    cache.clear()
 
 
 def own_nonce(request: Any) -> dict[str, str]:

@@ -1,7 +1,9 @@
 """The numbers of the admin's list of tokens: counted for every page, or once a minute where there are very many."""
 
 import hashlib
+from collections import Counter
 from contextlib import suppress
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 from django.core.cache import cache
@@ -21,73 +23,108 @@ if TYPE_CHECKING:
 
 #: For how many seconds the numbers of a long list are kept.
 KEPT_FOR: Final = 60
-#: Parameters of a list whose numbers follow from those of the whole table: filters, page, order, notice of an error.
-KNOWN: Final = frozenset({StatusFilter.parameter_name, DeploymentFilter.parameter_name, "p", "o", "e", "all"})
+FILTERS: Final = (DeploymentFilter.parameter_name, StatusFilter.parameter_name)
+#: Parameters of a list that shows all rows: page, order, notice of an error.
+UNFILTERED: Final = frozenset({"p", "o", "e", "all"})
+#: Parameters of a list whose numbers follow from those of the whole table.
+KNOWN: Final = UNFILTERED | {*FILTERS, "_facets"}
+#: Sent by the script of a page without numbers, which fetches them.
+HEADER: Final = "X-AIRisk-Numbers"
 
 
 class Numbers:
-    """How many tokens each deployment has in each status.
+    """How many tokens a list shows without any filter, worked out when it is asked for.
 
-    :param key: under which they are kept in the cache.
+    :param site: the name of the admin site.
     """
 
-    def __init__(self, counts: "Counts", key: str) -> None:
-        self.counts, self.key = counts, key
+    def __init__(self, tokens: "QuerySet[Any]", request: HttpRequest, site: str) -> None:
+        self._tokens, self._request = tokens, request
+        self._key = _key(tokens, request, site)
+        kept = _kept(self._key)
+        self._counts: Counts | None = kept if isinstance(kept, Counter) else None
+
+    @cached_property
+    def total(self) -> int:
+        # Unlike their statuses, this can be counted without reading the rows.
+        return self._tokens.order_by().count() if self._counts is None else self._counts.total()
 
     @property
-    def are_kept(self) -> bool:
-        return self.counts.total() > searching.LARGE
+    def are_many(self) -> bool:
+        return self.total > searching.LARGE
 
-    def other_deployments(self) -> set[str]:
-        """Return the aliases of tokens that are not in the settings."""
-        return {alias for alias, _status in self.counts} - set(conf.known_aliases())
+    @property
+    def counts(self) -> "Counts":
+        """How many tokens each deployment has in each status."""
+        from ..tokens.status import count_by_deployment
 
-    def chosen(self, alias: str | None, status: str | None = None) -> "Counts":
-        """Return those of one deployment, and of one status, as the parameters of the list name them."""
-        aliases = self.other_deployments() if alias == NOT_CONFIGURED else {alias}
-        return type(self.counts)(
-            {
-                (its_alias, its_status): number
-                for (its_alias, its_status), number in self.counts.items()
-                if (not alias or its_alias in aliases) and (not status or its_status.value == status)
-            }
-        )
+        if self._counts is None:
+            self._counts = count_by_deployment(self._tokens)
+            if self.are_many:
+                _keep(self._key, self._counts)
+        return self._counts
 
-    def few_with(self, status: str, tokens: "QuerySet[Any]") -> list[Any] | None:
+    @cached_property
+    def come_later(self) -> bool:
+        """Whether the page is shown before the tokens are counted: its script fetches it again, for the numbers.
+
+        No second page in a minute is shown without them, in case a browser runs no scripts, or nothing is kept.
+        """
+        if self._counts is not None or not self.are_many or not self._request.GET.keys() <= UNFILTERED:
+            return False
+        key = f"{self._key}.later"
+        if HEADER in self._request.headers or _kept(key):
+            return False
+        _keep(key, "shown")
+        return bool(_kept(key) == "shown")
+
+    def of_list(self) -> int:
+        """Return how many tokens the list shows, if it is not searched."""
+        chosen = {name: value for name in FILTERS if (value := self._request.GET.get(name))}
+        return only(self.counts, **chosen).total() if chosen else self.total
+
+    def without(self, parameter: str, changelist: Any) -> "Counts":
+        """Return the numbers of what the list would show without one of its filters."""
+        from ..tokens.status import count_by_deployment
+
+        if self._request.GET.keys() <= KNOWN:
+            return only(self.counts, **{name: self._request.GET.get(name) for name in FILTERS if name != parameter})
+        return count_by_deployment(changelist.get_queryset(self._request, exclude_parameters=[parameter]))
+
+    def few_with(self, status: str) -> list[Any] | None:
         """Return the keys of the tokens with this status if they are few in a long list; otherwise ``None``.
 
         They are kept as well: to find them again, all other tokens would be read.
-
-        :param tokens: those of the list without any filter.
         """
         from ..tokens.status import FEW, implied_by
 
-        total = self.chosen(None, status).total()
-        if not self.are_kept or total > FEW:
+        number = only(self.counts, status=status).total()
+        if not self.are_many or number > FEW:
             return None
-        key = f"{self.key}.{status}"
-        keys = _kept(key) if total else []
+        key = f"{self._key}.{status}"
+        keys = _kept(key) if number else []
         if not isinstance(keys, list):
-            found = tokens.filter(implied_by(status), status=status).order_by().values_list("pk", flat=True)
+            found = self._tokens.filter(implied_by(status), status=status).order_by().values_list("pk", flat=True)
             keys = list(found[: FEW * 2])
             _keep(key, keys)
         return keys
 
 
-def numbers_of(tokens: "QuerySet[Any]", request: HttpRequest, site: str) -> Numbers:
-    """Return the numbers of the tokens that a list shows without any filter.
+def only(counts: "Counts", deployment: str | None = None, status: str | None = None) -> "Counts":
+    """Return the numbers of one deployment, of one status, or of both, as the parameters of the list name them."""
+    aliases = other_deployments(counts) if deployment == NOT_CONFIGURED else {deployment}
+    return Counter(
+        {
+            (its_alias, its_status): number
+            for (its_alias, its_status), number in counts.items()
+            if (not deployment or its_alias in aliases) and (not status or its_status.value == status)
+        }
+    )
 
-    :param site: the name of the admin site.
-    """
-    from ..tokens.status import count_by_deployment
 
-    key = _key(tokens, request, site)
-    numbers = _kept(key)
-    if not isinstance(numbers, Numbers):
-        numbers = Numbers(count_by_deployment(tokens), key)
-        if numbers.are_kept:
-            _keep(key, numbers)
-    return numbers
+def other_deployments(counts: "Counts") -> set[str]:
+    """Return the aliases that are not in the settings."""
+    return {alias for alias, _status in counts} - set(conf.known_aliases())
 
 
 def _kept(key: str) -> Any:

@@ -17,7 +17,7 @@ from ..database.transactions import non_atomic
 from ..exceptions import AIRiskError, ConnectionRequired
 from ..models import AIRiskToken
 from .filters import NOT_CONFIGURED, DeploymentFilter, StatusFilter
-from .numbers import KNOWN, Numbers, numbers_of, page_by_keys
+from .numbers import KNOWN, Numbers, page_by_keys
 from .questions import ask, disconnected, same_request, to_disconnect, to_renew
 from .searching import SearchableByUser
 from .token_page import TokenPage
@@ -61,15 +61,15 @@ class AIRiskTokenAdmin(SearchableByUser, TokenPage):
         return with_status(super().get_queryset(request).defer("sealed"))
 
     def numbers(self, request: HttpRequest) -> Numbers:
-        """Return how many tokens there are, by deployment and status, counted at most once for each request."""
+        """Return how many tokens there are, counted at most once for each request."""
         known: dict[str, Numbers] = request.__dict__.setdefault("_airisk_numbers", {})
         site = self.admin_site.name
         if site not in known:
-            known[site] = numbers_of(self.get_queryset(request), request, site)
+            known[site] = Numbers(self.get_queryset(request), request, site)
         return known[site]
 
     def is_large(self, request: HttpRequest) -> bool:
-        return self.numbers(request).are_kept
+        return self.numbers(request).are_many
 
     def notes(self, request: HttpRequest) -> list[str]:
         notes = super().notes(request)
@@ -78,9 +78,8 @@ class AIRiskTokenAdmin(SearchableByUser, TokenPage):
     def get_paginator(self, request: HttpRequest, queryset: Any, *args: Any, **kwargs: Any) -> Any:
         paginator = super().get_paginator(request, queryset, *args, **kwargs)
         if request.GET.keys() <= KNOWN:
-            chosen = self.numbers(request).chosen(*map(request.GET.get, ("deployment", "status")))
             # In place of another query: it is a cached property.
-            paginator.__dict__["count"] = chosen.total()
+            paginator.__dict__["count"] = self.numbers(request).of_list()
         if self.is_large(request):
             paginator.__dict__["page"] = partial(page_by_keys, paginator)
         return paginator
@@ -122,7 +121,9 @@ class AIRiskTokenAdmin(SearchableByUser, TokenPage):
         response = super().changelist_view(request, {**(extra_context or {}), **ours})
         context = getattr(response, "context_data", None) or {}
         if "cl" in context:
-            context["airisk_statuses"] = list(_numbers_by_status(self, request, context["cl"]))
+            context["airisk_come_later"] = self.numbers(request).come_later
+            if not context["airisk_come_later"]:
+                context["airisk_statuses"] = list(_numbers_by_status(self, request, context["cl"]))
             context["airisk_notes"] = self.notes(request)
         return response
 
@@ -221,12 +222,9 @@ def _numbers_by_status(admin: AIRiskTokenAdmin, request: HttpRequest, changelist
 
     The other filters and the search of this list apply, and stay.
     """
-    from ..tokens.status import count_by_deployment, total_by_status
+    from ..tokens.status import total_by_status
 
-    if request.GET.keys() <= KNOWN:
-        counts = admin.numbers(request).chosen(request.GET.get(DeploymentFilter.parameter_name))
-    else:
-        counts = count_by_deployment(changelist.get_queryset(request, exclude_parameters=[StatusFilter.parameter_name]))
+    counts = admin.numbers(request).without(StatusFilter.parameter_name, changelist)
     for status, number in total_by_status(counts).items():
         link = changelist.get_query_string({StatusFilter.parameter_name: status.value}, ["p"])
         yield status, number, link, request.GET.get(StatusFilter.parameter_name) == status.value

@@ -18,10 +18,9 @@ from django.utils.translation import gettext_lazy as _
 
 from .. import conf
 from ..models import AIRiskIdentity
+from .filters import Filter
 
 if TYPE_CHECKING:
-    from django.db.models import QuerySet
-
     _Inline = admin.TabularInline[AIRiskIdentity, Any]
 else:
     _Inline = admin.TabularInline
@@ -54,7 +53,7 @@ class AIRiskIdentityInline(_Inline):
         return super().get_formset(request, obj, **kwargs)
 
 
-class AIRiskIdentityFilter(admin.SimpleListFilter):
+class AIRiskIdentityFilter(Filter):
     """Filters users by whether they have an identity on AIRisk."""
 
     title = _("AIRisk identity")
@@ -63,10 +62,8 @@ class AIRiskIdentityFilter(admin.SimpleListFilter):
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
         return [(alias, gettext("none for “%(alias)s”") % {"alias": alias}) for alias in find_aliases()]
 
-    def queryset(self, request: HttpRequest, queryset: "QuerySet[Any]") -> "QuerySet[Any]":
-        if not self.value():
-            return queryset
-        return queryset.filter(~Exists(AIRiskIdentity.objects.filter(user=OuterRef("pk"), deployment=self.value())))
+    def condition(self, value: str) -> Any:
+        return ~Exists(AIRiskIdentity.objects.filter(user=OuterRef("pk"), deployment=value))
 
 
 def extend_djangos_user_admin(site: admin.AdminSite) -> None:
