@@ -11,27 +11,28 @@ demo: .venv/demo
 	DEBUG=true PORT=$(PORT) $(BIN)/python manage.py seed_demo
 	DEBUG=true PORT=$(PORT) $(BIN)/python manage.py runserver 127.0.0.1:$(PORT)
 
-# The tests spend half of their time waiting, so those that start browsers, servers or processes run beside the others.
 PYTEST := pytest
-browsers := $(patsubst %,tests/test_%.py,browser chat_guide demo demo_chat letters readme scheduling spa)
-# Each name also stands for the files that begin with it: renewal, for example, for test_renewal_failures.py.
-servers := $(wildcard $(patsubst %,tests/test_%*.py,answer_response canaries chat_servers client_check dashboard machine processes \
-	providers renewal selection sweep testing transport wire))
-others := $(filter-out $(browsers) $(servers) tests/test_sites.py,$(wildcard tests/test_*.py))
+# What starts browsers, type checkers or other processes takes long: `make test` leaves it to `make test-all`.
+slow := $(patsubst %,tests/test_%.py,browser canaries chat_guide demo demo_chat frameworks letters processes \
+	providers_guide readme scheduling spa testing types)
+quick := $(filter-out $(slow) tests/test_sites.py,$(wildcard tests/test_*.py))
+# The tests spend half of their time waiting, so several parts of them run beside each other.
+$(foreach n,0 1 2 3 4 5,$(eval part$n := $(shell printf '%s\n' $(quick) | awk 'NR % 6 == $n')))
+parts = $(foreach n,0 1 2 3 4 5,$1-part$n)
 
 # Otherwise every process would compile the sources again.
 unexport PYTHONDONTWRITEBYTECODE
 
 test: .venv/test
-	$(MAKE) --jobs=3 --output-sync=target sqlite-browsers sqlite-servers sqlite-others
+	$(MAKE) --jobs=6 --output-sync=target $(call parts,sqlite)
 
 test-all: .venv/test
 	$(MAKE) --jobs=6 --output-sync=target \
-		postgresql-servers postgresql-others sqlite-browsers sqlite-servers sqlite-others sites
+		sqlite-slow postgresql-slow sites $(call parts,postgresql) $(call parts,sqlite)
 
 # CONTRIBUTING.md lists the Debian packages that this needs.
 test-mariadb: .venv/mariadb
-	$(MAKE) --jobs=2 --output-sync=target mariadb-servers mariadb-others
+	$(MAKE) --jobs=2 --output-sync=target mariadb-slow $(call parts,mariadb)
 
 # Each test starts a process with its own database.
 sites: .venv/test

@@ -261,22 +261,18 @@ def test_long_list_is_searched_by_what_the_log_names(admin_client: Client) -> No
 
 
 @pytest.mark.usefixtures("second_by_hand", "long_list")
-@pytest.mark.parametrize("large", [1, 50_000])
 @pytest.mark.parametrize(
     ("address", "query"),
     [
-        (token_page("changelist"), ""),
         (token_page("changelist"), "&status=live&deployment=second"),
-        (token_page("changelist"), "&deployment=!"),
         (token_page("changelist"), "&q=user_"),
         (identity_page("changelist"), "&deployment=default"),
         ("/admin/auth/user/", "&airisk_without=second"),
     ],
 )
 def test_show_counts_says_how_many_a_click_finds(
-    address: str, query: str, large: int, admin_client: Client, monkeypatch: pytest.MonkeyPatch
+    address: str, query: str, admin_client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(searching, "LARGE", large)
     stop_clock(monkeypatch)
     store_all()
     person("tom", "user_7", deployment="gone")
