@@ -30,7 +30,6 @@ DEFAULT_ALIAS: Final = "default"
 MAX_ALIAS: Final = 64
 MAX_USERID: Final = 255
 MAX_LABEL: Final = 150
-_NO_DICTIONARY: Final = "AIRISK_OAUTH must be a dictionary that maps aliases to deployments."
 
 
 class Problem:
@@ -51,6 +50,11 @@ class Problem:
 def is_userid(value: object) -> bool:
     """Tell whether a value can be a ``userid``: any printable text of 1 to 255 characters without space around it."""
     return isinstance(value, str) and 0 < len(value) <= MAX_USERID and value.isprintable() and value == value.strip()
+
+
+def is_alias(value: object) -> bool:
+    """Tell whether a value can be an alias, which is a part of URLs."""
+    return isinstance(value, str) and re.fullmatch(rf"[-a-zA-Z0-9_]{{1,{MAX_ALIAS}}}", value) is not None
 
 
 def deployment(alias: str = DEFAULT_ALIAS) -> "Deployment":
@@ -148,10 +152,9 @@ def problems_of(alias: str) -> Iterator[Problem]:
 
     :raises ImproperlyConfigured: there is no deployment with this alias.
     """
-    configured = _configured(alias)
-    if alias not in configured:
+    if alias not in _configured(alias):
         raise ImproperlyConfigured(f"AIRISK_OAUTH has no deployment {alias!r}.")
-    yield from _problems_of(alias, configured[alias])
+    yield from _problems_of(alias, _configured(alias)[alias])
 
 
 def problems() -> Iterator[Problem]:
@@ -176,26 +179,27 @@ def _configured(alias: str | None = None) -> Mapping[str, Any]:
     :param alias: one that is needed: a function is called again if its last answer does not have it.
     """
     if DEPLOYMENTS.path is None:
-        configured = getattr(settings, "AIRISK_OAUTH", None)
-        if not configured:
-            raise ImproperlyConfigured(_NO_DICTIONARY)
-        return _checked(configured)
+        # Not as a variable: crash reports show those of every function that an error passes through.
+        if fault := _fault_in(getattr(settings, "AIRISK_OAUTH", None) or None):
+            raise ImproperlyConfigured(fault)
+        configured: Mapping[str, Any] = settings.AIRISK_OAUTH
+        return configured
     return DEPLOYMENTS.value() if alias is None else DEPLOYMENTS.value_with(alias, lambda found: alias in found)
 
 
-def _checked(configured: Any) -> Mapping[str, Any]:
+def _fault_in(configured: object) -> str | None:
     if not isinstance(configured, Mapping):
-        raise ImproperlyConfigured(_NO_DICTIONARY)
+        return "AIRISK_OAUTH must be a dictionary that maps aliases to deployments."
     if _is_flat(configured):
-        raise ImproperlyConfigured(
-            'AIRISK_OAUTH has the options of a deployment where aliases belong: put {"default": {...}} around them.'
-        )
-    return configured
+        return 'AIRISK_OAUTH has the options of a deployment where aliases belong: put {"default": {...}} around them.'
+    return None
 
 
 #: A function is called at most every ten seconds, and at most every second for an alias that it did not return. It may
 #: return an empty dictionary: a site may not have any tenant yet.
-DEPLOYMENTS: Final[Source[Mapping[str, Any]]] = Source("AIRISK_OAUTH", 10.0, 1.0, _checked, log_setting)
+DEPLOYMENTS: Final[Source[Mapping[str, Any]]] = Source(
+    "AIRISK_OAUTH", 10.0, 1.0, _fault_in, lambda configured: configured, log_setting
+)
 
 
 def _is_flat(configured: Mapping[Any, Any]) -> bool:
@@ -207,7 +211,7 @@ def _is_flat(configured: Mapping[Any, Any]) -> bool:
 
 def _problems_of(alias: object, options: object) -> Iterator[Problem]:
     where = f"AIRISK_OAUTH[{alias!r}]"
-    if not isinstance(alias, str) or not re.fullmatch(rf"[-a-zA-Z0-9_]{{1,{MAX_ALIAS}}}", alias):
+    if not is_alias(alias):
         hint = f"Use only letters, digits, - and _, at most {MAX_ALIAS} characters."
         yield Problem(2, f"{where}: this alias cannot be part of a URL.", hint)
         return

@@ -9,9 +9,9 @@ import base64
 import hashlib
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
@@ -155,23 +155,24 @@ def _own_keys(wanted: str = "") -> tuple[str, ...]:
     :param wanted: the id of a key that is needed.
     """
     if KEYS.path is None:
-        keys = getattr(settings, "AIRISK_OAUTH_ENCRYPTION_KEYS", None)
-        return () if keys is None else _checked(keys)
+        if wrong := problem():
+            raise ImproperlyConfigured(wrong)
+        return _secrets(getattr(settings, "AIRISK_OAUTH_ENCRYPTION_KEYS", None) or ())
     if not wanted:
         return KEYS.value()
     return KEYS.value_with(wanted, lambda keys: wanted in _ids((*keys, *_derived_keys())))
 
 
-def _checked(keys: Any) -> tuple[str, ...]:
-    if wrong := _fault_in(keys):
-        raise ImproperlyConfigured(wrong)
+def _secrets(keys: Iterable[str]) -> tuple[str, ...]:
     from .oauth.messages import Secret
 
     return tuple(Secret(key) for key in keys)
 
 
 #: A function is called at most once a minute, and besides that once for each key that it did not return.
-KEYS: Final[Source[tuple[str, ...]]] = Source("AIRISK_OAUTH_ENCRYPTION_KEYS", 60.0, math.inf, _checked, log_setting)
+KEYS: Final[Source[tuple[str, ...]]] = Source(
+    "AIRISK_OAUTH_ENCRYPTION_KEYS", 60.0, math.inf, _fault_in, _secrets, log_setting
+)
 
 
 def _derived_keys() -> tuple[str, ...]:

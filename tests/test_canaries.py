@@ -30,6 +30,7 @@ from cryptography.fernet import Fernet
 from django.apps import apps
 from django.contrib.auth.models import User
 from django.core import mail
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management import CommandError, call_command
 from django.core.signals import got_request_exception
 from django.db import connection
@@ -38,15 +39,17 @@ from django.test import Client
 from django.urls import reverse
 from django.views.debug import ExceptionReporter
 
-from airisk_oauth import signals
+from airisk_oauth import conf, sealing, signals
 from airisk_oauth.models import AIRiskToken
 from airisk_oauth.sandbox.world import World
 from tests.support.browsing import at_each_request, start, state_of
 from tests.support.database import committing, quoted
+from tests.support.functions import name_deployments, name_keys, time_passes
 from tests.support.options import set_option
 from tests.support.people import give_token
 from tests.support.signals import signals_sent
 from tests.support.stored import everything_stored
+from tests.support.tracebacks import shown_variables
 from tests.support.wire import BASE_URL
 
 pytestmark = committing
@@ -226,6 +229,59 @@ def test_crash_reveals_no_secret(
         seen = everything_revealed_by(visit, browser, settings, caplog)
     for canary in (STORED, GRANTED, CODE, CLIENT_SECRET, KEY, *wire.states):
         assert [text for text in seen if canary in text] == []
+
+
+def name_deployments_that_fail_later(settings: Any) -> None:
+    site = name_deployments(settings, settings.AIRISK_OAUTH)
+    assert "default" in conf.aliases()
+    site.returns = RuntimeError(CLIENT_SECRET)
+
+
+def nest_too_little(settings: Any) -> None:
+    settings.AIRISK_OAUTH = settings.AIRISK_OAUTH["default"]
+
+
+def misspell_an_option(settings: Any) -> None:
+    set_option(settings, CLIENT_ID="")
+
+
+def add_a_wrong_key(settings: Any) -> None:
+    settings.AIRISK_OAUTH_ENCRYPTION_KEYS = [KEY, "not a key"]
+
+
+def name_a_wrong_key(settings: Any) -> None:
+    name_keys(settings, KEY, "not a key")
+
+
+@pytest.mark.parametrize(
+    ("break_settings", "use"),
+    [
+        (lambda _settings: None, lambda: conf.deployment("gone")),
+        (lambda settings: name_deployments(settings, settings.AIRISK_OAUTH), lambda: conf.deployment("gone")),
+        (lambda settings: name_deployments(settings, settings.AIRISK_OAUTH["default"]), conf.aliases),
+        (name_deployments_that_fail_later, lambda: conf.deployment("gone")),
+        (nest_too_little, conf.deployment),
+        (misspell_an_option, conf.deployment),
+        (add_a_wrong_key, sealing.key_ids),
+        (name_a_wrong_key, sealing.key_ids),
+    ],
+)
+def test_wrong_settings_reveal_no_secret(
+    break_settings: Callable[[Any], object],
+    use: Callable[[], object],
+    settings: Any,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    set_option(settings, CLIENT_SECRET=CLIENT_SECRET)
+    settings.AIRISK_OAUTH_ENCRYPTION_KEYS = [KEY]
+    time_passes(monkeypatch)
+    break_settings(settings)
+    with pytest.raises(ImproperlyConfigured) as caught:
+        use()
+    seen = f"{shown_variables(caught.value)} {caught.value} {caplog.text}"
+    for canary in (CLIENT_SECRET, KEY):
+        assert canary not in seen
 
 
 @pytest.mark.parametrize("path", ["/api/oauth2", "/api/oauth2/Token", "/api/GetConversations"])

@@ -39,8 +39,9 @@ class Source(Generic[Value]):
     :param setting: the name of the setting.
     :param every: for how many seconds what the function returned, or that it failed, is good.
     :param again: for how many seconds it is good that an item was not in it, although the function was called for it.
-    :param accept: takes what the function returned, and returns the value; raises ``ImproperlyConfigured`` if it cannot
-        be used, with words that do not repeat it.
+    :param fault_in: takes what the function returned, and says why it cannot be used, in words that do not repeat it;
+        ``None`` if it can.
+    :param made_of: makes the value of what the function returned.
     :param report: called with the names of the setting and the function, and the name of an exception class when the
         function begins to fail; with ``None`` when it works again.
     """
@@ -50,11 +51,12 @@ class Source(Generic[Value]):
         setting: str,
         every: float,
         again: float,
-        accept: Callable[[Any], Value],
+        fault_in: Callable[[Any], str | None],
+        made_of: Callable[[Any], Value],
         report: Callable[[str, str, str | None], object],
     ) -> None:
         self.setting, self.every, self.again = setting, every, again
-        self._accept, self._report = accept, report
+        self._fault_in, self._made_of, self._report = fault_in, made_of, report
         self._answers = _Answers[Value]("")
         _SOURCES.append(self)
 
@@ -88,18 +90,17 @@ class Source(Generic[Value]):
         :raises SettingUnavailable: there is no value, or the item is not in it and the function fails.
         """
         answers = self._fresh()
-        value = answers.value()
-        if has(value):
-            return value
+        if has(answers.value()):
+            return answers.value()
         if not answers.failure and time.monotonic() - answers.missed.get(item, -math.inf) >= self.again:
             if len(answers.missed) >= _MAX_MISSED:
                 answers.missed.clear()
             answers.missed[item] = time.monotonic()
             self._ask(answers, wait=True)
-            value = answers.value()
-        if answers.failure and not has(value):
+        # No variable holds the value, because crash reports show the variables of every function that an error passes.
+        if answers.failure and not has(answers.value()):
             raise SettingUnavailable(answers.failure)
-        return value
+        return answers.value()
 
     def failure(self) -> str:
         """Return why the function fails, in words without secrets; empty if it works or the setting names none."""
@@ -170,13 +171,14 @@ class Source(Generic[Value]):
         try:
             with _in_savepoints():
                 returned = import_string(answers.path)()
+                fault = self._fault_in(returned)
+                known = () if fault else (self._made_of(returned),)
         except Exception as error:  # noqa: BLE001 - the site's own code
             _close_unusable_connections()
             return f"{where} raised {type(error).__name__}.", type(error).__name__
-        try:
-            answers.known = (self._accept(returned),)
-        except ImproperlyConfigured as error:
-            return f"{where} returned something that cannot be used. {error}", type(error).__name__
+        if fault:
+            return f"{where} returned something that cannot be used. {fault}", ImproperlyConfigured.__name__
+        answers.known = known
         return "", ""
 
 
