@@ -105,7 +105,7 @@ def log_setting(setting: str, function: str, error: str | None) -> None:
         message = "%(setting)s: %(function)s works again"
         log(_settings_logger, logging.INFO, "setting.restored", message, **fields)
         return
-    message = "%(setting)s: %(function)s fails (%(error)s). What it returned before stays in use"
+    message = "%(setting)s: %(function)s fails (%(error)s). What it returned before, if anything, stays in use"
     log(_settings_logger, logging.ERROR, "setting.unavailable", message, error=error, **fields)
 
 
