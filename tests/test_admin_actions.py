@@ -249,3 +249,15 @@ def test_history_tells_attempts_from_renewals(
     choice = {"action": "renew_now", "_selected_action": [token.pk], "index": 0, "post": "yes"}
     admin_client.post(f"{token_page('changelist')}?status={status}", choice)
     assert [entry.change_message for entry in LogEntry.objects.all()] == [words]
+
+
+@pytest.mark.parametrize("action", ["renew_now", "delete_selected"])
+def test_tokens_that_have_left_the_list_are_said_so(action: str, admin_client: Client, mia: User) -> None:
+    """Something else may have renewed them since they were chosen in a list of expired tokens."""
+    token = give_token(mia)
+    data = {"action": action, "_selected_action": [token.pk], "index": 0}
+    page = admin_client.post(f"{token_page('changelist')}?status=ended", data, follow=True)
+    assert [str(message) for message in page.context["messages"]] == [
+        "None of the chosen tokens is in this list any more."
+    ]
+    assert AIRiskToken.objects.get() == token

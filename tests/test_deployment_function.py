@@ -23,7 +23,7 @@ from airisk_oauth.refresh import refresh_tokens
 from airisk_oauth.sandbox.registry import clients
 from airisk_oauth.sandbox.world import World
 from airisk_oauth.testing import FakeAIRisk
-from tests.support.admin import act, identity_page, messages_in, obtain_page, text_of, token_page
+from tests.support.admin import act, identity_page, messages_in, obtain_page, person, text_of, token_page
 from tests.support.browsing import authorize, connect, start
 from tests.support.commands import refresh, refresh_json
 from tests.support.database import committing
@@ -250,6 +250,20 @@ def test_wrong_deployment_costs_only_itself(function: SiteFunction, browser: Cli
     assert refresh(deployment="second")[0] == 2
     assert browser.get(CONNECTION).status_code == 200
     connect(browser)
+
+
+@pytest.mark.parametrize("alias", ["bad alias", "müller", "", "a/b"])
+def test_wrong_alias_costs_no_page(
+    alias: str, function: SiteFunction, browser: Client, mia: User, admin_client: Client
+) -> None:
+    function.returns = {**function.returns, alias: function.returns["second"]}
+    person("tom", deployment=alias)
+    for page in (token_page("changelist"), identity_page("changelist"), "/admin/auth/user/"):
+        assert admin_client.get(page).status_code == 200
+    tokens = admin_client.get(token_page("changelist")).text
+    assert [name in tokens for name in ("for “second”", f"for “{alias}”")] == [True, False]
+    AIRiskIdentity.objects.create(user=mia, deployment=alias, userid="user_7")
+    assert browser.get(CONNECTION).status_code == 200
 
 
 def test_admin_and_doctor_see_a_wrong_deployment(function: SiteFunction, admin_client: Client) -> None:

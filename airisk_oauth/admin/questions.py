@@ -1,16 +1,19 @@
 """What staff are asked before a token is renewed or disconnected, and what they are told afterwards."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.http import HttpRequest
 from django.template.response import TemplateResponse
 from django.utils.translation import gettext, ngettext
+from django.utils.translation import gettext_lazy as _
 
 if TYPE_CHECKING:
     from django.contrib.admin import ModelAdmin
 
 TEMPLATE = "admin/airisk_oauth/airisktoken/confirm.html"
+#: For tokens that something else has renewed or disconnected since they were chosen.
+NONE_LEFT: Final = _("None of the chosen tokens is in this list any more.")
 
 
 def ask(model_admin: "ModelAdmin[Any]", request: HttpRequest, question: dict[str, Any]) -> TemplateResponse:

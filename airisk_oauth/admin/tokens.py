@@ -18,7 +18,7 @@ from ..exceptions import AIRiskError, ConnectionRequired
 from ..models import AIRiskToken
 from .filters import NOT_CONFIGURED, DeploymentFilter, StatusFilter
 from .numbers import KNOWN, Numbers, page_by_keys
-from .questions import ask, disconnected, same_request, to_disconnect, to_renew
+from .questions import NONE_LEFT, ask, disconnected, same_request, to_disconnect, to_renew
 from .searching import SearchableByUser
 from .token_page import TokenPage
 
@@ -117,7 +117,9 @@ class AIRiskTokenAdmin(SearchableByUser, TokenPage):
             return HttpResponseRedirect(f"{request.path}?{query.urlencode()}")
         if request.method == "GET":
             self._warn_of_failing_functions(request)
-        ours = {"airisk_deployments": conf.known_aliases() if self.has_renew_permission(request) else []}
+        known = conf.known_aliases() if self.has_renew_permission(request) else []
+        # A wrong alias is no part of an address.
+        ours = {"airisk_deployments": list(filter(conf.is_alias, known))}
         response = super().changelist_view(request, {**(extra_context or {}), **ours})
         context = getattr(response, "context_data", None) or {}
         if "cl" in context:
@@ -145,6 +147,9 @@ class AIRiskTokenAdmin(SearchableByUser, TokenPage):
         from .. import refresh
 
         number = queryset.count()
+        if not number:
+            self.message_user(request, NONE_LEFT, messages.WARNING)
+            return None
         if number > MAX_RENEWED:
             text = _("Choose at most %d tokens; for more, use the command refresh_airisk_tokens.")
             self.message_user(request, text % MAX_RENEWED, messages.ERROR)
@@ -167,6 +172,9 @@ class AIRiskTokenAdmin(SearchableByUser, TokenPage):
         from ..connecting import flow
 
         number = queryset.count()
+        if not number:
+            self.message_user(request, NONE_LEFT, messages.WARNING)
+            return None
         if number > MAX_DISCONNECTED:
             self.message_user(request, _("Choose at most %d tokens.") % MAX_DISCONNECTED, messages.ERROR)
             return None
