@@ -35,9 +35,9 @@ def upload(browser: Client, *lines: str, deployment: str = "default", encoding: 
 
 
 def import_checked(browser: Client, page: Any) -> Any:
-    """Submit the form of the page that shows what would change."""
+    """Submit the form of the page that shows what would change, with the ends of lines that browsers send."""
     form = page.context["form"].initial
-    return browser.post(PAGE, form, follow=True)
+    return browser.post(PAGE, {**form, "text": form["text"].replace("\n", "\r\n")}, follow=True)
 
 
 def identities() -> set[tuple[str, str, str]]:
@@ -126,6 +126,15 @@ def test_page_names_the_first_of_many(admin_client: Client, monkeypatch: pytest.
 def test_unreadable_file_is_explained(lines: list[str], encoding: str, why: str, admin_client: Client) -> None:
     assert why in text_of(upload(admin_client, *lines, encoding=encoding))
     assert identities() == BEFORE
+
+
+def test_what_was_checked_can_be_imported(admin_client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A browser sends a text with longer ends of lines than the file had."""
+    content = b"user,userid\ntom,user_7\nmia,user_8\n"
+    monkeypatch.setattr(import_page, "MAX_FILE", len(content))
+    file = SimpleUploadedFile("people.csv", content, "text/csv")
+    import_checked(admin_client, admin_client.post(PAGE, {"file": file, "deployment": "default"}))
+    assert identities() == {("tom", "default", "user_7"), ("mia", "default", "user_8")}
 
 
 def test_form_without_a_file_asks_for_one(admin_client: Client) -> None:

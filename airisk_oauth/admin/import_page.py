@@ -59,7 +59,8 @@ class ImportForm(forms.Form):
     def clean(self) -> dict[str, Any]:
         given: dict[str, Any] = self.cleaned_data
         file = given.get("file")
-        content = file.read(MAX_FILE + 1) if file else given.get("text", "").encode()
+        # Browsers send the lines of a text with other ends than those of the file that it came from.
+        content = file.read(MAX_FILE + 1) if file else given.get("text", "").replace("\r\n", "\n").encode()
         if len(content) > MAX_FILE:
             text = _("The file is larger than %d kB: use the command import_airisk_identities.")
             raise forms.ValidationError(text % (MAX_FILE // 1000))

@@ -69,7 +69,6 @@ def import_identities(
                 result.wrong += 1
                 on_wrong(row)
         if not result.wrong:
-            # Two imports at the same time lock rows in the same order; otherwise they could deadlock.
             rows = kept.execute("SELECT user, deployment, userid, label FROM rows ORDER BY user, deployment")
             _save(rows, result, on_saved, dry_run=dry_run)
     return result
@@ -78,7 +77,11 @@ def import_identities(
 def _save(rows: sqlite3.Cursor, result: Result, on_saved: OnSaved, *, dry_run: bool) -> None:
     identities = AIRiskIdentity.objects.primary()
     with transaction.atomic(using=identities.db):
-        if not connections[identities.db].features.has_select_for_update:
+        if connections[identities.db].features.has_select_for_update:
+            # Imports wait for each other here. They could deadlock later: a database may sort keys in its own way, and
+            # so lock the rows of a batch in another order than the batches.
+            identities.order_by("pk").select_for_update().values_list("pk").first()
+        else:
             # A transaction on SQLite that starts by reading may not be able to write later.
             identities.filter(pk=0).update(userid="")
         while batch := rows.fetchmany(BATCH):
