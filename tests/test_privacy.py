@@ -7,6 +7,7 @@ from typing import Any, get_args
 
 import pytest
 from django.apps import apps
+from django.contrib.admin.models import LogEntry
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import User
 from django.db.models import CASCADE, ForeignKey
@@ -18,6 +19,7 @@ from airisk_oauth.connecting import browsers
 from airisk_oauth.models import AIRiskIdentity, AIRiskToken, PendingAuthorization
 from airisk_oauth.sandbox.world import World
 from tests.support import pages
+from tests.support.admin import act
 from tests.support.browsing import start
 from tests.support.people import give_token
 
@@ -135,6 +137,19 @@ def test_data_of_one_user_can_be_erased(
     assert not AIRiskIdentity.objects.filter(user=mia).exists()
     assert not PendingAuthorization.objects.exists()
     assert User.objects.filter(pk=mia.pk).exists()
+
+
+def test_history_of_one_user_can_be_erased(admin_client: Client, mia: User, staff: User) -> None:
+    AIRiskIdentity.objects.create(user=staff, userid="user_421")
+    act(admin_client, "delete_selected", give_token(mia), give_token(staff, userid="user_421"))
+    assert [entry.object_repr for entry in LogEntry.objects.order_by("object_repr")] == [
+        "user_42 (default)",
+        "user_421 (default)",
+    ]
+    given: dict[str, Any] = {}
+    exec(pages.snippet(PAGE, "def erase_history_of"), given)  # noqa: S102 - the page's own
+    given["erase_history_of"]("user_42")
+    assert [entry.object_repr for entry in LogEntry.objects.all()] == ["user_421 (default)"]
 
 
 @pytest.mark.django_db
