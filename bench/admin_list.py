@@ -27,8 +27,7 @@ TIMES = 3
 AT_ONCE = 50_000
 
 
-def prepare(number: str, pages: str) -> Measure:
-    """:param pages: ``few``, or ``all``."""
+def prepare(number: str) -> Measure:
     migrated()
     for first in range(0, int(number), AT_ONCE):
         connected_users(min(AT_ONCE, int(number) - first), expires_in=3600, sealed=False, first=first)
@@ -39,30 +38,27 @@ def prepare(number: str, pages: str) -> Measure:
     staff = User.objects.create_superuser("staff")
     browser = Client()
     browser.force_login(staff)
-    measure = partial(visit_all, browser, pages_of(int(number), everything=pages == "all"), Queries())
+    measure = partial(visit_all, browser, pages_of(int(number)), Queries())
     measure()
     return measure
 
 
-def pages_of(number: int, *, everything: bool) -> dict[str, str]:
+def pages_of(number: int) -> dict[str, str]:
     last = (number - 1) // AIRiskTokenAdmin.list_per_page + 1
-    pages = {
+    middle = number // 2
+    return {
         UNCOUNTED: URL,
         COUNTED: URL,
         "first page": URL,
         "last page": f"{URL}?p={last}",
-        "expired only": f"{URL}?status=ended",
+        "valid only": f"{URL}?status={Status.VALID}",
+        "expired only": f"{URL}?status={Status.EXPIRED}",
+        "failing only": f"{URL}?status={Status.FAILING}",
+        "with “Show counts”": f"{URL}?_facets=True",
+        "search for a username": f"{URL}?q=user-{middle}",
+        "search for a userid": f"{URL}?q=airisk-{middle}",
+        "search in vain": f"{URL}?q=nobody",
     }
-    if everything:
-        middle = number // 2
-        pages |= {f"{status.label} only": f"{URL}?status={status.value}" for status in Status}
-        pages |= {
-            "not in the settings": f"{URL}?deployment=!",
-            "search for a username": f"{URL}?q=user-{middle}",
-            "search for a userid": f"{URL}?q=airisk-{middle}",
-            "search in vain": f"{URL}?q=nobody",
-        }
-    return pages
 
 
 def visit_all(browser: Client, pages: dict[str, str], queries: Queries) -> Measurement:
