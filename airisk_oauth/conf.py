@@ -11,7 +11,7 @@ Every process imports this module when it starts, so what only a deployment in u
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
@@ -68,7 +68,7 @@ def deployment(alias: str = DEFAULT_ALIAS) -> "Deployment":
 
     for problem in problems_of(alias):
         raise ImproperlyConfigured(str(problem))
-    options = {key.lower(): value for key, value in _configured(alias)[alias].items()}
+    options = {key.lower(): value for key, value in _options_of(alias).items()}
     options["base_url"] = options["base_url"].rstrip("/")
     options["client_secret"] = Secret(options["client_secret"])
     return Deployment(alias=alias, **options)
@@ -152,9 +152,7 @@ def problems_of(alias: str) -> Iterator[Problem]:
 
     :raises ImproperlyConfigured: there is no deployment with this alias.
     """
-    if alias not in _configured(alias):
-        raise ImproperlyConfigured(f"AIRISK_OAUTH has no deployment {alias!r}.")
-    yield from _problems_of(alias, _configured(alias)[alias])
+    yield from _problems_of(alias, _options_of(alias))
 
 
 def problems() -> Iterator[Problem]:
@@ -173,6 +171,17 @@ def problems() -> Iterator[Problem]:
         yield from _problems_of(alias, options)
 
 
+def _options_of(alias: str) -> Any:
+    """Return the options of a deployment, whatever is there in their place.
+
+    :raises ImproperlyConfigured: there is no deployment with this alias.
+    """
+    try:
+        return _configured(alias)[alias]
+    except KeyError:
+        raise ImproperlyConfigured(f"AIRISK_OAUTH has no deployment {alias!r}.") from None
+
+
 def _configured(alias: str | None = None) -> Mapping[str, Any]:
     """Return the dictionary of deployments.
 
@@ -182,8 +191,7 @@ def _configured(alias: str | None = None) -> Mapping[str, Any]:
         # Not as a variable: crash reports show those of every function that an error passes through.
         if fault := _fault_in(getattr(settings, "AIRISK_OAUTH", None) or None):
             raise ImproperlyConfigured(fault)
-        configured: Mapping[str, Any] = settings.AIRISK_OAUTH
-        return configured
+        return cast("Mapping[str, Any]", settings.AIRISK_OAUTH)
     return DEPLOYMENTS.value() if alias is None else DEPLOYMENTS.value_with(alias, lambda found: alias in found)
 
 

@@ -252,6 +252,15 @@ def test_wrong_deployment_costs_only_itself(function: SiteFunction, browser: Cli
     connect(browser)
 
 
+def test_deployment_may_disappear_at_any_moment(function: SiteFunction, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even between two looks at it."""
+    time_passes(monkeypatch)
+    still_there, default_only = iter([function.returns]), {"default": function.returns["default"]}
+    function.returns = lambda: next(still_there, default_only)
+    with pytest.raises(ImproperlyConfigured, match="AIRISK_OAUTH has no deployment 'second'"):
+        conf.deployment("second")
+
+
 @pytest.mark.parametrize("alias", ["bad alias", "müller", "", "a/b"])
 def test_wrong_alias_costs_no_page(
     alias: str, function: SiteFunction, browser: Client, mia: User, admin_client: Client
