@@ -78,6 +78,17 @@ def test_users_without_an_identity_are_listed(admin_client: Client, admin_user: 
     assert len(listed(admin_client.get(USERS))) == 3
 
 
+def test_filter_uses_nothing_of_a_sites_own_admin(admin_user: User, rf: Any) -> None:
+    own: Any = type("Own", (UserAdmin,), {"list_filter": (AIRiskIdentityFilter,), "numbers": "one, two"})
+    request = rf.get("/", {"airisk_without": "default", "_facets": "True"})
+    request.user = admin_user
+    changelist = own(User, AdminSite()).get_changelist_instance(request)
+    [ours] = changelist.filter_specs
+    shown = [str(choice["display"]) for choice in ours.choices(changelist)]
+    assert "none for “default” (1)" in shown
+    assert list(changelist.result_list) == [admin_user]
+
+
 def test_no_link_to_users_that_cannot_be_filtered(admin_client: Client, admin_user: User, rf: Any) -> None:
     request = rf.get("/")
     request.user = admin_user

@@ -19,11 +19,7 @@ NOT_CONFIGURED: Final = "!"
 
 
 class Filter(admin.SimpleListFilter):
-    """A filter whose choices are conditions, and which knows the admin whose list it is for."""
-
-    def __init__(self, request: HttpRequest, params: Any, model: Any, model_admin: Any) -> None:
-        self.numbers: Any = getattr(model_admin, "numbers", None)
-        super().__init__(request, params, model, model_admin)
+    """A filter whose choices are conditions on rows."""
 
     @abstractmethod
     def condition(self, value: str) -> Any:
@@ -34,9 +30,17 @@ class Filter(admin.SimpleListFilter):
         return queryset.filter(self.condition(value)) if value else queryset
 
     def get_facet_counts(self, pk_attname: str, filtered_qs: "QuerySet[Any]") -> dict[str, Any]:
-        """Count by the conditions: Django looks for each row among all rows of a choice, which can take hours."""
+        """Count by the conditions: Django looks each row up among all rows of a choice, which can take hours."""
         choices = enumerate(value for value, _label in self.lookup_choices)
         return {f"{index}__c": Count(pk_attname, filter=Q(self.condition(value))) for index, value in choices}
+
+
+class _NumbersFilter(Filter):
+    """A filter that uses the numbers of the list, if its admin has them."""
+
+    def __init__(self, request: HttpRequest, params: Any, model: Any, model_admin: Any) -> None:
+        self.numbers: Any = getattr(model_admin, "numbers", None)
+        super().__init__(request, params, model, model_admin)
 
     def get_facet_queryset(self, changelist: Any) -> dict[str, int]:
         if self.numbers is None:
@@ -49,7 +53,7 @@ class Filter(admin.SimpleListFilter):
         return {f"{index}__c": only(counts, **{name: value}).total() for index, value in choices}
 
 
-class DeploymentFilter(Filter):
+class DeploymentFilter(_NumbersFilter):
     title = _("deployment")
     parameter_name = "deployment"
 
@@ -66,7 +70,7 @@ class DeploymentFilter(Filter):
         return Q(deployment__in=other_deployments(self.numbers(self.request).counts))
 
 
-class StatusFilter(Filter):
+class StatusFilter(_NumbersFilter):
     title = _("status")
     parameter_name = "status"
 
