@@ -90,6 +90,7 @@ class AsyncSide:
         self.create_conversation = async_to_sync(self.chat.create_conversation)
         self.attach = async_to_sync(self.chat.attach)
         self.rate = async_to_sync(self.chat.rate)
+        self.take: Callable[..., Taken] = async_to_sync(self._take)
 
     def conversations(self) -> list[Conversation]:
         async def listed() -> list[Conversation]:
@@ -97,7 +98,7 @@ class AsyncSide:
 
         return async_to_sync(listed)()
 
-    def take(
+    async def _take(
         self,
         most: int | None = None,
         text: str = "Why?",
@@ -105,9 +106,6 @@ class AsyncSide:
         begun: threading.Event | None = None,
         **options: Any,
     ) -> Taken:
-        return async_to_sync(self._take)(most, text, to, begun, **options)
-
-    async def _take(self, most: int | None, text: str, to: str, begun: threading.Event | None, **options: Any) -> Taken:
         pieces, error = [], None
         answer = self.chat.ask(to, text, **options)
         try:
