@@ -12,11 +12,11 @@ demo: .venv/demo
 	DEBUG=true PORT=$(PORT) $(BIN)/python manage.py runserver 127.0.0.1:$(PORT)
 
 PYTEST := pytest
-# What starts browsers, type checkers or other processes takes long: `make test` leaves it to `make test-all`.
+# Tests that start browsers, type checkers or other processes are slow: `make test` leaves them to `make test-all`.
 slow := $(patsubst %,tests/test_%.py,browser canaries chat_guide demo demo_chat frameworks letters processes \
 	providers_guide readme scheduling spa testing types)
 quick := $(filter-out $(slow) tests/test_sites.py,$(wildcard tests/test_*.py))
-# The tests spend half of their time waiting, so several parts of them run beside each other.
+# The tests spend half of their time waiting, so they are divided into parts that run side by side.
 $(foreach n,0 1 2 3 4 5,$(eval part$n := $(shell printf '%s\n' $(quick) | awk 'NR % 6 == $n')))
 parts = $(foreach n,0 1 2 3 4 5,$1-part$n)
 

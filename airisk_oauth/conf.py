@@ -172,7 +172,7 @@ def problems() -> Iterator[Problem]:
 
 
 def _options_of(alias: str) -> Any:
-    """Return the options of a deployment, whatever is there in their place.
+    """Return what the setting has for a deployment, which can be anything.
 
     :raises ImproperlyConfigured: there is no deployment with this alias.
     """

@@ -24,12 +24,14 @@ def airisk_required(view: Any = None, *, deployment: str = conf.DEFAULT_ALIAS) -
     Use it as ``@airisk_required`` or ``@airisk_required(deployment="…")``, on synchronous and asynchronous views.
     AIRisk is not called: a token that can be renewed silently is usable.
 
-    :raises TypeError: the deployment was not given by name.
+    :raises TypeError: the deployment is not a keyword argument.
     """
     if view is None:
         return lambda view: airisk_required(view, deployment=deployment)  # type: ignore[call-overload]
     if not callable(view):
-        raise TypeError(f"airisk_required takes the deployment by name: @airisk_required(deployment={view!r})")
+        raise TypeError(
+            f"airisk_required takes the deployment as a keyword argument: @airisk_required(deployment={view!r})"
+        )
 
     if iscoroutinefunction(view):
 

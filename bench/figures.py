@@ -255,7 +255,7 @@ def admin(site: Site) -> Figure:
     figure = Figure(
         f"The admin's list of {many:,} tokens",
         f"GET as a superuser with Django's test client; ours only, {few:,} rows = 1; one token in ten has expired; "
-        f"{times} rounds of 3 visits, after a first one. The numbers of a list this long are counted once a minute.",
+        f"{times} rounds of 3 visits, after a first one. Tokens in a list this long are counted once a minute.",
     )
     with ExitStack() as stack:
         contenders = {

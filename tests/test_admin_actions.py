@@ -252,7 +252,7 @@ def test_history_tells_attempts_from_renewals(
 
 
 @pytest.mark.parametrize("action", ["renew_now", "delete_selected"])
-def test_tokens_that_have_left_the_list_are_said_so(action: str, admin_client: Client, mia: User) -> None:
+def test_staff_learn_that_tokens_have_left_the_list(action: str, admin_client: Client, mia: User) -> None:
     """Something else may have renewed them since they were chosen in a list of expired tokens."""
     token = give_token(mia)
     data = {"action": action, "_selected_action": [token.pk], "index": 0}

@@ -678,7 +678,7 @@ def test_decorated_view_gets_its_arguments(browser: Client, mia: User, rf: Any) 
     assert view(request, 1, word="one").content == b"1 one"
 
 
-def test_deployment_of_a_view_is_given_by_name() -> None:
+def test_deployment_of_a_view_is_a_keyword() -> None:
     decorate: Any = airisk_required
     with pytest.raises(TypeError, match=r"@airisk_required\(deployment=.second.\)"):
         decorate("second")

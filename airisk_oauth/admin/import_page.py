@@ -59,7 +59,7 @@ class ImportForm(forms.Form):
     def clean(self) -> dict[str, Any]:
         given: dict[str, Any] = self.cleaned_data
         file = given.get("file")
-        # Browsers send the lines of a text with other ends than those of the file that it came from.
+        # Browsers end the lines of a form's text with CRLF, whatever the file had.
         content = file.read(MAX_FILE + 1) if file else given.get("text", "").replace("\r\n", "\n").encode()
         if len(content) > MAX_FILE:
             text = _("The file is larger than %d kB: use the command import_airisk_identities.")

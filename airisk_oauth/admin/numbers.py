@@ -28,12 +28,12 @@ FILTERS: Final = (DeploymentFilter.parameter_name, StatusFilter.parameter_name)
 UNFILTERED: Final = frozenset({"p", "o", "e", "all"})
 #: Parameters of a list whose numbers follow from those of the whole table.
 KNOWN: Final = UNFILTERED | {*FILTERS, "_facets"}
-#: Sent by the script of a page without numbers, which fetches them.
+#: Sent by the script that fetches the numbers of a page without them.
 HEADER: Final = "X-AIRisk-Numbers"
 
 
 class Numbers:
-    """How many tokens a list shows without any filter, worked out when it is asked for.
+    """How many tokens a list shows without any filter, counted when asked for.
 
     :param site: the name of the admin site.
     """
@@ -66,9 +66,9 @@ class Numbers:
 
     @cached_property
     def come_later(self) -> bool:
-        """Whether the page is shown before the tokens are counted: its script fetches it again, for the numbers.
+        """Whether to show the page before its tokens are counted; its script then fetches the numbers.
 
-        No second page in a minute is shown without them, in case a browser runs no scripts, or nothing is kept.
+        Only one page a minute is shown without them: the browser may run no scripts, and the cache may keep nothing.
         """
         if self._counts is not None or not self.are_many or not self._request.GET.keys() <= UNFILTERED:
             return False

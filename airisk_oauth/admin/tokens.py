@@ -118,7 +118,7 @@ class AIRiskTokenAdmin(SearchableByUser, TokenPage):
         if request.method == "GET":
             self._warn_of_failing_functions(request)
         known = conf.known_aliases() if self.has_renew_permission(request) else []
-        # A wrong alias is no part of an address.
+        # A wrong alias cannot be part of an address.
         ours = {"airisk_deployments": list(filter(conf.is_alias, known))}
         response = super().changelist_view(request, {**(extra_context or {}), **ours})
         context = getattr(response, "context_data", None) or {}

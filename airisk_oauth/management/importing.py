@@ -78,8 +78,8 @@ def _save(rows: sqlite3.Cursor, result: Result, on_saved: OnSaved, *, dry_run: b
     identities = AIRiskIdentity.objects.primary()
     with transaction.atomic(using=identities.db):
         if connections[identities.db].features.has_select_for_update:
-            # Imports wait for each other here. They could deadlock later: a database may sort keys in its own way, and
-            # so lock the rows of a batch in another order than the batches.
+            # Imports wait for each other here. Later they could deadlock, because a database may sort keys in another
+            # way than this module does, and so lock rows in another order.
             identities.order_by("pk").select_for_update().values_list("pk").first()
         else:
             # A transaction on SQLite that starts by reading may not be able to write later.

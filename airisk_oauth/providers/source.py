@@ -97,7 +97,7 @@ class Source(Generic[Value]):
                 answers.missed.clear()
             answers.missed[item] = time.monotonic()
             self._ask(answers, wait=True)
-        # No variable holds the value, because crash reports show the variables of every function that an error passes.
+        # No variable holds the value, because crash reports show those of every function an error passes through.
         if answers.failure and not has(answers.value()):
             raise SettingUnavailable(answers.failure)
         return answers.value()
